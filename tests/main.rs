@@ -1,1 +1,4 @@
-//! The suite.
+//! The suite: the real binary, real sockets, real certificates. Each module is one subject.
+#![forbid(unsafe_code)]
+
+mod layout;
