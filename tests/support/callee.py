@@ -1,0 +1,73 @@
+"""A bot that answers every request with what it was told, as JSON. Arguments: a port, or unix:PATH."""
+import http.server
+import json
+import os
+import socket
+import socketserver
+import sys
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        length = int(self.headers.get("content-length") or 0)
+        if self.headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while True:
+                size = int(self.rfile.readline().strip(), 16)
+                body += self.rfile.read(size)
+                self.rfile.readline()
+                if size == 0:
+                    break
+        else:
+            body = self.rfile.read(length)
+        told = {
+            "method": self.command,
+            "path": self.path,
+            "headers": [[k.lower(), v] for k, v in self.headers.items()],
+            "body": body.decode("utf-8", "replace"),
+            "uid": os.getuid(),
+        }
+        out = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(out)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(out)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = answer
+
+    def log_message(self, *_):
+        pass
+
+    def address_string(self):
+        return "local"
+
+
+class Threads(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
+
+
+class UnixThreads(Threads):
+    address_family = socket.AF_UNIX
+
+    def get_request(self):
+        request, _ = super().get_request()
+        return request, ("local", 0)
+
+
+where = sys.argv[1]
+if where.startswith("unix:"):
+    server = UnixThreads(where[5:], Handler)
+    os.chmod(where[5:], 0o666)
+else:
+    server = Threads(("127.0.0.1", int(where)), Handler)
+print("ready", flush=True)
+server.serve_forever()
