@@ -1,0 +1,157 @@
+//! What the kernel says about a process, and what a bot demands of it.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::id::BotName;
+
+/// Facts about one process, from the kernel and from root-owned state only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// The process id, in the proxy's own PID namespace.
+    pub pid: u32,
+    /// The effective user id.
+    pub uid: u32,
+    /// The effective group id.
+    pub gid: u32,
+    /// The name of the user `uid`, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A configured program path that was verified: the same device and inode as the proxy's own mount namespace sees
+    /// at that path, and not writable by the bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// The path that the kernel shows, which the process can influence: for diagnosis, never matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_seen: Option<String>,
+    /// SHA-256 of the program, in lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_sha256: Option<String>,
+    /// The bot that an operator bound this process to with `botmesh run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<BotName>,
+}
+
+/// Demands of one way to be a bot. All that are there must hold.
+///
+/// An empty set, or one with no boundary (see [`SelectorSet::is_bounded`]), matches no process at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectorSet {
+    /// The user's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The program, by its absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// SHA-256 of the program, in lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_sha256: Option<String>,
+    /// The operators who may start a process as this bot; when there is one, the process must be bound to the bot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub run_by: Vec<String>,
+}
+
+/// Tells the first demand that a process does not meet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Error)]
+#[error("{selector}: wanted {wanted}, found {found}")]
+pub struct Mismatch {
+    /// The selector's key in the mesh file, or `boundary` for a set without one.
+    pub selector: &'static str,
+    /// What the mesh file asks for.
+    pub wanted: String,
+    /// What the process is.
+    pub found: String,
+}
+
+impl SelectorSet {
+    /// Tells whether the set holds a boundary that one user's process cannot cross by itself: `user`, `uid` or
+    /// `run_by`. The others only narrow.
+    pub fn is_bounded(&self) -> bool {
+        self.user.is_some() || self.uid.is_some() || !self.run_by.is_empty()
+    }
+
+    /// Checks whether a process with these `facts` may be `bot` by this set.
+    ///
+    /// # Errors
+    /// With the first demand that does not hold, in the order `user`, `uid`, `exe`, `exe_sha256`, `run_by`.
+    pub fn matches(&self, bot: &BotName, facts: &Facts) -> Result<(), Mismatch> {
+        self.compare(bot, facts).verdict
+    }
+
+    /// Checks every demand and counts how many hold, so that the nearest of several sets can be found.
+    pub(crate) fn compare(&self, bot: &BotName, facts: &Facts) -> Comparison {
+        let mut comparison = Comparison {
+            held: 0,
+            failed: 0,
+            verdict: Ok(()),
+        };
+        if !self.is_bounded() {
+            comparison.fail("boundary", || {
+                ("user, uid or run_by".to_owned(), "none of them".to_owned())
+            });
+        }
+        comparison.text("user", self.user.as_deref(), facts.user.as_deref());
+        if let Some(uid) = self.uid {
+            comparison.check("uid", uid == facts.uid, || (uid.to_string(), facts.uid.to_string()));
+        }
+        comparison.text("exe", self.exe.as_deref(), facts.exe.as_deref());
+        comparison.text("exe_sha256", self.exe_sha256.as_deref(), facts.exe_sha256.as_deref());
+        if !self.run_by.is_empty() {
+            comparison.check("run_by", facts.run.as_ref() == Some(bot), || {
+                let wanted = format!("a process started as {bot} by {}", self.run_by.join(", "));
+                let found = facts
+                    .run
+                    .as_ref()
+                    .map_or("none of that kind".to_owned(), |run| format!("one run as {run}"));
+                (wanted, found)
+            });
+        }
+        comparison
+    }
+}
+
+/// The result of comparing one set with one process.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) held: usize,
+    pub(crate) failed: usize,
+    pub(crate) verdict: Result<(), Mismatch>,
+}
+
+impl Comparison {
+    fn text(&mut self, selector: &'static str, wanted: Option<&str>, found: Option<&str>) {
+        if let Some(wanted) = wanted {
+            self.check(selector, found == Some(wanted), || {
+                (wanted.to_owned(), found.unwrap_or("unknown").to_owned())
+            });
+        }
+    }
+
+    fn check(&mut self, selector: &'static str, holds: bool, texts: impl FnOnce() -> (String, String)) {
+        if holds {
+            self.held += 1;
+        } else {
+            self.fail(selector, texts);
+        }
+    }
+
+    fn fail(&mut self, selector: &'static str, texts: impl FnOnce() -> (String, String)) {
+        self.failed += 1;
+        if self.verdict.is_ok() {
+            let (wanted, found) = texts();
+            self.verdict = Err(Mismatch {
+                selector,
+                wanted,
+                found,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
