@@ -1,0 +1,157 @@
+//! The JSON of the proxy's admin socket (operators) and of the questions that a
+//! bot may ask about itself on the bot socket.
+//!
+//! Refusals are [`crate::admin::Problem`]s.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use spiffe::id::{BotName, HostName, TrustDomain};
+use spiffe::selector::Facts;
+use spiffe::time::Timestamp;
+
+use crate::Generation;
+
+/// The paths of the admin API and of the bot side's own questions.
+pub mod path {
+    /// `GET` → [`ProxyStatus`](super::ProxyStatus).
+    pub const STATUS: &str = "/v1/status";
+    /// `GET ?pid=` or `?port=` → [`WhoisResponse`](super::WhoisResponse).
+    pub const WHOIS: &str = "/v1/whois";
+    /// `POST` a [`RunRequest`](super::RunRequest) → [`RunResponse`](super::RunResponse).
+    pub const RUN: &str = "/v1/run";
+    /// `GET` → [`BotsResponse`](super::BotsResponse).
+    pub const BOTS: &str = "/v1/bots";
+    /// `GET` → [`WhoAmI`](super::WhoAmI); about the process that asks.
+    pub const WHOAMI: &str = "/v1/whoami";
+}
+
+/// How the proxy is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// Its host.
+    pub host: HostName,
+    /// Its software.
+    pub version: String,
+    /// Its time.
+    pub now: Timestamp,
+    /// Whether it can carry calls.
+    pub ready: bool,
+    /// Why not, one sentence each.
+    pub not_ready: Vec<String>,
+    /// Whether the stream to the CA is up.
+    pub ca_connected: bool,
+    /// When the CA was last heard.
+    pub ca_heard: Option<Timestamp>,
+    /// The policy that it enforces.
+    pub generation: Option<Generation>,
+    /// When its node SVID ends.
+    pub node_svid_not_after: Option<Timestamp>,
+    /// Started without root: identities among processes of one user are a
+    /// convenience, not a boundary.
+    pub same_user: bool,
+    /// Listener → bound address.
+    pub listeners: BTreeMap<String, String>,
+    /// The folder of its ledger.
+    pub ledger: String,
+    /// What an operator should know.
+    pub notes: Vec<String>,
+}
+
+/// What the proxy knows of one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoisResponse {
+    /// What the kernel says.
+    pub facts: Facts,
+    /// The bot that it is.
+    pub bot: Option<BotName>,
+    /// Why it is none, one sentence.
+    pub message: String,
+    /// The entry that came nearest.
+    pub nearest: Option<BotName>,
+    /// What differed there: selector, wanted, found.
+    pub differs: Option<SelectorDifference>,
+    /// A `bots:` entry for it, ready to paste.
+    pub entry: String,
+}
+
+/// One selector that missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelectorDifference {
+    /// Its name: `user`, `exe`, …
+    pub selector: String,
+    /// What the entry has.
+    pub wanted: String,
+    /// What the process has.
+    pub found: String,
+}
+
+/// Asks to bind a bot to the process that asks (by its peer credentials).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// The bot.
+    pub bot: BotName,
+}
+
+/// What a process started by `botmesh run` is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunResponse {
+    /// The bot.
+    pub bot: BotName,
+    /// Its SPIFFE ID.
+    pub id: String,
+    /// The process that was bound.
+    pub pid: u32,
+    /// Environment variables to set.
+    pub environment: BTreeMap<String, String>,
+    /// Environment variables to empty.
+    pub unset: Vec<String>,
+}
+
+/// One bot that this host may claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotStatus {
+    /// Its name.
+    pub bot: BotName,
+    /// Its SPIFFE ID.
+    pub id: String,
+    /// Whether it has a valid SVID.
+    pub ready: bool,
+    /// The serial of its SVID, lower hexadecimal.
+    pub serial: Option<String>,
+    /// When the SVID ends.
+    pub not_after: Option<Timestamp>,
+    /// Where it serves on this host.
+    pub serves: Option<String>,
+    /// What is wrong with it, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The bots that this host may claim, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotsResponse {
+    /// They.
+    pub bots: Vec<BotStatus>,
+}
+
+/// Who the asking process is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAmI {
+    /// The bot that it is.
+    pub bot: Option<BotName>,
+    /// Its SPIFFE ID.
+    pub id: Option<String>,
+    /// The host.
+    pub host: HostName,
+    /// What the kernel says.
+    pub facts: Facts,
+    /// When its SVID ends.
+    pub svid_not_after: Option<Timestamp>,
+    /// Why it is nobody, or that the identity is a convenience only.
+    pub message: String,
+    /// The bots that it may call.
+    pub may_call: Vec<BotName>,
+}
