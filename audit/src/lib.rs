@@ -1,1 +1,41 @@
-//! audit
+//! Says *did*: the record of every call, in a ledger that cannot be quietly changed.
+//!
+//! A record is one line of JSON; the exact bytes of the line are a leaf of an
+//! RFC 6962 tree whose tiles and signed checkpoints lie beside the segments in
+//! the C2SP tlog-tiles layout. What this crate promises:
+//!
+//! - No [`Receipt`] before the record is in the kernel's hands: what was
+//!   answered survives `kill -9`. A power cut costs at most [`LedgerConfig::sync`].
+//! - A checkpoint covers only what was synced before it.
+//! - A full or broken disk is an error to the caller, never a lost record.
+//! - A stranger cannot fill it, and a refused caller neither.
+//!
+//! Deliberately absent: sockets, async code, retention by age (`keep`),
+//! cosigning, an index, and any place for header values, bodies or query
+//! values. The crate never decides about a call.
+//!
+//! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
+//! [`history`] and [`budget`] are pure; [`ledger`] does the reading and writing.
+
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod checkpoint;
+pub mod hash;
+pub mod history;
+pub mod key;
+pub mod ledger;
+pub mod note;
+pub mod record;
+mod refusals;
+pub mod segment;
+mod strangers;
+pub mod tile;
+pub mod tree;
+
+pub use checkpoint::Checkpoint;
+pub use key::VerifierKey;
+pub use ledger::{Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Stats};
+pub use record::{
+    Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Record, Verdict,
+};

@@ -1,0 +1,365 @@
+//! The ledger as its owner sees it: open, append, shut down.
+
+mod append;
+mod checkpoints;
+mod disk;
+mod error;
+mod keeper;
+mod keyfile;
+mod open;
+mod rebuild;
+mod repair;
+mod scan;
+mod writer;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use spiffe::time::Clock;
+
+pub use error::{LedgerError, OpenError};
+pub use open::{OpenReport, Torn};
+
+use crate::budget::{Class, Reserve};
+use crate::record::{CallRecord, EndRecord, EventRecord, Line, RecordError};
+use crate::refusals::{Admission, Refusals};
+use crate::strangers::Strangers;
+use writer::Writer;
+
+/// Settings of a ledger. Records are kept until `max_bytes` is used up;
+/// pruning by age comes with a later version, so there is no setting for it.
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    /// The ledger's folder; made if need be. Its parent must exist.
+    pub dir: PathBuf,
+    /// File of the key that signs checkpoints, outside `dir`; made, with mode
+    /// 0600, together with a new ledger.
+    pub key_file: PathBuf,
+    /// Name of the ledger in its checkpoints: `acme.internal/host/web-1`.
+    pub origin: String,
+    /// How long a power cut may cost at most: 1 ms to 10 s.
+    pub sync: Duration,
+    /// Bytes that the ledger may use, at least 64 KiB: calls 80 %, refusals
+    /// 15 %, unauthenticated peers 5 %.
+    pub max_bytes: u64,
+}
+
+/// An open ledger. Clones are the same ledger; dropping the last one shuts it
+/// down.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    owner: Arc<Owner>,
+}
+
+/// Proof that a record was handed to the kernel: it survives the end of this
+/// process, and a power cut after `sync`. Only the ledger makes one.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a receipt is the permission to forward or to answer"]
+pub struct Receipt {
+    index: u64,
+}
+
+impl Receipt {
+    /// Returns the index of the record in the ledger.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+}
+
+/// How a refusal went into the ledger.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// As a record of its own.
+    Written(Receipt),
+    /// As one more in an exact count, because its caller is refused more than
+    /// 50 times in a second or the share for refusals is used up.
+    Counted,
+}
+
+/// What a ledger has done since it was opened, and how it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records in the ledger.
+    pub records: u64,
+    /// Records that are on the disk.
+    pub synced: u64,
+    /// Records that a checkpoint covers.
+    pub sealed: u64,
+    /// Calls written, refused ones among them.
+    pub calls: u64,
+    /// Ends taken.
+    pub ends: u64,
+    /// Ends that found no room; their calls stay unfinished.
+    pub ends_lost: u64,
+    /// Events written.
+    pub events: u64,
+    /// Refusals counted instead of written one by one.
+    pub refusals_counted: u64,
+    /// Refusals that only this number tells of: their share is used up.
+    pub refusals_dropped: u64,
+    /// Acts of strangers counted.
+    pub strangers_counted: u64,
+    /// Acts of strangers that only this number tells of: their share is used up.
+    pub strangers_dropped: u64,
+    /// Bytes of `max_bytes` that are spent.
+    pub bytes: u64,
+    /// Why the last sync, tile or checkpoint failed, if it did.
+    pub trouble: Option<String>,
+}
+
+/// The ledger and its thread.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What appending threads and the keeper share.
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    writer: Mutex<Writer>,
+    counts: Mutex<Counts>,
+    /// Wakes the keeper.
+    wake: Condvar,
+}
+
+/// What is counted instead of written.
+#[derive(Debug, Default)]
+struct Counts {
+    refusals: Refusals,
+    strangers: Strangers,
+}
+
+impl Ledger {
+    /// Opens a ledger or makes a new one, repairs what a crash left, and
+    /// starts the thread that syncs and seals it.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is out of bounds, another process has the ledger open,
+    /// a file cannot be used, or the records are not those that the last
+    /// checkpoint sealed.
+    pub fn open(config: LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
+        let opened = open::open(&config, &clock)?;
+        let shared = Arc::new(Shared {
+            clock,
+            writer: Mutex::new(opened.writer),
+            counts: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let keeper = keeper::start(Arc::clone(&shared), opened.sealer, config.sync)
+            .map_err(|source| OpenError::Thread { source })?;
+        let owner = Owner {
+            shared,
+            keeper: Mutex::new(Some(keeper)),
+        };
+        Ok((Self { owner: Arc::new(owner) }, opened.report))
+    }
+
+    /// Writes the decision about a call. When this returns, the record is in
+    /// the kernel's hands and survives `kill -9`.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written: then the call must not be made.
+    pub fn call(&self, record: &CallRecord) -> Result<Receipt, LedgerError> {
+        let line = Line::call(record).map_err(|source| LedgerError::Record { source })?;
+        self.append(&line, Class::Calls, |stats| &mut stats.calls)
+    }
+
+    /// Takes the end of a call. It is written with the next record or sync,
+    /// and not waited for: if the process is killed before that, the call is
+    /// unfinished.
+    pub fn end(&self, record: &EndRecord) {
+        let line = Line::end(record);
+        let mut writer = self.owner.shared.writer();
+        match line {
+            Ok(line) if !writer.closed => writer.end(&line, line.hash()),
+            _ => writer.stats.ends_lost = writer.stats.ends_lost.saturating_add(1),
+        }
+        self.owner.shared.wake_if_idle(&mut writer);
+    }
+
+    /// Writes a refusal, or counts it when its caller is refused more than 50
+    /// times in this second. The count is written within a second or so.
+    ///
+    /// A refusal whose path and query are too long for a record is written
+    /// with them cut.
+    ///
+    /// # Errors
+    ///
+    /// When it could be neither written nor counted.
+    pub fn deny(&self, record: &CallRecord) -> Result<Recorded, LedgerError> {
+        let shared = &self.owner.shared;
+        let now = shared.clock.now();
+        let admission = shared.counts().refusals.admit(now, record);
+        if admission == Admission::Counted {
+            let mut writer = shared.writer();
+            writer.stats.refusals_counted = writer.stats.refusals_counted.saturating_add(1);
+            writer.counting = true;
+            shared.wake_if_idle(&mut writer);
+            return if writer.closed {
+                Err(LedgerError::Closed)
+            } else {
+                Ok(Recorded::Counted)
+            };
+        }
+        let line = line_of_refusal(record).map_err(|source| LedgerError::Record { source })?;
+        // Who has no name has no share among the named ones.
+        let named = record.from.id.is_some();
+        let class = if named { Class::Refusals } else { Class::Strangers };
+        match self.append(&line, class, |stats| &mut stats.calls) {
+            Err(LedgerError::Full { .. }) => {
+                shared.writer().stats.drop_counted(class, 1);
+                Ok(Recorded::Counted)
+            }
+            written => written.map(Recorded::Written),
+        }
+    }
+
+    /// Counts something that an unauthenticated peer did: a refused handshake,
+    /// say. One record per source and reason is written each minute.
+    pub fn stranger(&self, source: IpAddr, reason: &str) {
+        let shared = &self.owner.shared;
+        let now = shared.clock.now();
+        shared.counts().strangers.count(now, source, reason);
+        let mut writer = shared.writer();
+        writer.stats.strangers_counted = writer.stats.strangers_counted.saturating_add(1);
+        writer.counting = true;
+        shared.wake_if_idle(&mut writer);
+    }
+
+    /// Writes an event.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written: then what it tells of must not be done.
+    pub fn event(&self, record: &EventRecord) -> Result<Receipt, LedgerError> {
+        let line = Line::event(record).map_err(|source| LedgerError::Record { source })?;
+        self.append(&line, Class::Calls, |stats| &mut stats.events)
+    }
+
+    /// Writes what waits, seals the ledger and ends its thread. Records that
+    /// come later are refused. A second call does nothing.
+    pub fn shutdown(&self) {
+        self.owner.shutdown();
+    }
+
+    /// Tells how the ledger stands.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let writer = self.owner.shared.writer();
+        let bytes = writer
+            .budget
+            .spent()
+            .iter()
+            .fold(0_u64, |sum, part| sum.saturating_add(*part));
+        Stats {
+            records: writer.size,
+            bytes,
+            ..writer.stats.clone()
+        }
+    }
+
+    fn append(
+        &self,
+        line: &Line,
+        class: Class,
+        count: impl FnOnce(&mut Stats) -> &mut u64,
+    ) -> Result<Receipt, LedgerError> {
+        // Hashed outside the lock, so that threads hash side by side.
+        let hash = line.hash();
+        let mut writer = self.owner.shared.writer();
+        if writer.closed {
+            return Err(LedgerError::Closed);
+        }
+        let index = writer.append(line, hash, class, Reserve::Keep)?;
+        let count = count(&mut writer.stats);
+        *count = count.saturating_add(1);
+        self.owner.shared.wake_if_idle(&mut writer);
+        Ok(Receipt { index })
+    }
+}
+
+impl Stats {
+    fn drop_counted(&mut self, class: Class, count: u64) {
+        let dropped = match class {
+            Class::Strangers => &mut self.strangers_dropped,
+            Class::Calls | Class::Refusals => &mut self.refusals_dropped,
+        };
+        *dropped = dropped.saturating_add(count);
+    }
+}
+
+impl Shared {
+    /// Locks the writer. A thread that panicked while it held the lock left
+    /// whole lines or a torn one that is cut before the next, so going on is
+    /// safe.
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the keeper if it waits for news, which costs a system call, and
+    /// nothing if it is awake anyway.
+    fn wake_if_idle(&self, writer: &mut Writer) {
+        if writer.idle {
+            writer.idle = false;
+            self.wake.notify_all();
+        }
+    }
+}
+
+impl Owner {
+    fn shutdown(&self) {
+        {
+            let mut writer = self.shared.writer();
+            writer.closed = true;
+            writer.stop = true;
+        }
+        self.shared.wake.notify_all();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(_)) = keeper.map(JoinHandle::join) {
+            self.shared.writer().stats.trouble = Some("the ledger's thread panicked".to_owned());
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Encodes a refusal; one that is too long loses its query and most of its
+/// path, because what is refused must be recorded all the same.
+fn line_of_refusal(record: &CallRecord) -> Result<Line, RecordError> {
+    match Line::call(record) {
+        Err(RecordError::TooLong { .. }) => {
+            let mut short = record.clone();
+            let cut = |text: &mut String| text.truncate(text.floor_char_boundary(SHORT_BYTES));
+            cut(&mut short.path);
+            cut(&mut short.method);
+            let host = short.to.host.as_mut();
+            host.into_iter()
+                .chain(&mut short.nearest)
+                .chain(&mut short.trace)
+                .for_each(cut);
+            short.query.clear();
+            short.shortened = true;
+            Line::call(&short)
+        }
+        line => line,
+    }
+}
+
+/// What is left of a text in a refusal that is too long, in bytes.
+const SHORT_BYTES: usize = 1024;

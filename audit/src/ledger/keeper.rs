@@ -1,0 +1,304 @@
+//! The ledger's thread: syncs records, stores tiles, signs checkpoints, writes
+//! counts. Everything that waits for the disk happens here.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::checkpoints::Checkpoints;
+use super::writer::Taken;
+use super::{LedgerError, Shared, disk};
+use crate::budget::{Class, Reserve};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::hash::Hash;
+use crate::key::SignerKey;
+use crate::record::{EventKind, EventRecord, Line};
+use crate::segment::SEGMENTS;
+use crate::tile::Tile;
+use crate::tree::Tree;
+
+/// Time between two checkpoints while there is news (DESIGN §8).
+const SEAL_EVERY: Duration = Duration::from_secs(5);
+
+/// Full tiles that wait for a disk without room before the keeper takes no
+/// more records over.
+const TILES_MAX: usize = 4096;
+
+/// The sealing half of a ledger: the tree over what is synced, and its files.
+#[derive(Debug)]
+pub(super) struct Sealer {
+    /// Held until the ledger's thread has ended.
+    pub(super) _lock: File,
+    pub(super) dir: PathBuf,
+    pub(super) key: SignerKey,
+    pub(super) tree: Tree,
+    /// Full tiles that are not stored yet.
+    pub(super) tiles: Vec<Tile>,
+    pub(super) checkpoints: Checkpoints,
+    /// Records that the newest checkpoint covers; `None` before the first.
+    pub(super) sealed: Option<u64>,
+}
+
+/// Why sealing failed; it is tried again with the next round.
+#[derive(Debug, Error)]
+pub(super) enum SealError {
+    /// A tile could not be stored.
+    #[error("cannot store the ledger's tiles: {source}")]
+    Tiles {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The checkpoint could not be stored.
+    #[error("cannot store the ledger's checkpoint: {source}")]
+    Checkpoint {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The checkpoint could not be signed.
+    #[error("cannot sign the ledger's checkpoint: {source}")]
+    Sign {
+        /// What is wrong with it.
+        source: CheckpointError,
+    },
+}
+
+impl Sealer {
+    /// Adds records that are on the disk, and stores the tiles they fill.
+    pub(super) fn add(&mut self, hashes: &[Hash]) -> Result<(), SealError> {
+        hashes.iter().for_each(|hash| self.tree.push(*hash, &mut self.tiles));
+        self.store_tiles()
+    }
+
+    /// Signs a checkpoint over the tree, unless the newest one is that.
+    pub(super) fn seal(&mut self) -> Result<u64, SealError> {
+        self.store_tiles()?;
+        let size = self.tree.size();
+        if self.sealed == Some(size) {
+            return Ok(size);
+        }
+        disk::write_tiles(&self.dir, &self.tree.partial_tiles()).map_err(|source| SealError::Tiles { source })?;
+        let origin = self.key.verifier().name().clone();
+        let note = Checkpoint {
+            origin,
+            size,
+            root: self.tree.root(),
+        }
+        .sign(&self.key)
+        .map_err(|source| SealError::Sign { source })?;
+        self.checkpoints
+            .write(&note)
+            .map_err(|source| SealError::Checkpoint { source })?;
+        self.sealed = Some(size);
+        Ok(size)
+    }
+
+    fn store_tiles(&mut self) -> Result<(), SealError> {
+        disk::write_tiles(&self.dir, &self.tiles).map_err(|source| SealError::Tiles { source })?;
+        self.tiles.clear();
+        Ok(())
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(shared: Arc<Shared>, sealer: Sealer, sync: Duration) -> io::Result<JoinHandle<()>> {
+    let rounds = SEAL_EVERY.as_nanos() / sync.as_nanos().max(1);
+    let keeper = Keeper {
+        shared,
+        sealer,
+        sync,
+        seal_every: u64::try_from(rounds).unwrap_or(u64::MAX).max(1),
+        waiting: VecDeque::new(),
+        alerted: [0; 2],
+    };
+    thread::Builder::new()
+        .name("ledger".to_owned())
+        .spawn(move || keeper.run())
+}
+
+/// The thread's state.
+struct Keeper {
+    shared: Arc<Shared>,
+    sealer: Sealer,
+    sync: Duration,
+    /// Rounds between two checkpoints.
+    seal_every: u64,
+    /// Counts that could not be written yet.
+    waiting: VecDeque<Counted>,
+    /// Dropped refusals and strangers that the last alerts told of.
+    alerted: [u64; 2],
+}
+
+/// A line that stands for a count.
+struct Counted {
+    line: Line,
+    class: Class,
+    count: u64,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        let mut rounds: u64 = 0;
+        loop {
+            let stop = self.wait();
+            self.write_counts(stop);
+            self.write_alerts(stop);
+            rounds = rounds.saturating_add(1);
+            let mut trouble = self.sync().err();
+            if trouble.is_none() && (stop || rounds >= self.seal_every) {
+                match self.sealer.seal() {
+                    Ok(size) => {
+                        rounds = 0;
+                        self.shared.writer().stats.sealed = size;
+                    }
+                    Err(error) => trouble = Some(error.to_string()),
+                }
+            }
+            self.shared.writer().stats.trouble = trouble;
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits for news, then for one more `sync` in which more news gathers.
+    /// Returns whether to stop.
+    fn wait(&self) -> bool {
+        let unsealed = self.sealer.sealed != Some(self.sealer.tree.size());
+        let busy = unsealed || !self.waiting.is_empty();
+        let mut writer = self.shared.writer();
+        while !busy && !writer.stop && !writer.has_news() {
+            writer.idle = true;
+            writer = self.shared.wake.wait(writer).unwrap_or_else(PoisonError::into_inner);
+        }
+        writer.idle = false;
+        let waited = self
+            .shared
+            .wake
+            .wait_timeout_while(writer, self.sync, |writer| !writer.stop);
+        let (writer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        writer.stop
+    }
+
+    /// Brings what was appended to the disk and then into the tree.
+    fn sync(&mut self) -> Result<(), String> {
+        if self.sealer.tiles.len() >= TILES_MAX {
+            self.sealer.add(&[]).map_err(|error| error.to_string())?;
+        }
+        let mut writer = self.shared.writer();
+        if let Some(error) = &writer.failed {
+            return Err(LedgerError::Sync { error: error.clone() }.to_string());
+        }
+        // What the disk does not take stays in the batch for the next round.
+        let flushed = writer.flush().map_err(|error| error.to_string());
+        let taken = writer.take();
+        drop(writer);
+        if let Err(error) = self.bring_to_disk(&taken) {
+            self.shared.writer().failed = Some(error.to_string());
+            return Err(LedgerError::Sync {
+                error: error.to_string(),
+            }
+            .to_string());
+        }
+        let added = self.sealer.add(&taken.hashes).map_err(|error| error.to_string());
+        self.shared.writer().stats.synced = self.sealer.tree.size();
+        flushed.and(added)
+    }
+
+    fn bring_to_disk(&self, taken: &Taken) -> io::Result<()> {
+        taken.files.iter().try_for_each(|file| file.sync_data())?;
+        if taken.begun {
+            disk::sync_folder(&self.sealer.dir.join(SEGMENTS))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes the counts that are due.
+    fn write_counts(&mut self, all: bool) {
+        if self.waiting.is_empty() {
+            self.take_counts(all);
+        }
+        let mut writer = self.shared.writer();
+        while let Some(counted) = self.waiting.pop_front() {
+            let hash = counted.line.hash();
+            match writer.append(&counted.line, hash, counted.class, Reserve::Keep) {
+                Ok(_) => {}
+                Err(LedgerError::Full { .. }) => {
+                    writer.stats.drop_counted(counted.class, counted.count);
+                }
+                Err(_) => {
+                    self.waiting.push_front(counted);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_counts(&mut self, all: bool) {
+        let now = self.shared.clock.now();
+        let mut counts = self.shared.counts();
+        for record in counts.refusals.take(now, all) {
+            let named = record.from.id.is_some() || record.from.facts.is_none();
+            let class = if named { Class::Refusals } else { Class::Strangers };
+            if let Ok(line) = Line::refusals(&record) {
+                self.waiting.push_back(Counted {
+                    line,
+                    class,
+                    count: record.count,
+                });
+            }
+        }
+        for record in counts.strangers.take(now, all) {
+            if let Ok(line) = Line::strangers(&record) {
+                let class = Class::Strangers;
+                self.waiting.push_back(Counted {
+                    line,
+                    class,
+                    count: record.count,
+                });
+            }
+        }
+        let empty = counts.refusals.is_empty() && counts.strangers.is_empty();
+        drop(counts);
+        self.shared.writer().counting = !empty;
+    }
+
+    /// Tells of counts that were dropped because a share is used up: at the
+    /// first, at each doubling, and at the end, so that a flood of refusals
+    /// makes a handful of alerts.
+    fn write_alerts(&mut self, all: bool) {
+        let mut writer = self.shared.writer();
+        let dropped = [
+            (Class::Refusals, writer.stats.refusals_dropped),
+            (Class::Strangers, writer.stats.strangers_dropped),
+        ];
+        for ((class, dropped), alerted) in dropped.into_iter().zip(&mut self.alerted) {
+            let due = dropped >= alerted.saturating_mul(2).max(1) || (all && dropped > *alerted);
+            if !due {
+                continue;
+            }
+            let detail = [
+                ("alert".to_owned(), "ledger_share_full".into()),
+                ("share".to_owned(), class.as_str().into()),
+                ("dropped".to_owned(), dropped.into()),
+            ];
+            let event = EventRecord {
+                kind: EventKind::Alert,
+                time: self.shared.clock.now(),
+                actor: "ledger".to_owned(),
+                subject: class.as_str().to_owned(),
+                detail: detail.into(),
+            };
+            let Ok(line) = Line::event(&event) else { continue };
+            if writer.append(&line, line.hash(), Class::Calls, Reserve::Spend).is_ok() {
+                *alerted = dropped;
+            }
+        }
+    }
+}
