@@ -1,0 +1,358 @@
+//! The control side: who this host is, what it may know, and the SVIDs of its bots.
+//!
+//! [`Control::start`] joins the CA where this host has not joined yet, and then
+//! keeps one stream to it. From the stream come the host's slice of the mesh file,
+//! the trust bundle, endpoints and quarantines; each becomes part of the next
+//! [`Snapshot`], whole, checked and only upward, and what is refused changes
+//! nothing. Beside the stream the SVIDs of this host's bots are kept warm.
+//!
+//! While the CA is away everything goes on with what was heard last: calls are
+//! decided by the last policy, SVIDs are used to their end, and then
+//! [`Control::svid`] gives none. A restart finds slice, bundle and endpoints on
+//! disk; the keys of bots' SVIDs are in memory only, so after a restart bots can
+//! call once the CA has issued new ones.
+//!
+//! Time: waits for the ends of SVIDs follow the injected clock. Network timeouts
+//! and the waits between attempts follow the monotonic clock of the system: a
+//! clock that stands still must not keep a host from its CA.
+
+mod backoff;
+mod cache;
+mod dial;
+mod issue;
+mod join;
+mod link;
+mod node;
+mod rotation;
+mod shared;
+mod snapshot;
+mod state_dir;
+mod status;
+mod stream;
+mod svids;
+mod time;
+mod up;
+
+use std::error::Error;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use audit::Ledger;
+use ca_api::node::Edge;
+use rustls::sign::CertifiedKey;
+use spiffe::bundle::TrustBundle;
+use spiffe::entry::Entry;
+use spiffe::id::{BotName, HostName, SpiffeId, TrustDomain};
+use spiffe::time::{Clock, Timestamp};
+use spiffe_tls::{BundleSource, KeyError, ServerIdentity, Svid, TlsError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{CaAddress, Settings};
+use shared::{OnEntries, Parts, Shared};
+
+pub use dial::DialError;
+pub use join::JoinError;
+pub use snapshot::{BundleRefusal, FirstError, SliceError, Snapshot};
+pub use state_dir::StateError;
+pub use status::{ControlStatus, LinkStatus, Missing, Readiness};
+pub use svids::{BOTS_MAX, SvidStatus};
+
+/// What the control side needs to know.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// This host.
+    pub host: HostName,
+    /// Where the node key and the cache are.
+    pub state_dir: PathBuf,
+    /// The CA servers, in the order to try.
+    pub ca_addresses: Vec<CaAddress>,
+    /// Holds a join token, perhaps.
+    pub token_file: PathBuf,
+    /// Where other hosts reach this one's mesh side.
+    pub advertise: Advertise,
+}
+
+/// Where other hosts reach this one's mesh side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advertise {
+    /// At this address.
+    Address(SocketAddr),
+    /// At the address that the stream to the CA comes from, and this port.
+    SourceAddress(u16),
+}
+
+impl fmt::Display for Advertise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::SourceAddress(port) => write!(f, ":{port}"),
+        }
+    }
+}
+
+impl ControlConfig {
+    /// Takes what is needed from the settings. `mesh_bound` is the address that the
+    /// mesh listener was bound to, whose port may have been chosen by the kernel.
+    #[must_use]
+    pub fn new(settings: &Settings, mesh_bound: SocketAddr) -> Self {
+        let bound = || {
+            if mesh_bound.ip().is_unspecified() {
+                Advertise::SourceAddress(mesh_bound.port())
+            } else {
+                Advertise::Address(mesh_bound)
+            }
+        };
+        Self {
+            trust_domain: settings.trust_domain.clone(),
+            host: settings.host.clone(),
+            state_dir: settings.state_dir.clone(),
+            ca_addresses: settings.ca_addresses.clone(),
+            token_file: settings.token_file.clone(),
+            advertise: settings.mesh_advertise.map_or_else(bound, Advertise::Address),
+        }
+    }
+}
+
+/// Why the control side did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This host could not join, and asking again would not help.
+    #[error("this host cannot join")]
+    Join {
+        /// Why.
+        #[source]
+        source: JoinError,
+    },
+    /// The proxy was told to stop while it waited to join.
+    #[error("stopped while waiting to join")]
+    Cancelled,
+    /// The state directory cannot be used.
+    #[error("use the state directory")]
+    State {
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// The node key that was kept is not usable.
+    #[error("read the node key in {}", path.display())]
+    NodeKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
+    /// The node SVID that was kept is not usable.
+    #[error("read the node SVID in {}", path.display())]
+    NodeSvid {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// The state directory belongs to another host.
+    #[error("{} holds the SVID of {kept}; proxy.yaml says that this host is {host}", path.display())]
+    OtherHost {
+        /// The file.
+        path: PathBuf,
+        /// Whose SVID it holds.
+        kept: SpiffeId,
+        /// `host`.
+        host: HostName,
+    },
+    /// Not even the empty policy could be made.
+    #[error("begin with an empty policy")]
+    First {
+        /// Why.
+        #[source]
+        source: FirstError,
+    },
+}
+
+/// The control side. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+impl Control {
+    /// Finds out who this host is and begins to listen to the CA.
+    ///
+    /// Where this host has not joined yet, returns once it has: an unreachable CA
+    /// is waited for, and said. Where it has, returns at once with what was kept,
+    /// CA or no CA. `on_entries` is called with the entries of each slice before
+    /// the slice is in force. Everything ends when `cancel` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartError`] that needs an operator: no token, a token that the CA
+    /// refuses or that is another host's, a server that is not the CA, a state
+    /// directory that cannot be used or that is another host's.
+    pub async fn start(
+        config: ControlConfig,
+        clock: Clock,
+        ledger: Ledger,
+        on_entries: impl Fn(Arc<[Entry]>) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let files =
+            state_dir::StateDir::open(config.state_dir.clone()).map_err(|source| StartError::State { source })?;
+        let (up, reader) = up::queue();
+        let on_entries = OnEntries(Box::new(on_entries));
+        let shared = Arc::new(Shared::new(Parts {
+            config,
+            clock,
+            ledger,
+            files,
+            up,
+            on_entries,
+        })?);
+        cache::load(&shared);
+        node::find(&shared)?;
+        // A node SVID without a bundle cannot know its CA, so it cannot be renewed.
+        if shared.node().is_none() || shared.snapshot().bundle.authorities().is_empty() {
+            tokio::select! {
+                () = cancel.cancelled() => return Err(StartError::Cancelled),
+                joined = node::join_first(&shared) => joined.map_err(|source| StartError::Join { source })?,
+            }
+        }
+        let tasks = TaskTracker::new();
+        tasks.spawn(link::run(Arc::clone(&shared), reader, cancel));
+        tasks.close();
+        Ok(Self { shared, tasks })
+    }
+
+    /// Waits until everything has ended that [`Control::start`] began.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// What this host knows of the mesh at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot()
+    }
+
+    /// Changes with each new [`Snapshot`].
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.snapshots()
+    }
+
+    /// Changes with anything that [`Control::status`] and [`Control::ready`] show.
+    #[must_use]
+    pub fn status_changed(&self) -> watch::Receiver<u64> {
+        self.shared.touched()
+    }
+
+    /// The time of this host, which a clock set back does not set back. Decisions
+    /// are made at this time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.time.now()
+    }
+
+    /// The SVID of a bot of this host; `None` where none is valid now.
+    #[must_use]
+    pub fn svid(&self, bot: &BotName) -> Option<Arc<Svid>> {
+        self.shared.svids.valid(bot, self.now())
+    }
+
+    /// What this host lacks to carry its calls.
+    #[must_use]
+    pub fn ready(&self) -> Readiness {
+        let mut missing = Vec::new();
+        let link = self.shared.link().clone();
+        if link.evicted {
+            missing.push(Missing::Evicted);
+        }
+        if link.heard.is_none() {
+            missing.push(Missing::CaNotHeard);
+        }
+        if !self.snapshot().has_slice() {
+            missing.push(Missing::Slice);
+        }
+        if self.shared.time.skewed() {
+            missing.push(Missing::ClockSkew);
+        }
+        let (without, beyond) = self.shared.svids.missing(self.now());
+        missing.extend(without.into_iter().map(Missing::Svid));
+        if beyond > 0 {
+            missing.push(Missing::TooManyBots(beyond));
+        }
+        Readiness { missing }
+    }
+
+    /// How the control side is.
+    #[must_use]
+    pub fn status(&self) -> ControlStatus {
+        let (snapshot, node, now) = (self.snapshot(), self.shared.node(), self.now());
+        let (edges_dropped, events_dropped) = self.shared.up.dropped();
+        ControlStatus {
+            trust_domain: snapshot.trust_domain.clone(),
+            host: snapshot.host.clone(),
+            now,
+            generation: snapshot.has_slice().then_some(snapshot.generation),
+            bundle_sequence: snapshot.bundle.sequence(),
+            link: self.shared.link().clone(),
+            node_not_after: node.as_ref().map(|node| node.svid.leaf().not_after()),
+            node_renew_at: node.as_ref().map(|node| node.renew_at),
+            svids: self.shared.svids.status(now),
+            edges_dropped,
+            events_dropped,
+        }
+    }
+
+    /// Sends aggregated calls up to the CA. Never waits: what does not fit is
+    /// dropped, and its count goes up instead.
+    pub fn send_edges(&self, edges: Vec<Edge>) {
+        self.shared.up.edges(edges);
+    }
+
+    /// Sends a refusal or an alert up to the CA; `json` is one JSON object. Never
+    /// waits: what does not fit is dropped, and its count goes up instead.
+    pub fn send_event(&self, kind: impl Into<String>, json: impl Into<String>) {
+        self.shared.up.event(kind.into(), json.into(), self.now());
+    }
+
+    /// Sends a checkpoint of this host's ledger up to the CA. Never waits.
+    pub fn send_checkpoint(&self, note: impl Into<String>) {
+        self.shared.up.checkpoint(note.into());
+    }
+}
+
+impl ServerIdentity for Control {
+    fn resolve(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let svid = self.shared.svids.by_label(sni?, self.now())?;
+        Some(svid.certified_key())
+    }
+}
+
+impl BundleSource for Control {
+    fn current(&self) -> Arc<TrustBundle> {
+        Arc::clone(&self.snapshot().bundle)
+    }
+}
+
+/// The messages of an error and of all that caused it, for the operator.
+fn chain_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What a restart finds: the last slice, trust bundle and endpoints. Each passes
+//! the same checks as if the CA had just said it, and one that does not is left.
+
+use std::error::Error;
+
+use super::shared::Shared;
+use super::snapshot::{Change, OfferedSlice};
+
+/// Puts what was kept into force.
+pub(super) fn load(shared: &Shared) {
+    bundle(shared);
+    slice(shared);
+    match shared.files.endpoints() {
+        Ok(Some(saved)) => shared.publish(shared.snapshot().with_saved(saved)),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(
+            error = &error as &dyn Error,
+            "the endpoints that were kept are not used"
+        ),
+    }
+}
+
+fn bundle(shared: &Shared) {
+    let saved = match shared.files.bundle() {
+        Ok(Some(saved)) => saved,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn Error,
+                "the trust bundle that was kept is not used"
+            );
+            return;
+        }
+    };
+    match shared.snapshot().with_bundle(Some(saved.epoch), saved.jwks.as_bytes()) {
+        Ok(Change::Next(next)) => shared.publish(*next),
+        Ok(Change::Known) => {}
+        Err(error) => tracing::warn!(
+            error = &error as &dyn Error,
+            "the trust bundle that was kept is not used"
+        ),
+    }
+}
+
+fn slice(shared: &Shared) {
+    let saved = match shared.files.slice() {
+        Ok(Some(saved)) => saved,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn Error, "the slice that was kept is not used");
+            return;
+        }
+    };
+    match shared.snapshot().with_slice(&OfferedSlice::from_saved(saved)) {
+        Ok(Change::Next(next)) => {
+            tracing::info!(generation = %next.generation, "the policy that was kept is in force");
+            shared.publish(*next);
+        }
+        Ok(Change::Known) => {}
+        Err(error) => tracing::warn!(error = &error as &dyn Error, "the slice that was kept is not used"),
+    }
+}

@@ -1,0 +1,248 @@
+//! What the link to the CA writes and everybody reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use audit::{EventKind, EventRecord, Ledger, LedgerError};
+use serde_json::Value;
+use spiffe::entry::Entry;
+use spiffe::id::SpiffeId;
+use spiffe::svid::Leaf;
+use spiffe::time::{Clock, Timestamp};
+use spiffe_tls::Svid;
+use tokio::sync::{Notify, watch};
+
+use super::dial::Dialer;
+use super::snapshot::{Change, OfferedSlice, SliceError, Snapshot};
+use super::state_dir::{StateDir, StateError};
+use super::status::LinkStatus;
+use super::svids::SvidStore;
+use super::time::{HostTime, Skew};
+use super::up::UpQueue;
+use super::{ControlConfig, StartError};
+
+/// The state. One task, the link, writes it; readers take what is there.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: ControlConfig,
+    pub(super) clock: Clock,
+    pub(super) time: HostTime,
+    pub(super) files: StateDir,
+    pub(super) dialer: Dialer,
+    pub(super) svids: SvidStore,
+    /// Rings when the set of bots has changed.
+    pub(super) svids_wanted: Notify,
+    pub(super) up: UpQueue,
+    ledger: Ledger,
+    on_entries: OnEntries,
+    node: ArcSwapOption<Node>,
+    snapshot: ArcSwap<Snapshot>,
+    snapshots: watch::Sender<u64>,
+    touched: watch::Sender<u64>,
+    link: Mutex<LinkStatus>,
+}
+
+/// The node SVID.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) svid: Svid,
+    pub(super) renew_at: Timestamp,
+}
+
+/// Is told the entries of each slice, before the slice is in force.
+pub(super) struct OnEntries(pub(super) Box<dyn Fn(Arc<[Entry]>) + Send + Sync>);
+
+impl fmt::Debug for OnEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEntries")
+    }
+}
+
+/// What [`Shared::new`] is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) config: ControlConfig,
+    pub(super) clock: Clock,
+    pub(super) ledger: Ledger,
+    pub(super) files: StateDir,
+    pub(super) up: UpQueue,
+    pub(super) on_entries: OnEntries,
+}
+
+impl Shared {
+    /// Begins with nothing, except the time, which never goes back.
+    pub(super) fn new(parts: Parts) -> Result<Self, StartError> {
+        let Parts {
+            config,
+            clock,
+            ledger,
+            files,
+            up,
+            on_entries,
+        } = parts;
+        let saved = files.time().unwrap_or_else(|error| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the time that was kept is not used"
+            );
+            None
+        });
+        let first = Snapshot::first(config.trust_domain.clone(), config.host.clone())
+            .map_err(|source| StartError::First { source })?;
+        Ok(Self {
+            time: HostTime::new(clock.clone(), saved),
+            dialer: Dialer::new(config.ca_addresses.clone()),
+            svids: SvidStore::new(config.trust_domain.clone()),
+            svids_wanted: Notify::new(),
+            node: ArcSwapOption::empty(),
+            snapshot: ArcSwap::from_pointee(first),
+            snapshots: watch::Sender::new(0),
+            touched: watch::Sender::new(0),
+            link: Mutex::default(),
+            config,
+            clock,
+            files,
+            up,
+            ledger,
+            on_entries,
+        })
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub(super) fn snapshots(&self) -> watch::Receiver<u64> {
+        self.snapshots.subscribe()
+    }
+
+    pub(super) fn touched(&self) -> watch::Receiver<u64> {
+        self.touched.subscribe()
+    }
+
+    /// Says that something which [`super::Control::status`] shows has changed.
+    pub(super) fn touch(&self) {
+        self.touched.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(super) fn node(&self) -> Option<Arc<Node>> {
+        self.node.load_full()
+    }
+
+    pub(super) fn set_node(&self, node: Option<Node>) {
+        self.node.store(node.map(Arc::new));
+        self.touch();
+    }
+
+    /// A holder of the lock writes whole values, so one that panicked left a valid one.
+    pub(super) fn link(&self) -> MutexGuard<'_, LinkStatus> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the next moment into force: first the entries, then the policy, then
+    /// bots that have left lose their SVIDs.
+    pub(super) fn publish(&self, next: Snapshot) {
+        (self.on_entries.0)(Arc::clone(&next.entries));
+        let bots: BTreeSet<_> = next.claimable().cloned().collect();
+        self.snapshot.store(Arc::new(next));
+        self.svids.keep_only(&bots);
+        self.svids_wanted.notify_one();
+        self.snapshots.send_modify(|count| *count = count.wrapping_add(1));
+        self.touch();
+    }
+
+    /// Reads a slice away from the threads that serve calls: a large one takes a while.
+    pub(super) async fn read_slice(&self, offered: &OfferedSlice) -> Result<Change, SliceError> {
+        let (now, slice) = (self.snapshot(), offered.clone());
+        match tokio::task::spawn_blocking(move || now.with_slice(&slice)).await {
+            Ok(read) => read,
+            Err(error) => Err(SliceError::Load {
+                offered: offered.generation,
+                diagnostics: error.to_string(),
+            }),
+        }
+    }
+
+    /// Writes what a restart needs. Without it the restart needs the CA, and
+    /// nothing else is lost.
+    pub(super) async fn keep(&self, write: impl FnOnce(&StateDir) -> Result<(), StateError> + Send + 'static) {
+        let files = self.files.clone();
+        match tokio::task::spawn_blocking(move || write(&files)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "not kept for a restart");
+            }
+            Err(error) => tracing::warn!(%error, "not kept for a restart"),
+        }
+    }
+
+    /// Takes the time of the CA into account and says it when the clocks differ.
+    pub(super) async fn heard_time(&self, ca: Timestamp) {
+        match self.time.heard(ca) {
+            Skew::Begun => {
+                tracing::warn!(wall = %self.clock.now(), %ca, "the clock of this host is far from the CA's");
+                self.touch();
+            }
+            Skew::Ended => {
+                tracing::info!("the clock of this host is near the CA's again");
+                self.touch();
+            }
+            Skew::Fine | Skew::Still => {}
+        }
+        if let Some(time) = self.time.to_save() {
+            self.keep(move |files| files.save_time(time)).await;
+        }
+    }
+
+    /// Forgets who this host was: the CA has evicted it.
+    pub(super) async fn evicted(&self) -> Result<(), StartError> {
+        tracing::error!("the CA has evicted this host: it drops its identities and needs a new join token");
+        self.set_node(None);
+        self.link().evicted = true;
+        let nothing = Snapshot::first(self.config.trust_domain.clone(), self.config.host.clone())
+            .map_err(|source| StartError::First { source })?;
+        self.publish(nothing.with_bundle_of(&self.snapshot()));
+        self.record(EventKind::HostEvicted, self.node_id().to_string(), BTreeMap::new());
+        self.keep(StateDir::forget).await;
+        Ok(())
+    }
+
+    pub(super) fn node_id(&self) -> SpiffeId {
+        SpiffeId::for_host(&self.config.trust_domain, &self.config.host)
+    }
+
+    /// Records an event that happened whether it can be recorded or not.
+    pub(super) fn record(&self, kind: EventKind, subject: String, detail: BTreeMap<String, Value>) {
+        if let Err(error) = self.event(kind, subject, detail) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an event is missing in the ledger"
+            );
+        }
+    }
+
+    /// Records an SVID before it is used.
+    pub(super) fn record_svid(&self, kind: EventKind, leaf: &Leaf) -> Result<(), LedgerError> {
+        let detail = BTreeMap::from([
+            ("serial".to_owned(), Value::from(leaf.serial().to_string())),
+            ("not_before".to_owned(), Value::from(leaf.not_before().to_string())),
+            ("not_after".to_owned(), Value::from(leaf.not_after().to_string())),
+        ]);
+        self.event(kind, leaf.id().to_string(), detail)
+    }
+
+    fn event(&self, kind: EventKind, subject: String, detail: BTreeMap<String, Value>) -> Result<(), LedgerError> {
+        let actor = format!("host:{}", self.config.host);
+        let record = EventRecord {
+            kind,
+            time: self.time.now(),
+            actor,
+            subject,
+            detail,
+        };
+        // The receipt permits nothing here: an event is not a call.
+        self.ledger.event(&record).map(|_receipt| ())
+    }
+}

@@ -1,0 +1,520 @@
+//! What this host knows of the mesh at one moment, and the rules by which what the
+//! CA says becomes the next moment: whole, checked, and only upward.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use ca_api::node;
+use policy::{Generation, Mesh, Policy, Source};
+use serde::Deserialize;
+use spiffe::bundle::{BundleError, TrustBundle};
+use spiffe::entry::Entry;
+use spiffe::id::{BotName, HostName, TrustDomain};
+
+use super::state_dir::{SavedBundle, SavedEndpoints, SavedSlice};
+
+/// The most addresses kept of one bot; more add nothing to a choice among them.
+const ADDRESSES_MAX: usize = 64;
+
+/// The longest text of diagnostics that is kept, in characters.
+const DIAGNOSTICS_MAX: usize = 4096;
+
+/// What this host knows of the mesh at one moment. Never changed: the next moment
+/// is another value.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// This host.
+    pub host: HostName,
+    /// The number of the policy; `0.0` before the first slice.
+    pub generation: Generation,
+    /// The policy. Before the first slice it allows nothing.
+    pub policy: Arc<Policy>,
+    /// The part of the mesh file that this host needs.
+    pub mesh: Arc<Mesh>,
+    /// Which process is which bot, among the bots that this host may claim.
+    pub entries: Arc<[Entry]>,
+    /// Whom to trust.
+    pub bundle: Arc<TrustBundle>,
+    /// Where the proxies that serve a bot can be reached.
+    pub endpoints: Arc<BTreeMap<BotName, Vec<SocketAddr>>>,
+    /// Bots that may neither call nor be called.
+    pub quarantined_bots: Arc<BTreeSet<BotName>>,
+    /// Hosts whose bots may neither call nor be called.
+    pub quarantined_hosts: Arc<BTreeSet<HostName>>,
+    slice: Option<AppliedSlice>,
+    bundle_epoch: u64,
+    endpoints_generation: Generation,
+    quarantines_generation: Generation,
+}
+
+#[derive(Clone, Debug)]
+struct AppliedSlice {
+    sha256: [u8; 32],
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It is news.
+    Next(Box<Snapshot>),
+    /// It was known already.
+    Known,
+}
+
+/// Why a slice was not applied; the slice before it stays.
+#[derive(Debug, thiserror::Error)]
+pub enum SliceError {
+    /// The message has no generation.
+    #[error("the slice has no generation")]
+    NoGeneration,
+    /// A state before the one that is applied: following it could revive what was
+    /// taken back.
+    #[error("slice {offered} is older than {applied}, which is applied")]
+    Older {
+        /// Its number.
+        offered: Generation,
+        /// The number of what is applied.
+        applied: Generation,
+    },
+    /// Another slice of the same number is applied.
+    #[error("slice {offered} differs from the slice of the same number that is applied")]
+    Differs {
+        /// Its number.
+        offered: Generation,
+    },
+    /// It is not what its sender hashed.
+    #[error("the SHA-256 of slice {offered} is wrong")]
+    Sha256 {
+        /// Its number.
+        offered: Generation,
+    },
+    /// It is not text.
+    #[error("slice {offered} is not UTF-8")]
+    Utf8 {
+        /// Its number.
+        offered: Generation,
+        /// Where not.
+        #[source]
+        source: std::str::Utf8Error,
+    },
+    /// It does not say whose slice it is.
+    #[error("slice {offered} does not name its host")]
+    Head {
+        /// Its number.
+        offered: Generation,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It is another host's.
+    #[error("slice {offered} is for host {named}, this is {host}")]
+    OtherHost {
+        /// Its number.
+        offered: Generation,
+        /// The host that it names.
+        named: HostName,
+        /// This host.
+        host: HostName,
+    },
+    /// It is another trust domain's.
+    #[error("slice {offered} is of trust domain {named}, this host is in {trust_domain}")]
+    OtherTrustDomain {
+        /// Its number.
+        offered: Generation,
+        /// The trust domain that it names.
+        named: TrustDomain,
+        /// This host's.
+        trust_domain: TrustDomain,
+    },
+    /// The mesh-file parser refuses it.
+    #[error("slice {offered} does not load: {diagnostics}")]
+    Load {
+        /// Its number.
+        offered: Generation,
+        /// What the parser says.
+        diagnostics: String,
+    },
+}
+
+/// Why a trust bundle was not taken; the one before it stays.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleRefusal {
+    /// It does not parse.
+    #[error("the trust bundle does not parse")]
+    Parse {
+        /// What is wrong.
+        #[source]
+        source: BundleError,
+    },
+    /// It trusts nobody: applying it would cut this host off from the CA for good.
+    #[error("the trust bundle holds no authority")]
+    Empty,
+    /// A bundle before the one in use: it may trust an authority that was revoked.
+    #[error("trust bundle {offered:?} (epoch, sequence) is older than {applied:?}, which is in use")]
+    Older {
+        /// Its epoch and sequence.
+        offered: (u64, u64),
+        /// Those of the bundle in use.
+        applied: (u64, u64),
+    },
+    /// Another bundle of the same number is in use.
+    #[error("trust bundle {offered:?} (epoch, sequence) differs from the one of the same number that is in use")]
+    Differs {
+        /// Its epoch and sequence.
+        offered: (u64, u64),
+    },
+}
+
+/// Why not even nothing could be described; cannot happen with a trust domain that
+/// parsed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstError {
+    /// The empty bundle.
+    #[error("make an empty trust bundle")]
+    Bundle {
+        /// Why.
+        #[source]
+        source: BundleError,
+    },
+    /// The empty mesh file.
+    #[error("load an empty mesh file: {diagnostics}")]
+    Mesh {
+        /// Why.
+        diagnostics: String,
+    },
+}
+
+/// What a slice says first.
+#[derive(Deserialize)]
+struct SliceHead {
+    slice: HostName,
+}
+
+/// A slice that has not been looked at.
+#[derive(Clone, Debug)]
+pub(super) struct OfferedSlice {
+    pub(super) generation: Generation,
+    pub(super) sha256: Vec<u8>,
+    pub(super) json: Vec<u8>,
+}
+
+impl OfferedSlice {
+    pub(super) fn from_wire(slice: node::Slice) -> Result<Self, SliceError> {
+        let Some(generation) = slice.generation else {
+            return Err(SliceError::NoGeneration);
+        };
+        Ok(Self {
+            generation: from_wire(generation),
+            sha256: slice.sha256,
+            json: slice.json,
+        })
+    }
+
+    pub(super) fn from_saved(saved: SavedSlice) -> Self {
+        let sha256 = sha256(saved.json.as_bytes()).to_vec();
+        Self {
+            generation: saved.generation,
+            sha256,
+            json: saved.json.into_bytes(),
+        }
+    }
+
+    pub(super) fn to_save(&self) -> SavedSlice {
+        SavedSlice {
+            generation: self.generation,
+            json: String::from_utf8_lossy(&self.json).into_owned(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// The moment before the CA was heard: nobody exists, nothing is allowed, and
+    /// nobody is trusted.
+    pub(super) fn first(trust_domain: TrustDomain, host: HostName) -> Result<Self, FirstError> {
+        let bundle = TrustBundle::new(trust_domain.clone(), Vec::new(), 0, None)
+            .map_err(|source| FirstError::Bundle { source })?;
+        let nothing = serde_json::json!({ "version": 1, "trust_domain": trust_domain.as_str(), "bots": {} });
+        let mesh = policy::load(&[Source {
+            name: "nothing".to_owned(),
+            text: nothing.to_string(),
+        }])
+        .map_err(|diagnostics| FirstError::Mesh {
+            diagnostics: diagnostics.render(false),
+        })?;
+        let generation = Generation::default();
+        Ok(Self {
+            trust_domain,
+            host,
+            generation,
+            policy: Arc::new(mesh.compile(generation)),
+            mesh: Arc::new(mesh),
+            entries: Arc::new([]),
+            bundle: Arc::new(bundle),
+            endpoints: Arc::default(),
+            quarantined_bots: Arc::default(),
+            quarantined_hosts: Arc::default(),
+            slice: None,
+            bundle_epoch: 0,
+            endpoints_generation: generation,
+            quarantines_generation: generation,
+        })
+    }
+
+    /// Says whether a slice was applied.
+    #[must_use]
+    pub fn has_slice(&self) -> bool {
+        self.slice.is_some()
+    }
+
+    /// The SHA-256 of the slice that is applied.
+    #[must_use]
+    pub fn slice_sha256(&self) -> Option<[u8; 32]> {
+        self.slice.as_ref().map(|slice| slice.sha256)
+    }
+
+    /// The bots that this host may claim, by name.
+    pub fn claimable(&self) -> impl Iterator<Item = &BotName> {
+        self.mesh
+            .bots()
+            .iter()
+            .filter(|(_, bot)| bot.hosts.iter().any(|pattern| pattern.matches(&self.host)))
+            .map(|(name, _)| name)
+    }
+
+    /// The next moment, with this slice.
+    pub(super) fn with_slice(&self, offered: &OfferedSlice) -> Result<Change, SliceError> {
+        let generation = offered.generation;
+        if sha256(&offered.json).as_slice() != offered.sha256 {
+            return Err(SliceError::Sha256 { offered: generation });
+        }
+        if let Some(applied) = &self.slice {
+            if generation < self.generation {
+                return Err(SliceError::Older {
+                    offered: generation,
+                    applied: self.generation,
+                });
+            }
+            if generation == self.generation {
+                let same = applied.sha256.as_slice() == offered.sha256;
+                return if same {
+                    Ok(Change::Known)
+                } else {
+                    Err(SliceError::Differs { offered: generation })
+                };
+            }
+        }
+        let mesh = self.read_slice(offered)?;
+        let mut next = self.clone();
+        next.generation = generation;
+        next.policy = Arc::new(mesh.compile(generation));
+        next.entries = mesh.entries_for(&self.host).into();
+        next.mesh = Arc::new(mesh);
+        next.slice = Some(AppliedSlice {
+            sha256: sha256(&offered.json),
+        });
+        Ok(Change::Next(Box::new(next)))
+    }
+
+    fn read_slice(&self, offered: &OfferedSlice) -> Result<Mesh, SliceError> {
+        let generation = offered.generation;
+        let text = std::str::from_utf8(&offered.json).map_err(|source| SliceError::Utf8 {
+            offered: generation,
+            source,
+        })?;
+        let head: SliceHead = serde_json::from_str(text).map_err(|source| SliceError::Head {
+            offered: generation,
+            source,
+        })?;
+        if head.slice != self.host {
+            return Err(SliceError::OtherHost {
+                offered: generation,
+                named: head.slice,
+                host: self.host.clone(),
+            });
+        }
+        let source = Source {
+            name: format!("slice {generation}"),
+            text: text.to_owned(),
+        };
+        let mesh = policy::load(&[source]).map_err(|diagnostics| {
+            let diagnostics = diagnostics.render(false).chars().take(DIAGNOSTICS_MAX).collect();
+            SliceError::Load {
+                offered: generation,
+                diagnostics,
+            }
+        })?;
+        if *mesh.trust_domain() != self.trust_domain {
+            return Err(SliceError::OtherTrustDomain {
+                offered: generation,
+                named: mesh.trust_domain().clone(),
+                trust_domain: self.trust_domain.clone(),
+            });
+        }
+        Ok(mesh)
+    }
+
+    /// The next moment, with this trust bundle. `epoch` is `None` where the bundle
+    /// came with an attestation, which numbers nothing.
+    pub(super) fn with_bundle(&self, epoch: Option<u64>, jwks: &[u8]) -> Result<Change, BundleRefusal> {
+        let bundle = parse_bundle(&self.trust_domain, jwks)?;
+        let offered = (epoch.unwrap_or(self.bundle_epoch), bundle.sequence());
+        let applied = (self.bundle_epoch, self.bundle.sequence());
+        let first = self.bundle.authorities().is_empty();
+        if !first && offered < applied {
+            return Err(BundleRefusal::Older { offered, applied });
+        }
+        if !first && offered == applied {
+            let same = bundle == *self.bundle;
+            return if same {
+                Ok(Change::Known)
+            } else {
+                Err(BundleRefusal::Differs { offered })
+            };
+        }
+        let mut next = self.clone();
+        next.bundle = Arc::new(bundle);
+        next.bundle_epoch = offered.0;
+        Ok(Change::Next(Box::new(next)))
+    }
+
+    /// The bundle in the form that is kept.
+    pub(super) fn bundle_to_save(&self) -> SavedBundle {
+        let jwks = String::from_utf8_lossy(&self.bundle.to_jwks()).into_owned();
+        SavedBundle {
+            epoch: self.bundle_epoch,
+            jwks,
+        }
+    }
+
+    /// The next moment, with these endpoints; a list of an earlier state is left.
+    pub(super) fn with_endpoints(&self, endpoints: node::Endpoints) -> Change {
+        let generation = endpoints.generation.map(from_wire).unwrap_or_default();
+        if generation < self.endpoints_generation {
+            tracing::warn!(%generation, known = %self.endpoints_generation, "endpoints of an earlier state were not taken");
+            return Change::Known;
+        }
+        let known: BTreeMap<_, _> = endpoints.bots.iter().filter_map(read_endpoints).collect();
+        if known == *self.endpoints && generation == self.endpoints_generation {
+            return Change::Known;
+        }
+        let mut next = self.clone();
+        next.endpoints = Arc::new(known);
+        next.endpoints_generation = generation;
+        Change::Next(Box::new(next))
+    }
+
+    /// The next moment, with these quarantines. A name that does not parse makes
+    /// the whole list unusable: leaving it out would release somebody.
+    pub(super) fn with_quarantines(&self, quarantines: &node::Quarantines) -> Option<Change> {
+        let generation = quarantines.generation.map(from_wire).unwrap_or_default();
+        if generation < self.quarantines_generation {
+            tracing::warn!(%generation, known = %self.quarantines_generation, "quarantines of an earlier state were not taken");
+            return Some(Change::Known);
+        }
+        let bots = quarantines
+            .bots
+            .iter()
+            .map(|bot| BotName::parse(bot))
+            .collect::<Result<BTreeSet<_>, _>>();
+        let hosts = quarantines
+            .hosts
+            .iter()
+            .map(|host| HostName::parse(host))
+            .collect::<Result<BTreeSet<_>, _>>();
+        let (Ok(bots), Ok(hosts)) = (bots, hosts) else {
+            return None;
+        };
+        let known = generation == self.quarantines_generation;
+        if known && bots == *self.quarantined_bots && hosts == *self.quarantined_hosts {
+            return Some(Change::Known);
+        }
+        let mut next = self.clone();
+        next.quarantined_bots = Arc::new(bots);
+        next.quarantined_hosts = Arc::new(hosts);
+        next.quarantines_generation = generation;
+        Some(Change::Next(Box::new(next)))
+    }
+
+    /// Endpoints and quarantines in the form that is kept.
+    pub(super) fn endpoints_to_save(&self) -> SavedEndpoints {
+        SavedEndpoints {
+            endpoints_generation: self.endpoints_generation,
+            endpoints: (*self.endpoints).clone(),
+            quarantines_generation: self.quarantines_generation,
+            quarantined_bots: (*self.quarantined_bots).clone(),
+            quarantined_hosts: (*self.quarantined_hosts).clone(),
+        }
+    }
+
+    /// The next moment, with what was kept.
+    pub(super) fn with_saved(&self, saved: SavedEndpoints) -> Self {
+        let mut next = self.clone();
+        next.endpoints_generation = saved.endpoints_generation;
+        next.endpoints = Arc::new(saved.endpoints);
+        next.quarantines_generation = saved.quarantines_generation;
+        next.quarantined_bots = Arc::new(saved.quarantined_bots);
+        next.quarantined_hosts = Arc::new(saved.quarantined_hosts);
+        next
+    }
+
+    /// This moment, with the bundle of another.
+    pub(super) fn with_bundle_of(mut self, other: &Self) -> Self {
+        self.bundle = Arc::clone(&other.bundle);
+        self.bundle_epoch = other.bundle_epoch;
+        self
+    }
+}
+
+/// Reads a bundle that trusts somebody.
+pub(super) fn parse_bundle(trust_domain: &TrustDomain, jwks: &[u8]) -> Result<TrustBundle, BundleRefusal> {
+    let bundle = TrustBundle::parse(trust_domain, jwks).map_err(|source| BundleRefusal::Parse { source })?;
+    if bundle.authorities().is_empty() {
+        Err(BundleRefusal::Empty)
+    } else {
+        Ok(bundle)
+    }
+}
+
+/// An endpoint that cannot be read cannot be called; the others can.
+fn read_endpoints(endpoints: &node::BotEndpoints) -> Option<(BotName, Vec<SocketAddr>)> {
+    let Ok(bot) = BotName::parse(&endpoints.bot) else {
+        tracing::warn!(bot = %endpoints.bot.escape_debug(), "endpoints of a bot whose name does not parse were left out");
+        return None;
+    };
+    let addresses = endpoints
+        .address
+        .iter()
+        .filter_map(|address| address.parse().ok())
+        .take(ADDRESSES_MAX)
+        .collect();
+    Some((bot, addresses))
+}
+
+pub(super) fn from_wire(generation: node::Generation) -> Generation {
+    Generation {
+        epoch: generation.epoch,
+        revision: generation.revision,
+    }
+}
+
+pub(super) fn to_wire(generation: Generation) -> node::Generation {
+    node::Generation {
+        epoch: generation.epoch,
+        revision: generation.revision,
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+//! What survives a restart, in files of the state directory.
+//!
+//! - `join.key`: the key that claims a join token, written before the first
+//!   question so that a lost answer is asked for again with the same key;
+//! - `node.json`: the node SVID and its key;
+//! - `bundle.json`, `slice.json`, `endpoints.json`, `time.json`: what the CA said
+//!   last, so that a restart while it is away enforces the same policy.
+//!
+//! Every file is 0600, written beside its place, synced and renamed. Keys of bots'
+//! SVIDs are never written: this version keeps them in memory only, so a restart
+//! needs the CA before bots can call again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use policy::Generation;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use spiffe::id::{BotName, HostName};
+use zeroize::Zeroizing;
+
+/// The largest file that is read back: a slice, twice its wire bound because JSON
+/// inside JSON is escaped.
+const FILE_BYTES_MAX: u64 = 2 * 4 * 1024 * 1024 + 64 * 1024;
+
+const JOIN_KEY: &str = "join.key";
+const NODE: &str = "node.json";
+const BUNDLE: &str = "bundle.json";
+const SLICE: &str = "slice.json";
+const ENDPOINTS: &str = "endpoints.json";
+const TIME: &str = "time.json";
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub(super) struct StateDir {
+    path: PathBuf,
+    /// One writer at a time: a write whose waiter has gone still finishes, and two
+    /// would take each other's half-written file for their own.
+    writing: Arc<Mutex<()>>,
+}
+
+/// The node SVID with its key, as kept.
+pub(super) struct SavedNode {
+    /// PKCS#8, DER.
+    pub(super) key: Zeroizing<Vec<u8>>,
+    /// Leaf first.
+    pub(super) chain: Vec<Vec<u8>>,
+}
+
+/// The trust bundle, as kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedBundle {
+    pub(super) epoch: u64,
+    pub(super) jwks: String,
+}
+
+/// The slice, as kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedSlice {
+    pub(super) generation: Generation,
+    pub(super) json: String,
+}
+
+/// Endpoints and quarantines, as kept.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedEndpoints {
+    pub(super) endpoints_generation: Generation,
+    pub(super) endpoints: BTreeMap<BotName, Vec<std::net::SocketAddr>>,
+    pub(super) quarantines_generation: Generation,
+    pub(super) quarantined_bots: BTreeSet<BotName>,
+    pub(super) quarantined_hosts: BTreeSet<HostName>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodeFile {
+    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
+    key: Zeroizing<String>,
+    chain: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimeFile {
+    seen_unix_ms: i64,
+}
+
+/// Why the state directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It could not be made.
+    #[error("make the state directory {}", path.display())]
+    Make {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file with a key can be read by others, so the key may be known to them.
+    #[error("{} holds a key and has mode {mode:03o}: others may have read it; it must be 0600", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file does not hold what was once written to it.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl StateDir {
+    /// Opens the folder, making it (0700) where it is missing.
+    pub(super) fn open(path: PathBuf) -> Result<Self, StateError> {
+        match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+            Ok(()) => Ok(Self {
+                path,
+                writing: Arc::default(),
+            }),
+            Err(source) => Err(StateError::Make { path, source }),
+        }
+    }
+
+    /// The file of the node SVID, for messages.
+    pub(super) fn node_file(&self) -> PathBuf {
+        self.path.join(NODE)
+    }
+
+    pub(super) fn join_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        self.read_secret(JOIN_KEY)
+    }
+
+    pub(super) fn save_join_key(&self, pkcs8: &[u8]) -> Result<(), StateError> {
+        self.write(JOIN_KEY, pkcs8)
+    }
+
+    pub(super) fn node(&self) -> Result<Option<SavedNode>, StateError> {
+        let Some(bytes) = self.read_secret(NODE)? else {
+            return Ok(None);
+        };
+        let file: NodeFile = self.parse(NODE, &bytes)?;
+        let decode = |text: &str| {
+            STANDARD.decode(text).map_err(|error| StateError::Damaged {
+                path: self.node_file(),
+                what: error.to_string(),
+            })
+        };
+        let key = Zeroizing::new(decode(&file.key)?);
+        let chain = file.chain.iter().map(|der| decode(der)).collect::<Result<_, _>>()?;
+        Ok(Some(SavedNode { key, chain }))
+    }
+
+    /// Keeps the node SVID; the key that claimed a token has done its work.
+    pub(super) fn save_node(&self, node: &SavedNode) -> Result<(), StateError> {
+        let file = NodeFile {
+            key: Zeroizing::new(STANDARD.encode(&*node.key)),
+            chain: node.chain.iter().map(|der| STANDARD.encode(der)).collect(),
+        };
+        self.write_json(NODE, &file)?;
+        self.remove(JOIN_KEY)
+    }
+
+    /// Forgets the node SVID and the slice: the CA has evicted this host.
+    pub(super) fn forget(&self) -> Result<(), StateError> {
+        [NODE, JOIN_KEY, SLICE, ENDPOINTS]
+            .into_iter()
+            .try_for_each(|name| self.remove(name))
+    }
+
+    pub(super) fn bundle(&self) -> Result<Option<SavedBundle>, StateError> {
+        self.read_json(BUNDLE)
+    }
+
+    pub(super) fn save_bundle(&self, bundle: &SavedBundle) -> Result<(), StateError> {
+        self.write_json(BUNDLE, bundle)
+    }
+
+    pub(super) fn slice(&self) -> Result<Option<SavedSlice>, StateError> {
+        self.read_json(SLICE)
+    }
+
+    pub(super) fn save_slice(&self, slice: &SavedSlice) -> Result<(), StateError> {
+        self.write_json(SLICE, slice)
+    }
+
+    pub(super) fn endpoints(&self) -> Result<Option<SavedEndpoints>, StateError> {
+        self.read_json(ENDPOINTS)
+    }
+
+    pub(super) fn save_endpoints(&self, endpoints: &SavedEndpoints) -> Result<(), StateError> {
+        self.write_json(ENDPOINTS, endpoints)
+    }
+
+    /// The highest time that was ever written.
+    pub(super) fn time(&self) -> Result<Option<i64>, StateError> {
+        Ok(self.read_json::<TimeFile>(TIME)?.map(|file| file.seen_unix_ms))
+    }
+
+    pub(super) fn save_time(&self, seen_unix_ms: i64) -> Result<(), StateError> {
+        self.write_json(TIME, &TimeFile { seen_unix_ms })
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        let Some((bytes, _mode)) = self.read(name)? else {
+            return Ok(None);
+        };
+        self.parse(name, &bytes).map(Some)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T, StateError> {
+        // The reader's own message could quote a key: it says where, and not what.
+        serde_json::from_slice(bytes).map_err(|error| StateError::Damaged {
+            path: self.path.join(name),
+            what: format!(
+                "no valid JSON of its kind, at line {} column {}",
+                error.line(),
+                error.column()
+            ),
+        })
+    }
+
+    fn read_secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        match self.read(name)? {
+            Some((_, mode)) if mode & 0o077 != 0 => Err(StateError::Exposed {
+                path: self.path.join(name),
+                mode,
+            }),
+            Some((bytes, _)) => Ok(Some(bytes)),
+            None => Ok(None),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Option<(Zeroizing<Vec<u8>>, u32)>, StateError> {
+        let path = self.path.join(name);
+        let read = || -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+            let file = File::open(&path)?;
+            let mode = file.metadata()?.permissions().mode() & 0o777;
+            let mut bytes = Zeroizing::new(Vec::new());
+            file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok((bytes, mode))
+        };
+        match read() {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::Read { path, source }),
+        }
+    }
+
+    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
+        let bytes = serde_json::to_vec(value).map_err(|source| StateError::Write {
+            path: self.path.join(name),
+            source: source.into(),
+        })?;
+        self.write(name, &Zeroizing::new(bytes))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        replace(&path, bytes).map_err(|source| StateError::Write { path, source })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StateError::Write { path, source }),
+        }
+    }
+}
+
+fn write_secret<S: Serializer>(text: &Zeroizing<String>, output: S) -> Result<S::Ok, S::Error> {
+    output.serialize_str(text)
+}
+
+fn read_secret<'de, D: Deserializer<'de>>(input: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(input).map(Zeroizing::new)
+}
+
+/// Replaces a file so that a reader, or a power loss, sees the old or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // `create_new` follows no link that somebody put there.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, StateDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path().join("a/b")).unwrap();
+        (dir, state)
+    }
+
+    fn node() -> SavedNode {
+        SavedNode {
+            key: Zeroizing::new(vec![1, 2, 3]),
+            chain: vec![vec![4], vec![5, 6]],
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let (_dir, state) = open();
+        assert!(state.node().unwrap().is_none());
+        state.save_join_key(b"key").unwrap();
+        assert_eq!(**state.join_key().unwrap().unwrap(), *b"key");
+        state.save_node(&node()).unwrap();
+        let found = state.node().unwrap().unwrap();
+        assert_eq!((&*found.key, &found.chain), (&*node().key, &node().chain));
+        assert!(
+            state.join_key().unwrap().is_none(),
+            "the key that claimed the token is gone"
+        );
+        let bundle = SavedBundle {
+            epoch: 3,
+            jwks: "{}".into(),
+        };
+        state.save_bundle(&bundle).unwrap();
+        assert_eq!(state.bundle().unwrap(), Some(bundle));
+        state.save_time(17).unwrap();
+        state.save_time(18).unwrap();
+        assert_eq!(state.time().unwrap(), Some(18));
+    }
+
+    #[test]
+    fn every_file_is_for_its_owner_only() {
+        let (_dir, state) = open();
+        state.save_node(&node()).unwrap();
+        state.save_time(1).unwrap();
+        assert_eq!(fs::metadata(&state.path).unwrap().permissions().mode() & 0o777, 0o700);
+        for entry in fs::read_dir(&state.path).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_could_read_is_refused() {
+        let (_dir, state) = open();
+        state.save_node(&node()).unwrap();
+        fs::set_permissions(state.node_file(), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(state.node(), Err(StateError::Exposed { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_damaged_file_is_said_to_be_damaged_without_its_content() {
+        let (_dir, state) = open();
+        state.write(NODE, b"{\"key\":\"c2VjcmV0\",\"chain\":[\"*\"]}").unwrap();
+        assert!(matches!(state.node(), Err(StateError::Damaged { .. })));
+        state.write(NODE, b"{\"key\":\"c2VjcmV0\",\"more\":1}").unwrap();
+        let Err(error) = state.node() else {
+            panic!("unknown fields are damage")
+        };
+        assert!(!error.to_string().contains("c2VjcmV0"));
+    }
+
+    #[test]
+    fn a_file_left_half_written_changes_nothing() {
+        let (_dir, state) = open();
+        state.save_time(1).unwrap();
+        fs::write(state.path.join("time.new"), b"{\"seen").unwrap();
+        assert_eq!(state.time().unwrap(), Some(1));
+        state.save_time(2).unwrap();
+        assert_eq!(state.time().unwrap(), Some(2));
+    }
+
+    #[test]
+    fn an_evicted_host_forgets_who_it_was() {
+        let (_dir, state) = open();
+        state.save_node(&node()).unwrap();
+        state
+            .save_slice(&SavedSlice {
+                generation: Generation::default(),
+                json: "{}".into(),
+            })
+            .unwrap();
+        state.forget().unwrap();
+        assert!(state.node().unwrap().is_none() && state.slice().unwrap().is_none());
+        state.forget().unwrap();
+    }
+}

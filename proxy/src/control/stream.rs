@@ -1,0 +1,239 @@
+//! The stream: what the CA says is applied, what was applied is acknowledged, and
+//! what was seen goes up.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::time::Duration;
+
+use audit::EventKind;
+use ca_api::node::{
+    Applied, Bundle, CaMessage, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSION, Slice, ca_message, host_message,
+    up,
+};
+use serde_json::Value;
+use spiffe::time::Timestamp;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::dial::Dialed;
+use super::link::{End, LinkError};
+use super::shared::Shared;
+use super::snapshot::{Change, OfferedSlice, SliceError, to_wire};
+use super::up::UpReader;
+use super::{issue, node};
+
+/// How long the CA may take to open the stream.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the CA may leave a message unread before it is taken for dead.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many messages are under way up before the sender waits.
+const UP_WINDOW: usize = 16;
+
+/// The longest refusal of a slice that goes up, and into the ledger.
+const ERROR_BYTES_MAX: usize = 1024;
+
+/// Runs the stream on this connection until it ends, and beside it what lives only
+/// while there is one: asking for SVIDs, and renewing the node's own.
+pub(super) async fn run(shared: &Shared, dialed: Dialed, reader: &mut UpReader) -> Result<End, LinkError> {
+    let Dialed {
+        mut client, address, ..
+    } = dialed;
+    let (sender, receiver) = mpsc::channel(UP_WINDOW);
+    let sender = Sender(sender);
+    sender.send(hello(shared)).await?;
+    let opening = tokio::time::timeout(OPEN_TIMEOUT, client.sync(ReceiverStream::new(receiver)));
+    let down = match opening.await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => {
+            return Err(LinkError::Stream {
+                status: Box::new(status),
+            });
+        }
+        Err(_elapsed) => {
+            return Err(LinkError::Slow {
+                what: "open the stream",
+            });
+        }
+    };
+    {
+        let mut link = shared.link();
+        link.connected = Some(address.to_string());
+        link.error = None;
+    }
+    shared.touch();
+    tracing::info!(%address, "the stream to the CA is up");
+    // Whichever ends first ends the others: a slice is applied without an await in
+    // the middle, an SVID that was asked for is asked for again, and so is a node
+    // SVID, whose old key the CA still takes.
+    tokio::select! {
+        end = pump(shared, down, &sender, reader) => end,
+        never = issue::keep_warm(shared, client) => match never {},
+        () = node::renew(shared) => Ok(End::Renewed),
+    }
+}
+
+fn hello(shared: &Shared) -> HostMessage {
+    let snapshot = shared.snapshot();
+    up(host_message::Message::Hello(Hello {
+        version: PROTOCOL_VERSION,
+        features: Vec::new(),
+        applied: snapshot.has_slice().then(|| to_wire(snapshot.generation)),
+        bundle_sequence: snapshot.bundle.sequence(),
+        advertise: shared.config.advertise.to_string(),
+        applied_sha256: snapshot.slice_sha256().map(Vec::from).unwrap_or_default(),
+    }))
+}
+
+/// The way up; a CA that does not read ends the stream.
+struct Sender(mpsc::Sender<HostMessage>);
+
+impl Sender {
+    async fn send(&self, message: HostMessage) -> Result<(), LinkError> {
+        match tokio::time::timeout(SEND_TIMEOUT, self.0.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_closed)) => Err(LinkError::Slow {
+                what: "keep the stream open",
+            }),
+            Err(_elapsed) => Err(LinkError::Slow {
+                what: "read from the stream",
+            }),
+        }
+    }
+}
+
+async fn pump(
+    shared: &Shared,
+    mut down: Streaming<CaMessage>,
+    sender: &Sender,
+    reader: &mut UpReader,
+) -> Result<End, LinkError> {
+    loop {
+        // Both waits are cancel safe: a message that is not taken stays where it is.
+        tokio::select! {
+            message = down.message() => match message {
+                Ok(Some(CaMessage { message: Some(message) })) => {
+                    if let Some(end) = heard(shared, message, sender).await? {
+                        return Ok(end);
+                    }
+                }
+                // A kind of message that this version does not know.
+                Ok(Some(CaMessage { message: None })) => {}
+                Ok(None) => return Ok(End::Closed),
+                Err(status) => return Err(LinkError::Stream { status: Box::new(status) }),
+            },
+            Some(message) = reader.next() => {
+                sender.send(shared.up.stamp(message)).await?;
+                if let Some(report) = shared.up.report_dropped_events(shared.time.now()) {
+                    sender.send(report).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -> Result<Option<End>, LinkError> {
+    let first = {
+        let mut link = shared.link();
+        link.heard.replace(shared.time.now()).is_none()
+    };
+    if first {
+        shared.touch();
+    }
+    match message {
+        ca_message::Message::Slice(slice) => sender.send(slice_heard(shared, slice).await).await?,
+        ca_message::Message::Bundle(bundle) => bundle_heard(shared, bundle).await,
+        ca_message::Message::Endpoints(endpoints) => changed(shared, shared.snapshot().with_endpoints(endpoints)).await,
+        ca_message::Message::Quarantines(quarantines) => match shared.snapshot().with_quarantines(&quarantines) {
+            Some(change) => changed(shared, change).await,
+            None => tracing::error!("quarantines with a name that does not parse were not taken"),
+        },
+        ca_message::Message::CaTime(time) => shared.heard_time(Timestamp::from_unix_millis(time.unix_ms)).await,
+        ca_message::Message::Goodbye(goodbye) => {
+            return Ok(Some(End::Goodbye(GoodbyeReason::from_word(&goodbye.reason))));
+        }
+    }
+    Ok(None)
+}
+
+/// Puts new endpoints or quarantines into force.
+async fn changed(shared: &Shared, change: Change) {
+    if let Change::Next(next) = change {
+        let saved = next.endpoints_to_save();
+        shared.publish(*next);
+        shared.keep(move |files| files.save_endpoints(&saved)).await;
+    }
+}
+
+/// Puts a slice into force, or refuses it whole; the receipt is made after that.
+async fn slice_heard(shared: &Shared, slice: Slice) -> HostMessage {
+    let (generation, sha256) = (slice.generation, slice.sha256.clone());
+    let receipt = |error: Option<&SliceError>| {
+        up(host_message::Message::Applied(Applied {
+            generation,
+            sha256,
+            ok: error.is_none(),
+            error: error.map(|error| shorten(super::chain_of(error))).unwrap_or_default(),
+        }))
+    };
+    match apply_slice(shared, slice).await {
+        Ok(()) => receipt(None),
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn Error,
+                "a slice was refused; the one before it stays"
+            );
+            let subject = generation
+                .map(super::snapshot::from_wire)
+                .unwrap_or_default()
+                .to_string();
+            let detail = BTreeMap::from([("error".to_owned(), Value::from(shorten(error.to_string())))]);
+            shared.record(EventKind::PolicyRefused, subject, detail);
+            receipt(Some(&error))
+        }
+    }
+}
+
+async fn apply_slice(shared: &Shared, slice: Slice) -> Result<(), SliceError> {
+    let offered = OfferedSlice::from_wire(slice)?;
+    let Change::Next(next) = shared.read_slice(&offered).await? else {
+        return Ok(());
+    };
+    let generation = next.generation;
+    // A renewed node SVID may have brought a bundle while the slice was read.
+    shared.publish(next.with_bundle_of(&shared.snapshot()));
+    tracing::info!(%generation, "a new policy is in force");
+    let sha256: String = offered.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let detail = BTreeMap::from([("slice_sha256".to_owned(), Value::from(sha256))]);
+    shared.record(EventKind::PolicyApplied, generation.to_string(), detail);
+    shared.keep(move |files| files.save_slice(&offered.to_save())).await;
+    Ok(())
+}
+
+async fn bundle_heard(shared: &Shared, bundle: Bundle) {
+    let epoch = bundle.generation.map(|generation| generation.epoch);
+    match shared.snapshot().with_bundle(epoch, &bundle.jwks) {
+        Ok(Change::Next(next)) => {
+            let saved = next.bundle_to_save();
+            let sequence = next.bundle.sequence();
+            shared.publish(*next);
+            tracing::info!(sequence, "a new trust bundle is in use");
+            let subject = shared.config.trust_domain.id().to_string();
+            let detail = BTreeMap::from([("sequence".to_owned(), Value::from(sequence))]);
+            shared.record(EventKind::BundleChanged, subject, detail);
+            shared.keep(move |files| files.save_bundle(&saved)).await;
+        }
+        Ok(Change::Known) => {}
+        Err(error) => tracing::error!(
+            error = &error as &dyn Error,
+            "a trust bundle was refused; the one before it stays"
+        ),
+    }
+}
+
+fn shorten(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+    text
+}
