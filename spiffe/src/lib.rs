@@ -22,3 +22,6 @@ pub mod id;
 pub mod selector;
 pub mod svid;
 pub mod time;
+
+#[cfg(test)]
+mod forge;

@@ -63,6 +63,10 @@ impl BotName {
     ///
     /// `host` carries no port and no trailing dot and is in lower case; the caller has canonicalised it.
     pub fn from_mesh_host(host: &str) -> Option<Self> {
+        // A slash inside a label would come out as two segments: a second name for the same bot.
+        if host.contains('/') {
+            return None;
+        }
         let mut labels: Vec<&str> = host.strip_suffix(MESH_SUFFIX)?.split('.').collect();
         labels.reverse();
         Self::parse(&labels.join("/")).ok()
