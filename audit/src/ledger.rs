@@ -23,6 +23,10 @@ use spiffe::time::Clock;
 pub use error::{LedgerError, OpenError};
 pub use open::{OpenReport, Torn};
 
+pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX};
+pub(crate) use disk::read as read_file;
+pub(crate) use keyfile::VKEY;
+
 use crate::budget::{Class, Reserve};
 use crate::record::{CallRecord, EndRecord, EventRecord, Line, RecordError};
 use crate::refusals::{Admission, Refusals};

@@ -9,13 +9,15 @@
 //! - A checkpoint covers only what was synced before it.
 //! - A full or broken disk is an error to the caller, never a lost record.
 //! - A stranger cannot fill it, and a refused caller neither.
+//! - [`verify()`] finds any changed byte with nothing but the public key.
 //!
 //! Deliberately absent: sockets, async code, retention by age (`keep`),
 //! cosigning, an index, and any place for header values, bodies or query
 //! values. The crate never decides about a call.
 //!
 //! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
-//! [`history`] and [`budget`] are pure; [`ledger`] does the reading and writing.
+//! [`history`], [`budget`] and [`query::Filter`] are pure; [`ledger`],
+//! [`verify()`], [`tail()`] and [`query::run`] do the reading and writing.
 
 #![forbid(unsafe_code)]
 
@@ -26,12 +28,15 @@ pub mod history;
 pub mod key;
 pub mod ledger;
 pub mod note;
+pub mod query;
 pub mod record;
 mod refusals;
 pub mod segment;
 mod strangers;
+pub mod tail;
 pub mod tile;
 pub mod tree;
+pub mod verify;
 
 pub use checkpoint::Checkpoint;
 pub use key::VerifierKey;
@@ -39,3 +44,5 @@ pub use ledger::{Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Recei
 pub use record::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Record, Verdict,
 };
+pub use tail::{Entry, ReadError, Start, Tail, tail};
+pub use verify::{Finding, VerifyFailure, VerifyReport, verify};

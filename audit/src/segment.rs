@@ -124,6 +124,11 @@ impl<R: BufRead> Lines<R> {
         self.offset
     }
 
+    /// Lends the reader, to be set back to the last offset.
+    pub(crate) const fn reader(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
     /// Reads a line into `line`. The offset moves on by whole lines only.
     pub(crate) fn read(&mut self, line: &mut Vec<u8>) -> io::Result<Step> {
         line.clear();

@@ -44,7 +44,7 @@ pub(super) fn replace(draft: &Path, path: &Path, bytes: &[u8], mode: u32) -> io:
 }
 
 /// Reads a file of at most `most` bytes; `None` if there is none.
-pub(super) fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,0 +1,144 @@
+//! Calls joined with their ends, in the order of the calls, in bounded memory.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Map, Value};
+
+use super::filter::Filter;
+use super::view::View;
+
+/// Calls that wait for their ends, at most; the oldest is let go without one.
+pub(super) const OPEN_MAX: usize = 10_000;
+
+/// Bytes of records that wait, at most.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The records that matched and wait for those before them.
+#[derive(Debug)]
+pub(super) struct Join {
+    filter: Filter,
+    waiting: VecDeque<Waiting>,
+    /// Number of the first in `waiting`.
+    first: u64,
+    /// Calls without an end, by id: their numbers.
+    open: BTreeMap<String, u64>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    line: Vec<u8>,
+    end: Option<Vec<u8>>,
+    /// The id under which an end is awaited.
+    awaits: Option<String>,
+}
+
+/// What an end adds to its call.
+const END_KEYS: [&str; 6] = [
+    "status",
+    "request_bytes",
+    "response_bytes",
+    "duration_us",
+    "upstream_us",
+    "outcome",
+];
+
+impl Join {
+    pub(super) const fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            waiting: VecDeque::new(),
+            first: 0,
+            open: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes the next line of the ledger.
+    pub(super) fn add(&mut self, line: &[u8]) {
+        let Some(view) = View::read(line) else { return };
+        if view.kind == "end" && self.join(&view, line) {
+            return;
+        }
+        if !self.filter.admits(&view) {
+            return;
+        }
+        let awaits = view.id.as_deref().filter(|_| view.awaits_end()).map(str::to_owned);
+        if let Some(id) = &awaits {
+            self.open
+                .insert(id.clone(), self.first.saturating_add(self.waiting.len() as u64));
+        }
+        self.bytes = self.bytes.saturating_add(line.len());
+        self.waiting.push_back(Waiting {
+            line: line.to_owned(),
+            end: None,
+            awaits,
+        });
+    }
+
+    /// Returns the next record that waits for nothing any more.
+    pub(super) fn ready(&mut self) -> Option<Value> {
+        loop {
+            let first = self.waiting.front()?;
+            let full = self.waiting.len() > OPEN_MAX || self.bytes > WAITING_BYTES_MAX;
+            if first.awaits.is_some() && !full {
+                return None;
+            }
+            if let Some(record) = self.pop() {
+                return Some(record);
+            }
+        }
+    }
+
+    /// Returns the next record, complete or not: there is no more to come.
+    pub(super) fn rest(&mut self) -> Option<Value> {
+        while !self.waiting.is_empty() {
+            if let Some(record) = self.pop() {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// Gives an end to its call; says whether the call was there.
+    fn join(&mut self, end: &View<'_>, line: &[u8]) -> bool {
+        let number = end.id.as_deref().and_then(|id| self.open.remove(id));
+        let place = number.and_then(|number| usize::try_from(number.checked_sub(self.first)?).ok());
+        let Some(call) = place.and_then(|place| self.waiting.get_mut(place)) else {
+            return false;
+        };
+        call.end = Some(line.to_owned());
+        call.awaits = None;
+        self.bytes = self.bytes.saturating_add(line.len());
+        true
+    }
+
+    /// Takes the first record; `None` if its status does not match.
+    fn pop(&mut self) -> Option<Value> {
+        let first = self.waiting.pop_front()?;
+        self.first = self.first.saturating_add(1);
+        let end_bytes = first.end.as_ref().map_or(0, Vec::len);
+        self.bytes = self.bytes.saturating_sub(first.line.len().saturating_add(end_bytes));
+        if let Some(id) = &first.awaits {
+            self.open.remove(id);
+        }
+        let mut record: Map<String, Value> = serde_json::from_slice(&first.line).ok()?;
+        if let Some(end) = first.end.and_then(|end| serde_json::from_slice(&end).ok()) {
+            merge(&mut record, end);
+        }
+        let status = record.get("status").and_then(Value::as_u64);
+        let status = status.and_then(|status| u16::try_from(status).ok());
+        self.filter.admits_status(status).then_some(Value::Object(record))
+    }
+}
+
+fn merge(call: &mut Map<String, Value>, mut end: Map<String, Value>) {
+    for key in END_KEYS {
+        if let Some(value) = end.remove(key) {
+            call.insert(key.to_owned(), value);
+        }
+    }
+    if let Some(time) = end.remove("time") {
+        call.insert("ended".to_owned(), time);
+    }
+}

@@ -1,0 +1,256 @@
+//! One pass over all records, which computes everything again and decides at
+//! the end who is wrong where two do not agree.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+
+use super::heads::{Head, Heads};
+use super::stored::{self, Differs};
+use super::{Finding, VerifyFailure, VerifyReport};
+use crate::hash::Hash;
+use crate::segment::{Lines, Segment, Step};
+use crate::tile::{TILE_WIDTH, Tile};
+use crate::tree::Tree;
+
+/// Where a record lies.
+#[derive(Clone, Debug)]
+struct Place {
+    index: u64,
+    file: Arc<PathBuf>,
+    offset: u64,
+}
+
+/// The pass.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    dir: &'a Path,
+    heads: &'a Heads,
+    /// Heads that are not reached yet.
+    ahead: std::slice::Iter<'a, Head>,
+    next: Option<&'a Head>,
+    tree: Tree,
+    /// Where the records of the lowest unfinished tile lie.
+    places: Vec<Place>,
+    /// The first record that its tile does not know.
+    record: Option<Place>,
+    /// The first tile that is not the computed one, and the record it is about.
+    tile: Option<(PathBuf, u64, u64)>,
+    /// The first head with another root.
+    false_head: Option<&'a Head>,
+    /// The first record behind the last head that was true.
+    behind_true: Option<Place>,
+    /// The newest head was reached and is true.
+    proven: bool,
+    end: Place,
+    torn_bytes: u64,
+    segments: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// Starts before the first record.
+    pub(super) fn new(dir: &'a Path, heads: &'a Heads) -> Self {
+        let mut ahead = heads.all.iter();
+        let end = Place {
+            index: 0,
+            file: Arc::new(dir.join(crate::segment::SEGMENTS)),
+            offset: 0,
+        };
+        Self {
+            dir,
+            heads,
+            next: ahead.next(),
+            ahead,
+            tree: Tree::new(),
+            places: Vec::new(),
+            record: None,
+            tile: None,
+            false_head: None,
+            behind_true: None,
+            proven: false,
+            end,
+            torn_bytes: 0,
+            segments: 0,
+        }
+    }
+
+    /// Checks the heads of an empty ledger.
+    pub(super) fn begin(&mut self) {
+        self.check_heads();
+    }
+
+    /// Reads one segment.
+    pub(super) fn segment(&mut self, segment: &Segment, last: bool) -> Result<(), VerifyFailure> {
+        let index = self.tree.size();
+        if segment.first != index {
+            let gap = VerifyFailure::at(&segment.path, 0, Finding::Gap { expected: index });
+            return Err(self.record_failure().unwrap_or(gap.with_index(index)));
+        }
+        self.segments = self.segments.saturating_add(1);
+        let file = Arc::new(segment.path.clone());
+        let unreadable = |source| VerifyFailure::unreadable(&segment.path, source);
+        let reader = BufReader::new(File::open(&segment.path).map_err(unreadable)?);
+        let mut lines = Lines::new(reader, 0);
+        let mut line = Vec::new();
+        loop {
+            let index = self.tree.size();
+            let place = Place {
+                index,
+                file: Arc::clone(&file),
+                offset: lines.offset(),
+            };
+            self.end = place.clone();
+            match lines.read(&mut line).map_err(unreadable)? {
+                Step::Whole if is_object(&line) => self.record(place, &line)?,
+                Step::End => return Ok(()),
+                // What a crash tore is behind the newest head and at the end.
+                Step::Torn if last && index >= self.heads.newest.size => {
+                    self.torn_bytes = line.len() as u64;
+                    return Ok(());
+                }
+                Step::Whole | Step::Torn | Step::TooLong => {
+                    let bad = place.failure(Finding::NotARecord);
+                    return Err(self.record_failure().unwrap_or(bad));
+                }
+            }
+        }
+    }
+
+    /// Decides, when all records were read.
+    pub(super) fn finish(mut self, tiled: u64) -> Result<VerifyReport, VerifyFailure> {
+        let size = self.tree.size();
+        let covered = self.heads.newest.size;
+        for tile in self.tree.partial_tiles() {
+            self.compare(&tile)?;
+        }
+        if !self.proven {
+            let missing = self.end.failure(Finding::Missing {
+                covered: covered.max(tiled),
+            });
+            let altered = || self.behind_true.as_ref().map(|at| at.failure(Finding::Record));
+            let found = self.record_failure();
+            return Err(match size < covered {
+                true => found.unwrap_or(missing),
+                false => found.or_else(altered).unwrap_or(missing),
+            });
+        }
+        // The newest head is true, so the records are; an older one that says
+        // otherwise was signed over other records.
+        if let Some(head) = self.false_head {
+            let failure = VerifyFailure::at(self.dir.join(head.file), head.offset, Finding::NotAPrefix);
+            return Err(failure.with_index(head.checkpoint.size));
+        }
+        if let Some((file, offset, index)) = &self.tile
+            && *index < covered
+        {
+            return Err(VerifyFailure::at(file, *offset, Finding::Tile).with_index(*index));
+        }
+        if let Some(failure) = self.record_failure() {
+            return Err(failure);
+        }
+        if size < tiled {
+            return Err(self.end.failure(Finding::Missing { covered: tiled }));
+        }
+        self.check_edge()?;
+        Ok(self.report())
+    }
+
+    /// Adds a record, and compares what it completes.
+    fn record(&mut self, place: Place, line: &[u8]) -> Result<(), VerifyFailure> {
+        if self.behind_true.is_none() {
+            self.behind_true = Some(place.clone());
+        }
+        self.places.push(place);
+        let mut full = Vec::new();
+        self.tree.push(Hash::leaf(line), &mut full);
+        for tile in full {
+            self.compare(&tile)?;
+        }
+        if self.tree.size().is_multiple_of(TILE_WIDTH) {
+            self.places.clear();
+        }
+        self.check_heads();
+        Ok(())
+    }
+
+    /// Compares a computed tile with what is stored, and remembers the first
+    /// difference of each sort.
+    fn compare(&mut self, tile: &Tile) -> Result<(), VerifyFailure> {
+        let mut differs = Vec::new();
+        let there = stored::compare(self.dir, tile, &mut differs)?;
+        let needed = tile.id == tile.id.full() && tile.id.leaves() <= self.heads.newest.size;
+        if needed && !there {
+            let missing = VerifyFailure::at(self.dir.join(tile.id.path()), 0, Finding::TileMissing);
+            return Err(missing.with_index(tile.id.first_leaf(0)));
+        }
+        for Differs { id, offset } in differs {
+            let place = offset / 32;
+            let index = id.first_leaf(place.min(id.width().saturating_sub(1)));
+            if self.tile.is_none() {
+                self.tile = Some((self.dir.join(id.path()), offset, index));
+            }
+            if id.level() == 0 && self.record.is_none() {
+                let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
+                self.record = self.places.get(place).cloned();
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the heads of this size against the tree.
+    fn check_heads(&mut self) {
+        while let Some(head) = self.next.filter(|head| head.checkpoint.size == self.tree.size()) {
+            if head.checkpoint.root == self.tree.root() {
+                self.behind_true = None;
+                self.proven |= head.checkpoint == self.heads.newest;
+            } else if self.false_head.is_none() {
+                self.false_head = Some(head);
+            }
+            self.next = self.ahead.next();
+        }
+    }
+
+    /// All tiles of the newest head's edge must be there.
+    fn check_edge(&self) -> Result<(), VerifyFailure> {
+        for id in Tree::edge_of(self.heads.newest.size) {
+            if !stored::is_there(self.dir, id) {
+                let missing = VerifyFailure::at(self.dir.join(id.path()), 0, Finding::TileMissing);
+                return Err(missing.with_index(id.first_leaf(0)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first record that its tile does not know.
+    fn record_failure(&self) -> Option<VerifyFailure> {
+        self.record.as_ref().map(|place| place.failure(Finding::Record))
+    }
+
+    fn report(&self) -> VerifyReport {
+        let (records, covered) = (self.tree.size(), self.heads.newest.size);
+        VerifyReport {
+            origin: self.heads.newest.origin.to_string(),
+            key: self.heads.key.to_string(),
+            records,
+            covered,
+            not_covered: records.saturating_sub(covered),
+            torn_bytes: self.torn_bytes,
+            checkpoints: self.heads.all.len() as u64,
+            segments: self.segments,
+        }
+    }
+}
+
+impl Place {
+    fn failure(&self, what: Finding) -> VerifyFailure {
+        VerifyFailure::at(self.file.as_ref(), self.offset, what).with_index(self.index)
+    }
+}
+
+/// Says whether a line is one JSON object and nothing else.
+fn is_object(line: &[u8]) -> bool {
+    line.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(line).is_ok()
+}
