@@ -1,0 +1,3 @@
+//! Figures of attestation.
+
+fn main() {}

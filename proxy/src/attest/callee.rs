@@ -1,0 +1,239 @@
+//! Checks that the process behind a local port or socket is the bot that a call is for, after connecting and before the
+//! first byte is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spiffe::id::BotName;
+use spiffe::selector::Facts;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use super::caller::Held;
+use super::diag::SocketFact;
+use super::entries::Entries;
+use super::error::{CalleeFound, CalleeMismatch, Unattested, Why};
+use super::identify::{Identified, Patience};
+use super::kernel::{Kernel, lock};
+use super::scan::{Among, Holder};
+use super::tcp::Ends;
+use super::unix::peer;
+use super::{Attestor, blocking};
+
+/// How long the holders of a listener are believed to be all. That those known still hold it, live and run the same
+/// program is checked every time.
+const HOLDERS_TTL: Duration = Duration::from_secs(1);
+/// How many listeners are remembered.
+const LISTENERS_MAX: usize = 256;
+/// How often the holder of a connection is looked for: between accept(2) and its return nobody holds it yet.
+const ACCEPT_TRIES: u32 = 3;
+
+/// What was found in place of the bot, before it is known which bot was expected.
+type Found = (CalleeFound, Option<Box<Facts>>);
+
+/// The listeners whose holders were found to be a bot.
+#[derive(Debug, Default)]
+pub(super) struct Callees {
+    known: Mutex<BTreeMap<(u64, u64), Arc<Listener>>>,
+    /// Held during a scan, so that connections which need the same answer wait for it.
+    scanning: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    bot: BotName,
+    version: u64,
+    inode: u64,
+    held: Vec<Held>,
+    at: Instant,
+}
+
+impl Listener {
+    fn is_still(&self, kernel: &Kernel, bot: &BotName, version: u64) -> bool {
+        let known = self.bot == *bot && self.version == version && self.at.elapsed() < HOLDERS_TTL;
+        known
+            && self.held.iter().all(|held| {
+                held.holds(kernel, self.inode).unwrap_or(false) && held.pin.check().is_ok()
+            })
+    }
+}
+
+impl Attestor {
+    /// Checks that the server at the other end of a loopback TCP connection, just opened, is the bot `expect`.
+    ///
+    /// Every listener that could have taken the connection must be held by that bot and by nobody else but root, and so
+    /// must the accepted socket where it has been accepted. A connection that still waits to be accepted can only be
+    /// accepted by a holder of the listener.
+    ///
+    /// # Errors
+    /// When another process holds any of them, when none can be found, or when the connection has ended.
+    pub async fn callee_tcp(&self, stream: &TcpStream, expect: &BotName) -> Result<(), CalleeMismatch> {
+        let mismatch = |(found, facts): Found| CalleeMismatch { expected: expect.clone(), found, facts };
+        let ends = Ends::of(stream).map_err(|why| mismatch(unknown(why.into())))?;
+        let (attestor, bot) = (self.clone(), expect.clone());
+        let checked = blocking(move || {
+            let entries = attestor.0.current.get();
+            let check = Check { kernel: &attestor.0.kernel, callees: &attestor.0.callees, entries: &entries, bot: &bot };
+            check.connection(&ends)
+        });
+        checked.await.map_err(|why| mismatch(unknown(why.into())))?.map_err(mismatch)
+    }
+
+    /// Checks that the server at the other end of a Unix socket connection, just opened, is the bot `expect`.
+    ///
+    /// The kernel notes who called listen(2). That process must live and be the bot; a socket that a service manager
+    /// listened on in its name is not supported.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn callee_unix(&self, stream: &UnixStream, expect: &BotName) -> Result<(), CalleeMismatch> {
+        let mismatch = |(found, facts): Found| CalleeMismatch { expected: expect.clone(), found, facts };
+        let pin = peer(&self.0.kernel, stream).map_err(|why| mismatch(unknown(why.into())))?;
+        let (attestor, bot) = (self.clone(), expect.clone());
+        let checked = blocking(move || {
+            let entries = attestor.0.current.get();
+            let check = Check { kernel: &attestor.0.kernel, callees: &attestor.0.callees, entries: &entries, bot: &bot };
+            check.judge(pin.pid, pin.uid, attestor.0.kernel.identify(&pin, &entries, Patience::Anything))
+        });
+        checked.await.map_err(|why| mismatch(unknown(why.into())))?.map_err(mismatch)
+    }
+}
+
+fn unknown(refused: Unattested) -> Found {
+    if matches!(*refused.why, Why::SocketGone) {
+        return (CalleeFound::SocketGone, None);
+    }
+    (CalleeFound::Unknown(Box::new(refused)), None)
+}
+
+fn unknown_why(why: Why) -> Found {
+    unknown(why.into())
+}
+
+/// One check of one callee.
+struct Check<'a> {
+    kernel: &'a Kernel,
+    callees: &'a Callees,
+    entries: &'a Entries,
+    bot: &'a BotName,
+}
+
+impl Check<'_> {
+    fn connection(&self, ends: &Ends) -> Result<(), Found> {
+        let server = ends.peer(self.kernel).map_err(unknown_why)?;
+        let mut listeners = self.kernel.diag.listeners(ends.other.port()).map_err(|error| unknown_why(error.into()))?;
+        listeners.retain(|listener| could_take(listener, ends.other.ip()));
+        let mut processes = BTreeSet::new();
+        for listener in &listeners {
+            let known = self.listener(listener)?;
+            processes.extend(known.held.iter().map(|held| (held.pin.pid, held.pin.uid)));
+        }
+        if server.inode != 0 {
+            self.accepted(&server, &processes)?;
+        } else if listeners.is_empty() {
+            return Err((CalleeFound::NoHolder, None));
+        }
+        ends.still_joined_but_accepted(self.kernel, &server).map_err(unknown_why)
+    }
+
+    /// The socket was accepted: by a user who is the bot, and it is held by the bot only.
+    fn accepted(&self, server: &SocketFact, processes: &BTreeSet<(u32, u32)>) -> Result<(), Found> {
+        if !processes.is_empty() && !processes.iter().any(|(_, uid)| *uid == server.uid) {
+            return Err((CalleeFound::OtherUser { uid: server.uid }, None));
+        }
+        let inodes = [server.inode].into();
+        for _ in 0..ACCEPT_TRIES {
+            // The processes that hold the listener were just found to be the bot; one of them is likely to hold this.
+            for (pid, _) in processes {
+                match self.kernel.holders(&Among::One(*pid), &inodes) {
+                    Ok(found) if !found.is_empty() => return Ok(()),
+                    Ok(_) | Err(Why::Exited(_)) => {}
+                    Err(why) => return Err(unknown_why(why)),
+                }
+            }
+            let found = self.kernel.sweep(&inodes).map_err(unknown_why)?;
+            match self.holders(&found) {
+                Err((CalleeFound::NoHolder, _)) => {}
+                Err(found) => return Err(found),
+                Ok(_) => return Ok(()),
+            }
+        }
+        Err((CalleeFound::NoHolder, None))
+    }
+
+    fn listener(&self, socket: &SocketFact) -> Result<Arc<Listener>, Found> {
+        let key = (socket.inode, socket.cookie);
+        let known = || lock(&self.callees.known).get(&key).cloned();
+        let is_still = |known: &Arc<Listener>| known.is_still(self.kernel, self.bot, self.entries.version);
+        if let Some(known) = known().filter(is_still) {
+            return Ok(known);
+        }
+        let _turn = lock(&self.callees.scanning);
+        if let Some(known) = known().filter(is_still) {
+            return Ok(known);
+        }
+        let at = Instant::now();
+        let found = self.kernel.sweep(&[socket.inode].into()).map_err(unknown_why)?;
+        let held = self.holders(&found)?;
+        let (bot, version, inode) = (self.bot.clone(), self.entries.version, socket.inode);
+        let listener = Arc::new(Listener { bot, version, inode, held, at });
+        let mut known = lock(&self.callees.known);
+        if known.len() >= LISTENERS_MAX && !known.contains_key(&key) {
+            known.retain(|_, listener| listener.at.elapsed() < HOLDERS_TTL);
+            if known.len() >= LISTENERS_MAX {
+                known.pop_first();
+            }
+        }
+        known.insert(key, Arc::clone(&listener));
+        Ok(listener)
+    }
+
+    /// Pins those that hold a socket and checks that each is the bot. Root is passed over, since nothing on this host
+    /// is kept from it (a service manager keeps the sockets that it passes), but it is not the bot either.
+    fn holders(&self, found: &[Holder]) -> Result<Vec<Held>, Found> {
+        let mut held: Vec<Held> = Vec::new();
+        for holder in found {
+            if held.iter().any(|held| held.pin.pid == holder.pid) {
+                continue;
+            }
+            let pin = match self.kernel.pin(holder.pid) {
+                Ok(pin) if pin.holds(holder.fd, holder.inode) => pin,
+                Ok(_) | Err(Why::Exited(_)) => continue,
+                Err(why) => return Err(unknown_why(why)),
+            };
+            let identified = self.kernel.identify(&pin, self.entries, Patience::Anything);
+            match self.judge(pin.pid, pin.uid, identified) {
+                Ok(()) => held.push(Held::new(pin, holder.fd)),
+                Err(_) if pin.uid == 0 || !pin.holds(holder.fd, holder.inode) => {}
+                Err(found) => return Err(found),
+            }
+        }
+        if held.is_empty() {
+            return Err((CalleeFound::NoHolder, None));
+        }
+        Ok(held)
+    }
+
+    fn judge(&self, pid: u32, uid: u32, identified: Result<Identified, Unattested>) -> Result<(), Found> {
+        match identified {
+            Ok(Identified::Bot(bot, _)) if bot == *self.bot => Ok(()),
+            Ok(Identified::Bot(bot, facts)) => Err((CalleeFound::OtherBot { bot, pid }, Some(Box::new(facts)))),
+            Ok(Identified::Later) => Err((CalleeFound::NoHolder, None)),
+            Err(refused) => {
+                let facts = refused.facts.clone();
+                Err((CalleeFound::Nobody { pid, uid, source: Box::new(refused) }, facts))
+            }
+        }
+    }
+}
+
+/// Tells whether a listener could take a connection to `ip`: it listens on that address or on any of its family.
+fn could_take(listener: &SocketFact, ip: IpAddr) -> bool {
+    let on = listener.own.ip();
+    on == ip || on.is_unspecified() && (on.is_ipv4() == ip.is_ipv4() || on.is_ipv6() && !listener.v6_only)
+}
+
+#[cfg(test)]
+mod tests;

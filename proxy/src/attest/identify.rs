@@ -1,0 +1,202 @@
+//! From a pinned process to its facts, and from the facts to the bot.
+
+use std::path::Path;
+
+use rustix::fs::{AtFlags, readlinkat, statat};
+use spiffe::entry::{Pick, pick};
+use spiffe::id::BotName;
+use spiffe::selector::{Facts, SelectorSet};
+
+use super::entries::Entries;
+use super::error::{KernelError, NearestEntry, Unattested, Why};
+use super::exe::{Suspect, check_unwritable, file_id};
+use super::kernel::Kernel;
+use super::pin::{Pin, asked};
+use super::procfs::{self, Credentials};
+
+/// How long finding a fact may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Patience {
+    /// Only what the kernel answers at once: the caller is on a thread that serves others too.
+    None,
+    /// A user's name may be looked up.
+    Names,
+    /// A program may be hashed.
+    Anything,
+}
+
+/// A process's bot, unless finding out takes longer than the caller would wait.
+#[derive(Debug)]
+pub(super) enum Identified {
+    Bot(BotName, Facts),
+    /// The facts need more [`Patience`].
+    Later,
+}
+
+/// Facts about a process, with all that is needed to choose among the entries.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// The facts, without `exe`.
+    pub(super) facts: Facts,
+    /// Every configured program path that is this process's program.
+    pub(super) programs: Vec<String>,
+    /// Why another configured path that is its program was not believed.
+    pub(super) note: Option<String>,
+}
+
+impl Kernel {
+    /// Finds out which bot a pinned process is.
+    ///
+    /// The pin is checked again at the end, so that all facts belong to the program that was pinned.
+    pub(super) fn identify(&self, pin: &Pin, entries: &Entries, patience: Patience) -> Result<Identified, Unattested> {
+        let Some(evidence) = self.evidence(pin, entries, patience)? else {
+            return Ok(Identified::Later);
+        };
+        pin.check().map_err(|why| Unattested::new(why, Some(&evidence.facts)))?;
+        let (bot, facts) = evidence.choose(entries)?;
+        Ok(Identified::Bot(bot, facts))
+    }
+
+    /// Gathers the facts that the entries ask for; `None` when that takes more patience.
+    pub(super) fn evidence(
+        &self,
+        pin: &Pin,
+        entries: &Entries,
+        patience: Patience,
+    ) -> Result<Option<Evidence>, Unattested> {
+        let credentials = self.credentials(pin)?;
+        let user = match (self.names.known(pin.uid), patience) {
+            (Some(user), _) => user,
+            (None, Patience::None) => return Ok(None),
+            (None, Patience::Names | Patience::Anything) => self.names.find(pin.uid)?,
+        };
+        let run = self.runs.bot_of(self.proc_folder(), pin)?;
+        let mut facts = Facts {
+            pid: pin.pid,
+            uid: pin.uid,
+            gid: pin.gid,
+            user,
+            exe: None,
+            exe_seen: seen(pin),
+            exe_sha256: None,
+            run,
+        };
+        let candidates: Vec<&SelectorSet> =
+            entries.candidates(pin.uid, facts.user.as_deref(), facts.run.as_ref()).collect();
+        if candidates.iter().any(|set| set.exe_sha256.is_some()) {
+            facts.exe_sha256 = match patience {
+                Patience::Anything => Some(self.digests.find(pin.folder(), pin.pid)?),
+                Patience::None | Patience::Names => match self.digests.known(pin.folder(), pin.pid)? {
+                    Some(hash) => Some(hash),
+                    None => return Ok(None),
+                },
+            };
+        }
+        let wanted = candidates.iter().filter_map(|set| set.exe.as_deref());
+        let (programs, note) = self.programs(pin, &credentials, wanted)?;
+        Ok(Some(Evidence { facts, programs, note }))
+    }
+
+    /// Reads the credentials and checks that there is one user only: in a set-user-ID program another user chose the
+    /// environment, the arguments and the open files.
+    fn credentials(&self, pin: &Pin) -> Result<Credentials, Why> {
+        let bytes = procfs::read(pin.folder(), c"status").map_err(|error| asked("read the status of", pin.pid, error))?;
+        let Some(credentials) = procfs::parse_credentials(&bytes) else {
+            let odd = std::io::Error::from(std::io::ErrorKind::InvalidData);
+            return Err(KernelError::new("parse the status of", format!("pid {}", pin.pid), odd).into());
+        };
+        if credentials.uids != [pin.uid; 4] {
+            return Err(Why::MixedCredentials(pin.pid));
+        }
+        Ok(credentials)
+    }
+
+    /// Returns which of the `wanted` paths are the program that the process runs: the same device and inode as this
+    /// process's own mount namespace sees there, with nothing on the way that the bot can write.
+    ///
+    /// Root, and in same-user mode the proxy's own user, could write it in any case, so there it is not asked.
+    pub(super) fn programs<'a>(
+        &self,
+        pin: &Pin,
+        credentials: &Credentials,
+        wanted: impl Iterator<Item = &'a str>,
+    ) -> Result<(Vec<String>, Option<String>), Why> {
+        let mut wanted: Vec<&str> = wanted.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let runs = statat(pin.folder(), c"exe", AtFlags::empty())
+            .map_err(|error| asked("read the program of", pin.pid, error))?;
+        let suspect = Suspect { uid: pin.uid, credentials };
+        let trusted = pin.uid == 0 || pin.uid == self.own_uid;
+        let mut note = None;
+        let mut programs = Vec::new();
+        for path in wanted {
+            if file_id(Path::new(path)) != Some((runs.st_dev, runs.st_ino)) {
+                continue;
+            }
+            if trusted && Path::new(path).is_absolute() {
+                programs.push(path.to_owned());
+                continue;
+            }
+            match check_unwritable(Path::new(path), suspect) {
+                Ok(()) => programs.push(path.to_owned()),
+                Err(doubt) => note = Some(format!("{path} is this program, but {doubt}")),
+            }
+        }
+        Ok((programs, note))
+    }
+
+    /// Finds what `whois` shows of a program: the path that the kernel shows, when it is the program and is believed.
+    pub(super) fn believed_program(&self, pin: &Pin) -> Result<(Option<String>, Option<String>), Why> {
+        let Some(seen) = seen(pin) else { return Ok((None, None)) };
+        let credentials = self.credentials(pin)?;
+        let (programs, note) = self.programs(pin, &credentials, std::iter::once(seen.as_str()))?;
+        Ok((programs.into_iter().next(), note))
+    }
+}
+
+impl Evidence {
+    /// Chooses the bot.
+    ///
+    /// One program can have several configured paths (symbolic links). The entries are asked with each of them, and if
+    /// the answers differ then two entries match.
+    pub(super) fn choose(self, entries: &Entries) -> Result<(BotName, Facts), Unattested> {
+        let Self { facts, programs, note } = self;
+        let mut names: Vec<Option<String>> = programs.into_iter().map(Some).collect();
+        if names.is_empty() {
+            names.push(None);
+        }
+        let mut chosen: Option<(BotName, Facts)> = None;
+        let mut nearest: Option<NearestEntry> = None;
+        for exe in names {
+            let facts = Facts { exe, ..facts.clone() };
+            let bot = match pick(&entries.list, &facts) {
+                Pick::One(entry, _) => entry.bot.clone(),
+                Pick::Two(one, two) => {
+                    return Err(Unattested::new(Why::TwoEntries(one.bot.clone(), two.bot.clone()), Some(&facts)));
+                }
+                Pick::None { nearest: near } => {
+                    nearest = nearest.or_else(|| near.as_ref().map(NearestEntry::from));
+                    continue;
+                }
+            };
+            match &chosen {
+                Some((other, _)) if *other != bot => {
+                    return Err(Unattested::new(Why::TwoEntries(other.clone(), bot), Some(&facts)));
+                }
+                Some(_) => {}
+                None => chosen = Some((bot, facts)),
+            }
+        }
+        chosen.ok_or_else(|| Unattested::new(Why::NoEntry { nearest, note }, Some(&facts)))
+    }
+}
+
+/// The path that the kernel shows for the program. The process can choose it, by a mount namespace of its own.
+fn seen(pin: &Pin) -> Option<String> {
+    let path = readlinkat(pin.folder(), c"exe", Vec::with_capacity(256)).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}

@@ -1,0 +1,1 @@
+//! Attestation against real processes.
