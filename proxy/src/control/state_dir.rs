@@ -53,6 +53,13 @@ pub(super) struct SavedNode {
     pub(super) chain: Vec<Vec<u8>>,
 }
 
+/// A file, as read.
+struct Found {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Its permission bits.
+    mode: u32,
+}
+
 /// The trust bundle, as kept.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -234,10 +241,10 @@ impl StateDir {
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
-        let Some((bytes, _mode)) = self.read(name)? else {
+        let Some(found) = self.read(name)? else {
             return Ok(None);
         };
-        self.parse(name, &bytes).map(Some)
+        self.parse(name, &found.bytes).map(Some)
     }
 
     fn parse<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T, StateError> {
@@ -254,23 +261,23 @@ impl StateDir {
 
     fn read_secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
         match self.read(name)? {
-            Some((_, mode)) if mode & 0o077 != 0 => Err(StateError::Exposed {
+            Some(found) if found.mode & 0o077 != 0 => Err(StateError::Exposed {
                 path: self.path.join(name),
-                mode,
+                mode: found.mode,
             }),
-            Some((bytes, _)) => Ok(Some(bytes)),
+            Some(found) => Ok(Some(found.bytes)),
             None => Ok(None),
         }
     }
 
-    fn read(&self, name: &str) -> Result<Option<(Zeroizing<Vec<u8>>, u32)>, StateError> {
+    fn read(&self, name: &str) -> Result<Option<Found>, StateError> {
         let path = self.path.join(name);
-        let read = || -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+        let read = || -> io::Result<Found> {
             let file = File::open(&path)?;
             let mode = file.metadata()?.permissions().mode() & 0o777;
             let mut bytes = Zeroizing::new(Vec::new());
             file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-            Ok((bytes, mode))
+            Ok(Found { bytes, mode })
         };
         match read() {
             Ok(found) => Ok(Some(found)),

@@ -192,3 +192,78 @@ impl Held {
         self.svid.as_ref().filter(|svid| now < svid.leaf().not_after())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::tests::fake_ca::{Root, trust_domain};
+    use crate::control::tests::{bot, start_time};
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn store(bots: &[&str]) -> SvidStore {
+        let store = SvidStore::new(trust_domain());
+        store.keep_only(&bots.iter().map(|name| bot(name)).collect());
+        store
+    }
+
+    fn svid(root: &Root, name: &str, from: Timestamp) -> Svid {
+        root.svid(&SpiffeId::for_bot(&trust_domain(), &bot(name)), from, HOUR)
+    }
+
+    #[test]
+    fn more_bots_than_the_bound_are_counted_and_get_none() {
+        let store = SvidStore::new(trust_domain());
+        let bots: BTreeSet<_> = (0..BOTS_MAX + 2)
+            .map(|index| bot(&format!("bots/b{index:04}")))
+            .collect();
+        store.keep_only(&bots);
+        assert_eq!(store.due(start_time()).len(), BOTS_MAX);
+        assert_eq!(store.missing(start_time()).1, 2);
+        let last = bots.last().unwrap();
+        let root = Root::new(start_time());
+        let svid = root.svid(&SpiffeId::for_bot(&trust_domain(), last), start_time(), HOUR);
+        assert_eq!(store.install(last, svid, start_time(), Jitter(0)), Installed::NotWanted);
+    }
+
+    #[test]
+    fn an_svid_that_comes_after_its_bot_has_left_is_not_kept() {
+        let (store, root) = (store(&["prod/orders"]), Root::new(start_time()));
+        let svid = svid(&root, "prod/quotes", start_time());
+        assert_eq!(
+            store.install(&bot("prod/quotes"), svid, start_time(), Jitter(0)),
+            Installed::NotWanted
+        );
+        assert!(store.valid(&bot("prod/quotes"), start_time()).is_none());
+    }
+
+    #[test]
+    fn an_svid_that_arrives_late_is_not_due_again_at_once() {
+        let (store, root) = (store(&["prod/orders"]), Root::new(start_time()));
+        // This host's clock is half an SVID's life ahead of the CA's.
+        let now = start_time() + HOUR / 2;
+        let svid = svid(&root, "prod/orders", start_time());
+        assert_eq!(store.install(&bot("prod/orders"), svid, now, Jitter(0)), Installed::Yes);
+        assert!(store.due(now).is_empty());
+        assert!(
+            store
+                .next_due()
+                .is_some_and(|due| due > now && due < start_time() + HOUR)
+        );
+    }
+
+    #[test]
+    fn a_bot_that_stays_keeps_its_svid_over_a_new_slice() {
+        let (store, root) = (store(&["prod/orders", "prod/quotes"]), Root::new(start_time()));
+        let svid = svid(&root, "prod/orders", start_time());
+        assert_eq!(
+            store.install(&bot("prod/orders"), svid, start_time(), Jitter(0)),
+            Installed::Yes
+        );
+        store.keep_only(&BTreeSet::from([bot("prod/orders"), bot("prod/new")]));
+        assert!(store.valid(&bot("prod/orders"), start_time()).is_some());
+        assert_eq!(store.due(start_time()), [bot("prod/new")]);
+    }
+}

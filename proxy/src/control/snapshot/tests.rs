@@ -1,1 +1,210 @@
+use super::*;
+use crate::control::tests::fake_ca::{Root, trust_domain};
+use crate::control::tests::{slice_json, start_time};
 
+fn first() -> Snapshot {
+    Snapshot::first(trust_domain(), HostName::parse("web-1").unwrap()).unwrap()
+}
+
+fn offer(epoch: u64, revision: u64, bots: &[&str]) -> OfferedSlice {
+    let json = slice_json("web-1", bots).into_bytes();
+    OfferedSlice {
+        generation: Generation { epoch, revision },
+        sha256: sha256(&json).to_vec(),
+        json,
+    }
+}
+
+fn next<E: std::fmt::Debug>(change: Result<Change, E>) -> Snapshot {
+    let Ok(Change::Next(next)) = change else {
+        panic!("not news: {change:?}")
+    };
+    *next
+}
+
+fn root() -> Root {
+    Root::new(start_time())
+}
+
+#[test]
+fn before_the_first_slice_nobody_exists_and_nobody_is_trusted() {
+    let first = first();
+    assert!(!first.has_slice() && first.entries.is_empty());
+    assert_eq!(first.claimable().count(), 0);
+    assert!(first.bundle.authorities().is_empty());
+}
+
+#[test]
+fn the_first_slice_may_have_any_number() {
+    let snapshot = next(first().with_slice(&offer(0, 0, &["prod/orders"])));
+    assert!(snapshot.has_slice());
+}
+
+#[test]
+fn a_later_epoch_counts_more_than_a_later_revision() {
+    let snapshot = next(first().with_slice(&offer(1, 900, &["prod/orders"])));
+    let restored = next(snapshot.with_slice(&offer(2, 1, &["prod/quotes"])));
+    assert_eq!(restored.generation, Generation { epoch: 2, revision: 1 });
+    assert!(matches!(
+        restored.with_slice(&offer(1, 901, &[])),
+        Err(SliceError::Older { .. })
+    ));
+}
+
+#[test]
+fn a_host_may_claim_only_the_bots_that_name_it() {
+    let json = slice_json("web-1", &["prod/orders", "prod/other"]);
+    // The second bot is of other hosts.
+    let at = json.rfind("web-*").unwrap();
+    let mut json = json;
+    json.replace_range(at..at + 5, "db-*");
+    let offered = OfferedSlice {
+        generation: Generation { epoch: 1, revision: 1 },
+        sha256: sha256(json.as_bytes()).to_vec(),
+        json: json.into_bytes(),
+    };
+    let snapshot = next(first().with_slice(&offered));
+    assert_eq!(
+        snapshot.claimable().map(BotName::as_str).collect::<Vec<_>>(),
+        ["prod/orders"]
+    );
+    assert_eq!(snapshot.entries.len(), 1);
+}
+
+#[test]
+fn a_slice_without_generation_or_host_is_refused() {
+    let wire = node::Slice {
+        generation: None,
+        sha256: vec![],
+        json: vec![],
+    };
+    assert!(matches!(OfferedSlice::from_wire(wire), Err(SliceError::NoGeneration)));
+    let json = br#"{"version":1,"trust_domain":"acme.internal","bots":{}}"#.to_vec();
+    let offered = OfferedSlice {
+        generation: Generation::default(),
+        sha256: sha256(&json).to_vec(),
+        json,
+    };
+    assert!(matches!(first().with_slice(&offered), Err(SliceError::Head { .. })));
+    let json = vec![0xff];
+    let offered = OfferedSlice {
+        generation: Generation::default(),
+        sha256: sha256(&json).to_vec(),
+        json,
+    };
+    assert!(matches!(first().with_slice(&offered), Err(SliceError::Utf8 { .. })));
+}
+
+#[test]
+fn a_bundle_goes_upward_by_epoch_then_sequence() {
+    let (root, other) = (root(), root());
+    let jwks = |root: &Root, sequence| root.bundle(sequence).to_jwks();
+    let snapshot = next(first().with_bundle(Some(1), &jwks(&root, 5)));
+    let older = snapshot.with_bundle(Some(1), &jwks(&other, 4));
+    assert!(matches!(
+        older,
+        Err(BundleRefusal::Older {
+            offered: (1, 4),
+            applied: (1, 5)
+        })
+    ));
+    let other_of_same_number = snapshot.with_bundle(Some(1), &jwks(&other, 5));
+    assert!(matches!(other_of_same_number, Err(BundleRefusal::Differs { .. })));
+    assert!(matches!(
+        snapshot.with_bundle(Some(1), &jwks(&root, 5)),
+        Ok(Change::Known)
+    ));
+    let restored = next(snapshot.with_bundle(Some(2), &jwks(&other, 1)));
+    assert!(matches!(
+        restored.with_bundle(None, &jwks(&root, 0)),
+        Err(BundleRefusal::Older { .. })
+    ));
+    assert!(matches!(
+        restored.with_bundle(Some(1), &jwks(&root, 9)),
+        Err(BundleRefusal::Older { .. })
+    ));
+}
+
+#[test]
+fn the_first_bundle_may_have_any_number_but_must_trust_somebody() {
+    assert_eq!(
+        next(first().with_bundle(None, &root().bundle(0).to_jwks()))
+            .bundle
+            .authorities()
+            .len(),
+        1
+    );
+    assert!(matches!(
+        first().with_bundle(None, br#"{"keys":[]}"#),
+        Err(BundleRefusal::Empty)
+    ));
+    assert!(matches!(
+        first().with_bundle(None, b"no"),
+        Err(BundleRefusal::Parse { .. })
+    ));
+}
+
+#[test]
+fn endpoints_and_quarantines_of_an_earlier_state_are_left() {
+    let at = |revision| Some(node::Generation { epoch: 1, revision });
+    let endpoints = |revision, address: &str| node::Endpoints {
+        generation: at(revision),
+        bots: vec![node::BotEndpoints {
+            bot: "prod/orders".into(),
+            address: vec![address.into()],
+        }],
+    };
+    let Change::Next(snapshot) = first().with_endpoints(endpoints(5, "10.0.0.1:1")) else {
+        panic!("news")
+    };
+    assert!(matches!(
+        snapshot.with_endpoints(endpoints(4, "10.0.0.2:1")),
+        Change::Known
+    ));
+    assert!(matches!(
+        snapshot.with_endpoints(endpoints(5, "10.0.0.1:1")),
+        Change::Known
+    ));
+    assert!(
+        matches!(snapshot.with_endpoints(endpoints(5, "10.0.0.2:1")), Change::Next(_)),
+        "hosts come and go"
+    );
+    let quarantines = |revision, bots: &[&str]| node::Quarantines {
+        generation: at(revision),
+        bots: bots.iter().map(|bot| (*bot).to_owned()).collect(),
+        hosts: vec![],
+    };
+    let Some(Change::Next(snapshot)) = snapshot.with_quarantines(&quarantines(5, &["prod/orders"])) else {
+        panic!("news")
+    };
+    assert!(matches!(
+        snapshot.with_quarantines(&quarantines(4, &[])),
+        Some(Change::Known)
+    ));
+    assert!(snapshot.with_quarantines(&quarantines(6, &["NOT A NAME"])).is_none());
+}
+
+#[test]
+fn addresses_of_one_bot_are_bounded() {
+    let address = (0..200).map(|port| format!("10.0.0.1:{}", port + 1)).collect();
+    let bots = vec![node::BotEndpoints {
+        bot: "prod/orders".into(),
+        address,
+    }];
+    let Change::Next(snapshot) = first().with_endpoints(node::Endpoints { generation: None, bots }) else {
+        panic!("news")
+    };
+    assert_eq!(snapshot.endpoints.values().map(Vec::len).sum::<usize>(), ADDRESSES_MAX);
+}
+
+#[test]
+fn what_is_kept_is_the_same_moment_again() {
+    let snapshot = next(first().with_slice(&offer(1, 7, &["prod/orders"])));
+    let snapshot = next(snapshot.with_bundle(Some(1), &root().bundle(5).to_jwks()));
+    let saved = offer(1, 7, &["prod/orders"]).to_save();
+    let again = next(first().with_slice(&OfferedSlice::from_saved(saved)));
+    assert_eq!(again.slice_sha256(), snapshot.slice_sha256());
+    let bundle = snapshot.bundle_to_save();
+    let again = next(again.with_bundle(Some(bundle.epoch), bundle.jwks.as_bytes()));
+    assert_eq!(again.bundle, snapshot.bundle);
+}
