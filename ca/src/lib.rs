@@ -1,1 +1,58 @@
-//! ca
+//! Issues identity, keeps the mesh file, serves operators.
+//!
+//! Promise: a certificate leaves this crate only for an ID that the live mesh (or a
+//! join token) grants to the very host that asks, only after it was read back and
+//! found to say exactly that, and only after it is recorded in the store and in the
+//! ledger. A mesh goes live whole or not at all, after its own tests, under a number
+//! that only goes up.
+//!
+//! Deliberately absent: rotation of the root and other key stores, quarantines and
+//! grants, federation, JWTs, operators over the network, several CA servers on one
+//! database: the configuration keys for these are refused. Nothing here decides a
+//! call; that is `policy`, at both ends of the call.
+//!
+//! - [`Config`] is the file, [`Settings`] what it means.
+//! - [`init`] makes a CA, once. [`start`] and [`run`] serve it.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod authority;
+mod config;
+mod core;
+mod dashboard;
+mod http1;
+mod init;
+mod issue;
+mod journal;
+mod keys;
+mod mesh_file;
+mod metrics;
+mod node;
+mod run;
+mod server_identity;
+mod store;
+mod world;
+
+pub use admin::{SocketError, UnknownUser};
+pub use authority::SignError;
+pub use config::{
+    AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, KeysConfig, NodeApiConfig, Operator,
+    Settings, StoreConfig,
+};
+pub use init::{InitError, InitReport, init};
+pub use issue::IssueError;
+pub use journal::JournalError;
+pub use keys::KeyError;
+pub use mesh_file::MeshError;
+pub use node::ServeError;
+pub use run::{Addresses, RunError, Running, run, start};
+pub use server_identity::IdentityError;
+pub use store::StoreError;
+
+/// A SHA-256.
+type Digest = [u8; 32];
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

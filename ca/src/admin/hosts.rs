@@ -1,0 +1,128 @@
+//! Hosts: tokens, list, eviction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::EventKind;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use ca_api::admin::{EvictRequest, EvictResponse, Host, HostList, TOKEN_TTL_SECONDS, TokenRequest, TokenResponse};
+use ca_api::token::SECRET_BYTES;
+use ca_api::{JoinToken, TokenSecret};
+use serde_json::json;
+
+use super::operators::Actor;
+use super::problem::{Body, Refused};
+use crate::authority::sha256;
+use crate::core::Core;
+use crate::store::HostRowState;
+
+pub(super) async fn token(
+    State(core): State<Arc<Core>>,
+    Extension(actor): Extension<Actor>,
+    Body(request): Body<TokenRequest>,
+) -> Result<Json<TokenResponse>, Refused> {
+    const OPERATION: &str = "make a join token";
+    let now = core.now();
+    let expires = now + Duration::from_secs(TOKEN_TTL_SECONDS);
+    let mut secret = [0; SECRET_BYTES];
+    aws_lc_rs::rand::fill(&mut secret).map_err(|error| Refused::unavailable(OPERATION, &error))?;
+    let secret = TokenSecret::new(secret);
+    let hash = sha256(secret.expose());
+    let token = JoinToken::new(
+        core.trust_domain().clone(),
+        request.host.clone(),
+        vec![core.authority.pin()],
+        expires.unix_seconds(),
+        secret,
+    )
+    .map_err(|error| Refused::unavailable(OPERATION, &error))?;
+    let subject = format!("host:{}", request.host);
+    core.journal
+        .event(
+            EventKind::TokenCreated,
+            &actor.to_string(),
+            &subject,
+            [("expires", json!(expires))],
+        )
+        .map_err(|error| Refused::unavailable(OPERATION, &error))?;
+    let generation = core.generation();
+    let number = (generation.epoch, generation.revision);
+    let created_by = actor.name().to_owned();
+    let written = core
+        .store
+        .create_token(hash, request.host.clone(), now, expires, created_by, number)
+        .await;
+    match written.map_err(|error| Refused::unavailable(OPERATION, &error))? {
+        Some(host_has_key) => Ok(Json(TokenResponse {
+            token: token.to_string(),
+            expires,
+            host_has_key,
+        })),
+        None => {
+            let detail = format!(
+                "{} has too many open tokens; they end by themselves in 10 minutes",
+                request.host
+            );
+            Err(Refused::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "unavailable",
+                "too many open tokens",
+                detail,
+            ))
+        }
+    }
+}
+
+pub(super) async fn list(State(core): State<Arc<Core>>) -> Json<HostList> {
+    let hosts = core.world.hosts();
+    let hosts = hosts.values().map(|view| Host {
+        host: view.row.name.clone(),
+        state: match view.row.state {
+            HostRowState::Joined => "joined".to_owned(),
+            HostRowState::Evicted => "evicted".to_owned(),
+        },
+        connected: view.session.is_some(),
+        serial: view.row.serial.clone(),
+        not_after: view.row.not_after,
+        joined: view.row.joined,
+        last_seen: view.row.last_seen,
+        advertise: view.row.advertise.map(|address| address.to_string()),
+        applied: view.applied,
+    });
+    Json(HostList { hosts: hosts.collect() })
+}
+
+pub(super) async fn evict(
+    State(core): State<Arc<Core>>,
+    Extension(actor): Extension<Actor>,
+    Body(request): Body<EvictRequest>,
+) -> Result<Json<EvictResponse>, Refused> {
+    const OPERATION: &str = "evict a host";
+    let host = request.host;
+    if !core
+        .world
+        .hosts()
+        .get(&host)
+        .is_some_and(|view| view.row.state == HostRowState::Joined)
+    {
+        return Err(no_such_host(&host));
+    }
+    core.journal
+        .event(EventKind::HostEvicted, &actor.to_string(), &format!("host:{host}"), [])
+        .map_err(|error| Refused::unavailable(OPERATION, &error))?;
+    let row = core
+        .store
+        .evict_host(host.clone(), core.now())
+        .await
+        .map_err(|error| Refused::unavailable(OPERATION, &error))?;
+    let row = row.ok_or_else(|| no_such_host(&host))?;
+    let was_connected = core.world.put_row(row);
+    Ok(Json(EvictResponse { host, was_connected }))
+}
+
+fn no_such_host(host: &spiffe::id::HostName) -> Refused {
+    let detail = format!("no host {host} has joined, or it is evicted already; see `botmesh host list`");
+    Refused::new(StatusCode::NOT_FOUND, "no_such_host", "there is no such host", detail)
+}

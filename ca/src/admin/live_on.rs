@@ -1,0 +1,88 @@
+//! "Live on N of M": what the receipts of the hosts say about one generation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use ca_api::Generation;
+use ca_api::admin::{GenerationStatus, HostGeneration, HostState, WAIT_SECONDS_MAX};
+use serde::Deserialize;
+
+use super::problem::Refused;
+use crate::core::Core;
+use crate::store::HostRowState;
+use crate::world::{HostView, Hosts};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    epoch: Option<u64>,
+    revision: Option<u64>,
+    #[serde(default)]
+    wait_seconds: u64,
+}
+
+pub(super) async fn generation(
+    State(core): State<Arc<Core>>,
+    question: Result<Query<Question>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<GenerationStatus>, Refused> {
+    let Query(question) = question.map_err(|error| Refused::bad_request(error.body_text()))?;
+    let live = core.generation();
+    let asked = Generation {
+        epoch: question.epoch.unwrap_or(live.epoch),
+        revision: question.revision.unwrap_or(live.revision),
+    };
+    if asked > live {
+        return Err(Refused::no_such_revision(format!(
+            "{asked} is newer than the live {live}"
+        )));
+    }
+    let wait = Duration::from_secs(question.wait_seconds.min(WAIT_SECONDS_MAX));
+    let mut hosts = core.world.watch_hosts();
+    let everywhere = hosts.wait_for(|hosts| is_settled(hosts, asked));
+    // Cancel safe: a dropped wait has changed nothing. What there is when it ends is the answer.
+    tokio::select! {
+        settled = everywhere => drop(settled),
+        () = tokio::time::sleep(wait) => {}
+        () = core.cancel.cancelled() => {}
+    }
+    Ok(Json(status(&core.world.hosts(), asked)))
+}
+
+/// Whether every connected host has said yes or no.
+fn is_settled(hosts: &Hosts, asked: Generation) -> bool {
+    hosts
+        .values()
+        .filter(|view| view.session.is_some())
+        .all(|view| state(view, asked).0 != HostState::Behind)
+}
+
+fn status(hosts: &Hosts, asked: Generation) -> GenerationStatus {
+    let joined = hosts.values().filter(|view| view.row.state == HostRowState::Joined);
+    let hosts = joined.map(|view| {
+        let (state, error) = state(view, asked);
+        HostGeneration {
+            host: view.row.name.clone(),
+            connected: view.session.is_some(),
+            state,
+            applied: view.applied,
+            error: error.to_owned(),
+        }
+    });
+    GenerationStatus {
+        generation: asked,
+        hosts: hosts.collect(),
+    }
+}
+
+/// A host that has a newer generation has this one too: numbers only go up.
+fn state(view: &HostView, asked: Generation) -> (HostState, &str) {
+    if view.applied.is_some_and(|applied| applied >= asked) {
+        return (HostState::Live, "");
+    }
+    match &view.failed {
+        Some((failed, error)) if *failed >= asked => (HostState::Failed, error),
+        Some(_) | None => (HostState::Behind, ""),
+    }
+}

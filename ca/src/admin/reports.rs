@@ -1,0 +1,87 @@
+//! What an operator looks at: bots and the CA itself.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use ca_api::admin::{Bot, BotList, CaStatus};
+use spiffe::id::SpiffeId;
+
+use super::problem::Refused;
+use crate::core::Core;
+use crate::store::HostRowState;
+
+pub(super) async fn bots(State(core): State<Arc<Core>>) -> Result<Json<BotList>, Refused> {
+    let issued = core
+        .store
+        .issuances_by_id()
+        .await
+        .map_err(|error| Refused::unavailable("read the issuances", &error))?;
+    let live = core.world.live();
+    let routes = core.world.routes();
+    let bots = live.mesh.iter().flat_map(|mesh| mesh.bots()).map(|(name, bot)| {
+        let id = SpiffeId::for_bot(core.trust_domain(), name);
+        let issued = issued.get(id.as_str());
+        let endpoints = routes
+            .iter()
+            .filter(|(host, _)| bot.serve.is_some() && bot.may_run_on(host));
+        Bot {
+            bot: name.clone(),
+            id: id.to_string(),
+            owner: bot.owner.clone(),
+            hosts: bot.hosts.clone(),
+            serves: bot.serve.is_some(),
+            endpoints: endpoints.map(|(_, address)| address.to_string()).collect(),
+            svid_ttl_seconds: bot.svid_ttl.as_secs(),
+            last_issued: issued.map(|issued| issued.last_issued),
+            svid_not_after: issued.map(|issued| issued.not_after),
+        }
+    });
+    Ok(Json(BotList {
+        generation: live.generation,
+        bots: bots.collect(),
+    }))
+}
+
+pub(super) async fn status(State(core): State<Arc<Core>>) -> Json<CaStatus> {
+    let live = core.world.live();
+    let hosts = core.world.hosts();
+    let joined = hosts
+        .values()
+        .filter(|view| view.row.state == HostRowState::Joined)
+        .count();
+    let connected = hosts.values().filter(|view| view.session.is_some()).count();
+    let issued = ["bot", "host", "ca"].map(|kind| core.metrics.issued.with_label_values(&[kind, "issued"]).get());
+    Json(CaStatus {
+        trust_domain: core.trust_domain().clone(),
+        server: core.server().clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: core.now(),
+        started: core.started,
+        generation: live.generation,
+        root_not_after: core.authority.not_after(),
+        root_pin: crate::hex(&core.authority.pin()),
+        node_api: core.addresses.node_api.to_string(),
+        dashboard: core.addresses.dashboard.to_string(),
+        hosts: joined as u64,
+        hosts_connected: connected as u64,
+        bots: live.mesh.as_ref().map_or(0, |mesh| mesh.bots().len()) as u64,
+        issued: issued.iter().sum(),
+        ledger: core.settings.ledger_dir().display().to_string(),
+        notes: notes(&core),
+    })
+}
+
+fn notes(core: &Core) -> Vec<String> {
+    let kek = core.settings.kek_file();
+    vec![
+        format!(
+            "the key-encryption key is a file, {}: whoever reads it and the key folder has the root",
+            kek.display()
+        ),
+        format!(
+            "the root ends at {} and is not rotated by this version",
+            core.authority.not_after()
+        ),
+    ]
+}

@@ -1,0 +1,279 @@
+//! `ca.yaml`, and the one function that turns it into settings.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use spiffe::id::TrustDomain;
+
+/// The file, as written. Only `trust_domain` is required.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The trust domain that this CA issues for.
+    pub trust_domain: TrustDomain,
+    /// Where everything is kept that has no setting of its own.
+    #[serde(default)]
+    pub state_dir: Option<PathBuf>,
+    /// The listener for hosts.
+    #[serde(default)]
+    pub node_api: NodeApiConfig,
+    /// The socket for operators.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// Metrics and health.
+    #[serde(default)]
+    pub dashboard: DashboardConfig,
+    /// Where the state is.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// Where the keys are.
+    #[serde(default)]
+    pub keys: KeysConfig,
+}
+
+/// `node_api:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeApiConfig {
+    /// Default `0.0.0.0:7443`.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `admin:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// The Unix socket.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// Who may use it.
+    #[serde(default)]
+    pub operators: Option<Vec<Operator>>,
+}
+
+/// `dashboard:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DashboardConfig {
+    /// Default `127.0.0.1:7070`. Only loopback: it speaks HTTP without login.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `store:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The database file; default `ca.db` in the state directory.
+    #[serde(default)]
+    pub sqlite: Option<PathBuf>,
+}
+
+/// `keys:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// Keys in files, sealed.
+    #[serde(default)]
+    pub disk: DiskKeysConfig,
+}
+
+/// `keys.disk:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskKeysConfig {
+    /// The folder; default `keys` in the state directory.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+}
+
+/// A local user who may operate the CA, by name or by number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operator {
+    /// A user name, looked up when the CA starts.
+    Name(String),
+    /// A user id.
+    Uid(u32),
+}
+
+impl<'de> Deserialize<'de> for Operator {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(OperatorVisitor)
+    }
+}
+
+struct OperatorVisitor;
+
+impl Visitor<'_> for OperatorVisitor {
+    type Value = Operator;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a user name or a uid")
+    }
+
+    fn visit_u64<E: de::Error>(self, uid: u64) -> Result<Operator, E> {
+        let uid = u32::try_from(uid).map_err(|error| E::custom(format_args!("uid {uid}: {error}")))?;
+        Ok(Operator::Uid(uid))
+    }
+
+    fn visit_i64<E: de::Error>(self, uid: i64) -> Result<Operator, E> {
+        let uid = u32::try_from(uid).map_err(|error| E::custom(format_args!("uid {uid}: {error}")))?;
+        Ok(Operator::Uid(uid))
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Operator, E> {
+        if name.is_empty() || name.len() > 256 || name.contains(char::is_control) {
+            return Err(E::custom(
+                "a user name has 1 to 256 characters, none of them a control character",
+            ));
+        }
+        Ok(Operator::Name(name.to_owned()))
+    }
+}
+
+/// What the caller knows of the machine: the defaults that depend on who runs it.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// `/var/lib/botmesh/ca`, or below `$XDG_STATE_HOME` without root.
+    pub state_dir: PathBuf,
+    /// `/run/botmesh/ca.sock`, or below `$XDG_RUNTIME_DIR` without root.
+    pub admin_socket: PathBuf,
+    /// Who may operate when the file does not say: root.
+    pub operators: Vec<Operator>,
+}
+
+/// Every setting, resolved.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The trust domain that this CA issues for.
+    pub trust_domain: TrustDomain,
+    /// Where the key-encryption key and the ledger are.
+    pub state_dir: PathBuf,
+    /// The listener for hosts.
+    pub node_listen: SocketAddr,
+    /// The socket for operators.
+    pub admin_socket: PathBuf,
+    /// Who may use it; nobody when empty.
+    pub operators: Vec<Operator>,
+    /// Metrics and health; loopback.
+    pub dashboard_listen: SocketAddr,
+    /// The database file.
+    pub database: PathBuf,
+    /// The folder of sealed keys.
+    pub key_dir: PathBuf,
+}
+
+impl Settings {
+    /// The folder of the CA's own ledger.
+    #[must_use]
+    pub fn ledger_dir(&self) -> PathBuf {
+        self.state_dir.join("ledger")
+    }
+
+    pub(crate) fn kek_file(&self) -> PathBuf {
+        self.state_dir.join("kek")
+    }
+
+    pub(crate) fn ledger_key_file(&self) -> PathBuf {
+        self.state_dir.join("log.key")
+    }
+}
+
+impl Config {
+    /// Fills in every default.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::DashboardNotLoopback`] for a dashboard that other machines
+    /// could reach without login.
+    pub fn resolve(self, defaults: &Defaults) -> Result<Settings, ConfigError> {
+        let state_dir = self.state_dir.unwrap_or_else(|| defaults.state_dir.clone());
+        let any = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let dashboard_listen = self.dashboard.listen.unwrap_or_else(|| loopback(7070));
+        if !dashboard_listen.ip().is_loopback() {
+            return Err(ConfigError::DashboardNotLoopback {
+                listen: dashboard_listen,
+            });
+        }
+        Ok(Settings {
+            trust_domain: self.trust_domain,
+            node_listen: self.node_api.listen.unwrap_or_else(|| any(7443)),
+            admin_socket: self.admin.socket.unwrap_or_else(|| defaults.admin_socket.clone()),
+            operators: self.admin.operators.unwrap_or_else(|| defaults.operators.clone()),
+            dashboard_listen,
+            database: self.store.sqlite.unwrap_or_else(|| state_dir.join("ca.db")),
+            key_dir: self.keys.disk.dir.unwrap_or_else(|| state_dir.join("keys")),
+            state_dir,
+        })
+    }
+}
+
+/// Why a file that parses is refused all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The dashboard speaks HTTP without login.
+    #[error("dashboard.listen {listen} is not a loopback address: other addresses are not served by this version")]
+    DashboardNotLoopback {
+        /// The address.
+        listen: SocketAddr,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Settings, String> {
+        let defaults = Defaults {
+            state_dir: "/state".into(),
+            admin_socket: "/run/ca.sock".into(),
+            operators: vec![Operator::Uid(0)],
+        };
+        let config: Config = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        config.resolve(&defaults).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_the_trust_domain_is_required() {
+        let settings = parse(r#"{"trust_domain":"acme.internal"}"#).unwrap();
+        assert_eq!(settings.database, PathBuf::from("/state/ca.db"));
+        assert_eq!(settings.key_dir, PathBuf::from("/state/keys"));
+        assert_eq!(settings.node_listen.to_string(), "0.0.0.0:7443");
+        assert_eq!(settings.dashboard_listen.to_string(), "127.0.0.1:7070");
+        assert_eq!(settings.operators, [Operator::Uid(0)]);
+        assert!(parse("{}").is_err());
+    }
+
+    #[test]
+    fn keys_of_later_versions_are_refused() {
+        for more in [
+            r#""hosts":[]"#,
+            r#""admin":{"oidc":{}}"#,
+            r#""keys":{"kms":{}}"#,
+            r#""store":{"postgres":""}"#,
+        ] {
+            let text = format!(r#"{{"trust_domain":"acme.internal",{more}}}"#);
+            assert!(parse(&text).unwrap_err().contains("unknown field"), "{more}");
+        }
+    }
+
+    #[test]
+    fn operators_are_names_or_numbers() {
+        let text = r#"{"trust_domain":"acme.internal","admin":{"operators":["root",1000]}}"#;
+        let expected = [Operator::Name("root".into()), Operator::Uid(1000)];
+        assert_eq!(parse(text).unwrap().operators, expected);
+        assert!(parse(r#"{"trust_domain":"acme.internal","admin":{"operators":[-1]}}"#).is_err());
+        assert!(parse(r#"{"trust_domain":"acme.internal","admin":{"operators":[""]}}"#).is_err());
+    }
+
+    #[test]
+    fn a_dashboard_that_others_could_reach_is_refused() {
+        let text = r#"{"trust_domain":"acme.internal","dashboard":{"listen":"0.0.0.0:7070"}}"#;
+        assert!(parse(text).unwrap_err().contains("loopback"));
+    }
+}

@@ -1,0 +1,95 @@
+//! What the CA counts. Labels are words with few values, never names.
+
+use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Every metric of the CA.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// `kind`: bot, host, ca. `result`: issued, refused, failed.
+    pub(crate) issued: IntCounterVec,
+    /// `result`: joined, repeated, renewed, or the word of the refusal.
+    pub(crate) attested: IntCounterVec,
+    /// `result`: accepted, or why not.
+    pub(crate) connections: IntCounterVec,
+    /// `kind`: edges, events. `result`: accepted, refused.
+    pub(crate) observed: IntCounterVec,
+    /// `action` of the admin API; `result`: ok, refused, failed.
+    pub(crate) operations: IntCounterVec,
+    pub(crate) hosts_connected: IntGauge,
+    pub(crate) streams_opened: IntCounter,
+    pub(crate) epoch: IntGauge,
+    pub(crate) revision: IntGauge,
+    pub(crate) root_not_after_seconds: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let streams_opened = IntCounter::new(
+            "botmesh_ca_streams_opened_total",
+            "Streams of hosts that were taken in.",
+        )?;
+        registry.register(Box::new(streams_opened.clone()))?;
+        let build = Opts::new("botmesh_build_info", "The running software; always 1.")
+            .const_label("version", env!("CARGO_PKG_VERSION"))
+            .const_label("part", "ca");
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        registry.register(Box::new(build))?;
+        Ok(Self {
+            issued: counters(
+                "botmesh_ca_svids_total",
+                "SVIDs asked for, by kind and result.",
+                &["kind", "result"],
+            )?,
+            attested: counters(
+                "botmesh_ca_attestations_total",
+                "Attestations of hosts, by result.",
+                &["result"],
+            )?,
+            connections: counters(
+                "botmesh_ca_connections_total",
+                "Connections to the node API.",
+                &["result"],
+            )?,
+            observed: counters(
+                "botmesh_ca_observations_total",
+                "What hosts reported.",
+                &["kind", "result"],
+            )?,
+            operations: counters(
+                "botmesh_ca_operations_total",
+                "Requests of operators.",
+                &["action", "result"],
+            )?,
+            hosts_connected: gauge("botmesh_ca_hosts_connected", "Hosts whose stream is up.")?,
+            epoch: gauge("botmesh_ca_epoch", "Epoch of the live mesh.")?,
+            revision: gauge(
+                "botmesh_ca_revision",
+                "Revision of the live mesh; 0 before the first apply.",
+            )?,
+            root_not_after_seconds: gauge("botmesh_ca_root_not_after_seconds", "Unix time when the root ends.")?,
+            streams_opened,
+            registry,
+        })
+    }
+
+    /// Writes the Prometheus text format.
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}

@@ -1,0 +1,106 @@
+//! SVIDs for the bots that the calling host may claim.
+
+use std::sync::Arc;
+
+use ca_api::node::{CSR_BYTES_MAX, ISSUE_BATCH_MAX, IssueRequest, IssueResponse, SvidRefusal, SvidRequest, SvidResult};
+use spiffe::id::{BotName, SpiffeId};
+use tonic::Status;
+
+use super::caller::Caller;
+use crate::core::Core;
+use crate::issue::Order;
+
+pub(super) async fn issue(core: &Arc<Core>, caller: &Caller, request: IssueRequest) -> Result<IssueResponse, Status> {
+    if request.svids.len() > ISSUE_BATCH_MAX {
+        return Err(Status::invalid_argument("at most 64 SVIDs in one request"));
+    }
+    let mesh = core.world.live().mesh.clone();
+    let mut results = Vec::with_capacity(request.svids.len());
+    let mut orders = Vec::with_capacity(request.svids.len());
+    for svid in request.svids {
+        match authorise(core, mesh.as_deref(), caller, &svid) {
+            Ok(order) => {
+                orders.push(order);
+                results.push(SvidResult {
+                    bot: svid.bot,
+                    ..SvidResult::default()
+                });
+            }
+            Err((refusal, message)) => {
+                core.metrics.issued.with_label_values(&["bot", "refused"]).inc();
+                results.push(refused(svid.bot, refusal, message));
+            }
+        }
+    }
+    fill(core, caller, orders, &mut results).await?;
+    Ok(IssueResponse { results })
+}
+
+/// Turns a request into an order, if this host may have it. Of the CSR only the
+/// public key is looked at.
+fn authorise(
+    core: &Core,
+    mesh: Option<&policy::Mesh>,
+    caller: &Caller,
+    request: &SvidRequest,
+) -> Result<Order, (SvidRefusal, &'static str)> {
+    const NOT_YOURS: (SvidRefusal, &str) = (
+        SvidRefusal::NotYourBot,
+        "the live mesh has no such bot whose `hosts` match this host",
+    );
+    let bot = BotName::parse(&request.bot).map_err(|_invalid| (SvidRefusal::BadRequest, "not the name of a bot"))?;
+    let entry = mesh.and_then(|mesh| mesh.bots().get(&bot)).ok_or(NOT_YOURS)?;
+    if !entry.may_run_on(&caller.host) {
+        return Err(NOT_YOURS);
+    }
+    if request.csr.len() > CSR_BYTES_MAX {
+        return Err((SvidRefusal::BadRequest, "the CSR is too long"));
+    }
+    let spki = spiffe_tls::csr_public_key(&request.csr)
+        .map_err(|_invalid| (SvidRefusal::BadRequest, "not a PKCS#10 request with a P-256 key"))?;
+    Ok(Order {
+        id: SpiffeId::for_bot(core.trust_domain(), &bot),
+        spki,
+        ttl: entry.svid_ttl,
+    })
+}
+
+/// Issues the orders into the results that wait for them, in order.
+async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &mut [SvidResult]) -> Result<(), Status> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let count = orders.len() as u64;
+    let issued = core.issue(orders, &caller.host).await;
+    // An eviction that came meanwhile has the last word.
+    if !core.holds(caller) {
+        return Err(Status::permission_denied("the host may not act any more"));
+    }
+    let mut waiting = results.iter_mut().filter(|result| result.refusal.is_empty());
+    match issued {
+        Ok(issued) => {
+            core.metrics.issued.with_label_values(&["bot", "issued"]).inc_by(count);
+            for (result, issued) in waiting.zip(issued) {
+                result.chain = vec![issued.der];
+            }
+        }
+        Err(error) => {
+            core.metrics.issued.with_label_values(&["bot", "failed"]).inc_by(count);
+            tracing::error!(host = %caller.host, error = &error as &dyn std::error::Error, "SVIDs were not issued");
+            waiting.by_ref().for_each(|result| {
+                let bot = std::mem::take(&mut result.bot);
+                *result = refused(bot, SvidRefusal::Unavailable, "the CA could not issue; try again");
+            });
+        }
+    }
+    Ok(())
+}
+
+fn refused(bot: String, refusal: SvidRefusal, message: &str) -> SvidResult {
+    SvidResult {
+        bot,
+        chain: Vec::new(),
+        refusal: refusal.as_str().to_owned(),
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,160 @@
+//! What is due to a host, as flags over the newest state.
+
+use std::sync::Arc;
+
+use ca_api::Generation;
+use ca_api::node::ca_message::Message;
+use ca_api::node::{BotEndpoints, Bundle, CaTime, Endpoints, Hello, Quarantines, Slice};
+use spiffe::id::{BotName, HostName};
+
+use crate::Digest;
+use crate::core::Core;
+use crate::node::endpoints::HostSlice;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    host: HostName,
+    bundle: bool,
+    quarantines: bool,
+    slice: bool,
+    endpoints: bool,
+    time: bool,
+    /// The newest slice, sent or known to be there already.
+    current: Option<HostSlice>,
+    /// What the host said that it has applied: nothing of that need be sent.
+    resumed: Option<(Generation, Vec<u8>)>,
+    endpoints_sent: Option<(Generation, Vec<BotEndpoints>)>,
+}
+
+impl Outbox {
+    /// Everything is due at the beginning, but what the host has kept.
+    pub(super) fn new(host: HostName, hello: &Hello) -> Self {
+        let resumed = hello
+            .applied
+            .map(|applied| (Generation::from(applied), hello.applied_sha256.clone()));
+        Self {
+            host,
+            bundle: true,
+            quarantines: true,
+            slice: true,
+            endpoints: true,
+            time: true,
+            current: None,
+            resumed,
+            endpoints_sent: None,
+        }
+    }
+
+    pub(super) fn live_changed(&mut self) {
+        self.slice = true;
+        self.endpoints = true;
+    }
+
+    pub(super) fn routes_changed(&mut self) {
+        self.endpoints = true;
+    }
+
+    pub(super) fn time_due(&mut self) {
+        self.time = true;
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.bundle || self.quarantines || self.slice || self.endpoints || self.time
+    }
+
+    /// Makes the next message that is due. `None`: a look at the state showed that
+    /// nothing is.
+    pub(super) fn next(&mut self, core: &Arc<Core>) -> Option<Message> {
+        let generation = core.generation().into();
+        if std::mem::take(&mut self.bundle) {
+            return Some(Message::Bundle(Bundle {
+                generation: Some(generation),
+                jwks: core.bundle.to_jwks(),
+            }));
+        }
+        if std::mem::take(&mut self.quarantines) {
+            // Quarantines come with a later version: the list is complete and empty.
+            let generation = Some(generation);
+            return Some(Message::Quarantines(Quarantines {
+                generation,
+                bots: Vec::new(),
+                hosts: Vec::new(),
+            }));
+        }
+        if std::mem::take(&mut self.slice)
+            && let Some(slice) = self.next_slice(core)
+        {
+            return Some(Message::Slice(slice));
+        }
+        if std::mem::take(&mut self.endpoints)
+            && let Some(endpoints) = self.next_endpoints(core)
+        {
+            return Some(Message::Endpoints(endpoints));
+        }
+        let time = std::mem::take(&mut self.time);
+        time.then(|| {
+            Message::CaTime(CaTime {
+                unix_ms: core.now().unix_millis(),
+            })
+        })
+    }
+
+    /// The hash of the slice that the host was sent for this generation.
+    pub(super) fn sent(&self, generation: Generation) -> Option<&Digest> {
+        self.current
+            .as_ref()
+            .filter(|slice| slice.generation == generation)
+            .map(|slice| &slice.sha256)
+    }
+
+    /// Whether the host's slice mentions a bot.
+    pub(super) fn mentions(&self, bot: &BotName) -> bool {
+        self.current.as_ref().is_some_and(|slice| slice.mentions(bot))
+    }
+
+    fn next_slice(&mut self, core: &Core) -> Option<Slice> {
+        let live = core.world.live();
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.generation >= live.generation)
+        {
+            return None;
+        }
+        let slice = match HostSlice::cut(&live, &self.host) {
+            Ok(slice) => slice?,
+            Err(error) => {
+                tracing::error!(host = %self.host, error = &error as &dyn std::error::Error, "a slice is not sent");
+                return None;
+            }
+        };
+        let has_it = self.resumed.take().is_some_and(|(applied, sha256)| {
+            applied == slice.generation && (sha256.is_empty() || sha256 == slice.sha256)
+        });
+        let slice = self.current.insert(slice);
+        (!has_it).then(|| Slice {
+            generation: Some(slice.generation.into()),
+            sha256: slice.sha256.to_vec(),
+            json: slice.json.clone().into_bytes(),
+        })
+    }
+
+    fn next_endpoints(&mut self, core: &Core) -> Option<Endpoints> {
+        let live = core.world.live();
+        let slice = self
+            .current
+            .as_ref()
+            .filter(|slice| slice.generation == live.generation)?;
+        let bots = slice.endpoints(live.mesh.as_deref()?, &core.world.routes());
+        let now = (live.generation, bots);
+        if self.endpoints_sent.as_ref() == Some(&now) {
+            return None;
+        }
+        let (generation, bots) = self.endpoints_sent.insert(now);
+        Some(Endpoints {
+            generation: Some((*generation).into()),
+            bots: bots.clone(),
+        })
+    }
+}

@@ -1,0 +1,392 @@
+//! Starts the parts in order, and ends them in the reverse.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{EventKind, Ledger, LedgerConfig};
+use spiffe::bundle::{BundleError, TrustBundle};
+use spiffe::id::{HostName, SpiffeId, TrustDomain};
+use spiffe::time::Clock;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Operators, SocketError, UnknownUser};
+use crate::authority::{Authority, SignError};
+use crate::config::Settings;
+use crate::core::Core;
+use crate::journal::Journal;
+use crate::keys::{DiskKeys, KeyError};
+use crate::mesh_file::{self, MeshError};
+use crate::metrics::Metrics;
+use crate::node::{self, ServeError};
+use crate::server_identity::{IdentityError, OwnIdentity};
+use crate::store::{Meta, Store, StoreError, StoreThread};
+use crate::world::World;
+use crate::{dashboard, issue};
+
+/// How long records may wait for the disk (DESIGN §3, `ledger.sync`).
+const LEDGER_SYNC: Duration = Duration::from_millis(100);
+
+/// The ledger's byte budget; an issuance is about half a KiB.
+const LEDGER_BYTES_MAX: u64 = 20 << 30;
+
+/// The bundle's only version: a root is neither added nor taken away by this version.
+const BUNDLE_SEQUENCE: u64 = 1;
+
+/// How often consumers that poll should look (SPIFFE Bundle §4.1.2).
+const BUNDLE_REFRESH_HINT: Duration = Duration::from_mins(5);
+
+/// How long connections may take to end when the CA stops.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Why the CA does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The database cannot be used.
+    #[error("use the database {path}")]
+    Store {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The configuration and the database name different trust domains.
+    #[error("the configuration is for {configured}, the database holds the CA of {stored}")]
+    OtherTrustDomain {
+        /// In the configuration.
+        configured: TrustDomain,
+        /// In the database.
+        stored: TrustDomain,
+    },
+    /// The root's key cannot be used.
+    #[error("open the root's key")]
+    Keys {
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
+    /// The root cannot be used.
+    #[error("use the root")]
+    Root {
+        /// Why.
+        #[source]
+        source: SignError,
+    },
+    /// The trust bundle cannot be made.
+    #[error("make the trust bundle")]
+    Bundle {
+        /// Why.
+        #[source]
+        source: BundleError,
+    },
+    /// The live mesh cannot be read.
+    #[error("restore the live mesh")]
+    Mesh {
+        /// Why.
+        #[source]
+        source: MeshError,
+    },
+    /// The ledger cannot be used.
+    #[error("open the ledger")]
+    Ledger {
+        /// Why.
+        #[source]
+        source: audit::OpenError,
+    },
+    /// The metrics cannot be registered.
+    #[error("register the metrics")]
+    Metrics {
+        /// Why.
+        #[source]
+        source: prometheus::Error,
+    },
+    /// An operator is unknown.
+    #[error("find the operators")]
+    Operators {
+        /// Why.
+        #[source]
+        source: UnknownUser,
+    },
+    /// A TCP listener could not be bound.
+    #[error("listen on {address} for the {what}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The admin socket could not be opened.
+    #[error("open the admin socket")]
+    Socket {
+        /// Why.
+        #[source]
+        source: SocketError,
+    },
+    /// The CA has no SVID of its own.
+    #[error("get the CA's own SVID")]
+    Identity {
+        /// Why.
+        #[source]
+        source: IdentityError,
+    },
+    /// The node API cannot serve.
+    #[error("serve the node API")]
+    Serve {
+        /// Why.
+        #[source]
+        source: ServeError,
+    },
+    /// A part ended although nobody asked it to.
+    #[error("a part of the CA ended by itself")]
+    PartEnded,
+}
+
+/// Where the CA listens; useful when the port was 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The node API.
+    pub node_api: SocketAddr,
+    /// Metrics and health.
+    pub dashboard: SocketAddr,
+}
+
+/// A CA that serves.
+#[derive(Debug)]
+pub struct Running {
+    core: Arc<Core>,
+    parts: JoinSet<()>,
+    store: StoreThread,
+}
+
+/// Serves until `cancel` is cancelled.
+///
+/// # Errors
+///
+/// When the CA cannot start, or when a part of it ends by itself.
+pub async fn run(settings: Settings, clock: Clock, cancel: CancellationToken) -> Result<(), RunError> {
+    start(settings, clock, cancel).await?.ended().await
+}
+
+/// Starts to serve; returns once every listener accepts.
+///
+/// # Errors
+///
+/// When anything that the CA needs cannot be used.
+pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) -> Result<Running, RunError> {
+    let operators = Operators::resolve(&settings.operators).map_err(|source| RunError::Operators { source })?;
+    let database = settings.database.clone();
+    let stored = |source| RunError::Store {
+        path: database.clone(),
+        source,
+    };
+    if !crate::keys::exists(&settings.database) {
+        return Err(stored(StoreError::NotInitialised));
+    }
+    let (store, thread) = Store::open(&settings.database).map_err(stored)?;
+    let listeners = Listeners::bind(&settings, &operators).await?;
+    let core = build(settings, clock, cancel, store, listeners.addresses).await?;
+    let (identity, ends) = OwnIdentity::start(&core)
+        .await
+        .map_err(|source| RunError::Identity { source })?;
+    let tls = node::tls_config(&core, Arc::clone(&identity)).map_err(|source| RunError::Serve { source })?;
+    core.note_started();
+    let mut parts = JoinSet::new();
+    parts.spawn(identity.keep(Arc::clone(&core), ends));
+    parts.spawn(issue::forget_ended(Arc::clone(&core)));
+    parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
+    parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
+    parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
+    Ok(Running {
+        core,
+        parts,
+        store: thread,
+    })
+}
+
+impl Running {
+    /// Where the CA listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.core.addresses
+    }
+
+    /// The socket for operators.
+    #[must_use]
+    pub fn admin_socket(&self) -> &Path {
+        &self.core.settings.admin_socket
+    }
+
+    /// Waits for the end: connections are told, records are written, the database
+    /// is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::PartEnded`] when a part ended although nobody asked it to.
+    pub async fn ended(mut self) -> Result<(), RunError> {
+        // The first part to end is either asked to, or a fault that ends the rest.
+        let first = self.parts.join_next().await;
+        let asked = self.core.cancel.is_cancelled();
+        if let Some(Err(error)) = first {
+            tracing::error!(%error, "a part of the CA failed");
+        }
+        self.core.cancel.cancel();
+        while self.parts.join_next().await.is_some() {}
+        self.core.tasks.close();
+        if tokio::time::timeout(STOP_MAX, self.core.tasks.wait()).await.is_err() {
+            tracing::warn!("connections were still open when the CA stopped");
+        }
+        self.core
+            .journal
+            .note(EventKind::Stopped, "ca", &self.core.server_id(), []);
+        self.core.journal.shutdown();
+        if let Err(error) = std::fs::remove_file(&self.core.settings.admin_socket) {
+            tracing::debug!(%error, "remove the admin socket");
+        }
+        drop(self.core);
+        let closed = tokio::task::spawn_blocking(move || self.store.join());
+        if tokio::time::timeout(STOP_MAX, closed).await.is_err() {
+            tracing::warn!("the database was still in use when the CA stopped");
+        }
+        if asked { Ok(()) } else { Err(RunError::PartEnded) }
+    }
+}
+
+struct Listeners {
+    node_api: TcpListener,
+    dashboard: TcpListener,
+    admin: UnixListener,
+    addresses: Addresses,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings, operators: &Operators) -> Result<Self, RunError> {
+        let (node_api, node_address) = listen(settings.node_listen, "node API").await?;
+        let (dashboard, dashboard_address) = listen(settings.dashboard_listen, "dashboard").await?;
+        let admin = admin::bind(&settings.admin_socket, operators).map_err(|source| RunError::Socket { source })?;
+        let addresses = Addresses {
+            node_api: node_address,
+            dashboard: dashboard_address,
+        };
+        Ok(Self {
+            node_api,
+            dashboard,
+            admin,
+            addresses,
+        })
+    }
+}
+
+async fn listen(address: SocketAddr, what: &'static str) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen { address, what, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn build(
+    settings: Settings,
+    clock: Clock,
+    cancel: CancellationToken,
+    store: Store,
+    addresses: Addresses,
+) -> Result<Arc<Core>, RunError> {
+    let (meta, stored) = identity_of(&settings, &store).await?;
+    let keys = DiskKeys::open(&settings.key_dir, &settings.kek_file(), &settings.trust_domain)
+        .map_err(|source| RunError::Keys { source })?;
+    let key = keys.load(&stored.key_id).map_err(|source| RunError::Keys { source })?;
+    let authority =
+        Authority::open(&settings.trust_domain, stored.certificate, key).map_err(|source| RunError::Root { source })?;
+    let bundle = bundle(&authority, &settings.trust_domain)?;
+    let database = settings.database.clone();
+    let failed = |source| RunError::Store {
+        path: database.clone(),
+        source,
+    };
+    let newest = store.newest_revision().await.map_err(failed)?;
+    let live = mesh_file::restore(meta.epoch, newest).map_err(|source| RunError::Mesh { source })?;
+    let hosts = store.hosts().await.map_err(failed)?;
+    let ledger = open_ledger(&settings, &meta.server, &clock).map_err(|source| RunError::Ledger { source })?;
+    let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
+    let (signing, signing_queue) = Core::signing_permits();
+    Ok(Arc::new(Core {
+        addresses,
+        meta,
+        started: clock.now(),
+        journal: Journal::new(ledger, clock.clone()),
+        clock,
+        store,
+        authority: Arc::new(authority),
+        bundle: Arc::new(bundle),
+        world: World::new(live, hosts),
+        metrics,
+        tasks: TaskTracker::new(),
+        cancel,
+        signing,
+        signing_queue,
+        applying: tokio::sync::Mutex::new(()),
+        settings,
+    }))
+}
+
+async fn identity_of(settings: &Settings, store: &Store) -> Result<(Meta, crate::store::Authority), RunError> {
+    let failed = |source| RunError::Store {
+        path: settings.database.clone(),
+        source,
+    };
+    let meta = store.meta().await.map_err(failed)?;
+    let authority = store.authority().await.map_err(failed)?;
+    let (Some(meta), Some(authority)) = (meta, authority) else {
+        return Err(failed(StoreError::NotInitialised));
+    };
+    if meta.trust_domain != settings.trust_domain {
+        let configured = settings.trust_domain.clone();
+        return Err(RunError::OtherTrustDomain {
+            configured,
+            stored: meta.trust_domain,
+        });
+    }
+    Ok((meta, authority))
+}
+
+fn bundle(authority: &Authority, trust_domain: &TrustDomain) -> Result<TrustBundle, RunError> {
+    let root = spiffe::svid::Authority::parse(authority.certificate()).map_err(|source| RunError::Root {
+        source: SignError::NotAnSvid { source },
+    })?;
+    TrustBundle::new(
+        trust_domain.clone(),
+        vec![root],
+        BUNDLE_SEQUENCE,
+        Some(BUNDLE_REFRESH_HINT),
+    )
+    .map_err(|source| RunError::Bundle { source })
+}
+
+/// Opens the CA's own ledger.
+pub(crate) fn open_ledger(settings: &Settings, server: &HostName, clock: &Clock) -> Result<Ledger, audit::OpenError> {
+    let config = LedgerConfig {
+        dir: settings.ledger_dir(),
+        key_file: settings.ledger_key_file(),
+        origin: format!("{}/ca/{server}", settings.trust_domain),
+        sync: LEDGER_SYNC,
+        max_bytes: LEDGER_BYTES_MAX,
+    };
+    let (ledger, report) = Ledger::open(config, clock.clone())?;
+    tracing::debug!(?report, "the ledger is open");
+    Ok(ledger)
+}
+
+impl Core {
+    /// The SPIFFE ID of this CA server.
+    pub(crate) fn server_id(&self) -> String {
+        SpiffeId::for_ca(self.trust_domain(), self.server()).to_string()
+    }
+}

@@ -1,0 +1,355 @@
+//! What is live: the mesh, the hosts and where they can be reached.
+//!
+//! Three snapshots, each behind a `watch`: streams wait for the mesh and the
+//! routes, operators wait for the hosts. A receipt of one host therefore wakes
+//! nobody but an operator who waits for it. Writers hold the lock of a `watch` for
+//! the time of a map update and never across an await.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ca_api::Generation;
+use ca_api::node::GoodbyeReason;
+use spiffe::id::HostName;
+use spiffe::time::Timestamp;
+use tokio::sync::watch;
+
+use crate::Digest;
+use crate::store::{HostRow, HostRowState};
+
+/// The live mesh.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) generation: Generation,
+    /// `None` until the first apply.
+    pub(crate) mesh: Option<Arc<policy::Mesh>>,
+    /// SHA-256 of the sources, lower hexadecimal.
+    pub(crate) sources_sha256: String,
+}
+
+/// One host: what is kept of it, and what its stream has said.
+#[derive(Clone, Debug)]
+pub(crate) struct HostView {
+    pub(crate) row: HostRow,
+    pub(crate) session: Option<Session>,
+    pub(crate) applied: Option<Generation>,
+    pub(crate) failed: Option<(Generation, String)>,
+    /// When a connection was last worth a record.
+    noted: Option<Timestamp>,
+}
+
+/// What a stream that was taken in needs to know.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) session: u64,
+    /// Says when the stream has to end, and why.
+    pub(crate) ended: watch::Receiver<Option<GoodbyeReason>>,
+    /// Whether to record it: a host that comes and goes must not fill the ledger.
+    pub(crate) record: bool,
+}
+
+/// How soon after a recorded connection the next one is recorded.
+const RECORD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The stream of a host that is up.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    id: u64,
+    end: Arc<watch::Sender<Option<GoodbyeReason>>>,
+}
+
+/// All hosts by name.
+pub(crate) type Hosts = BTreeMap<HostName, HostView>;
+
+/// The mesh-side address of every host that is known and not evicted.
+pub(crate) type Routes = BTreeMap<HostName, SocketAddr>;
+
+/// The snapshots.
+#[derive(Debug)]
+pub(crate) struct World {
+    live: watch::Sender<Arc<Live>>,
+    hosts: watch::Sender<Arc<Hosts>>,
+    routes: watch::Sender<Arc<Routes>>,
+    sessions: AtomicU64,
+}
+
+impl World {
+    pub(crate) fn new(live: Live, rows: Vec<HostRow>) -> Self {
+        let hosts: Hosts = rows
+            .into_iter()
+            .map(|row| (row.name.clone(), HostView::new(row)))
+            .collect();
+        let routes = routes(&hosts);
+        Self {
+            live: watch::Sender::new(Arc::new(live)),
+            hosts: watch::Sender::new(Arc::new(hosts)),
+            routes: watch::Sender::new(Arc::new(routes)),
+            sessions: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    pub(crate) fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.hosts.borrow())
+    }
+
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.borrow())
+    }
+
+    pub(crate) fn watch_live(&self) -> watch::Receiver<Arc<Live>> {
+        self.live.subscribe()
+    }
+
+    pub(crate) fn watch_hosts(&self) -> watch::Receiver<Arc<Hosts>> {
+        self.hosts.subscribe()
+    }
+
+    pub(crate) fn watch_routes(&self) -> watch::Receiver<Arc<Routes>> {
+        self.routes.subscribe()
+    }
+
+    /// Makes a mesh live. Only upward: a later call with an older number does nothing.
+    pub(crate) fn set_live(&self, live: Live) {
+        self.live.send_if_modified(|now| {
+            let newer = live.generation > now.generation;
+            if newer {
+                *now = Arc::new(live);
+            }
+            newer
+        });
+    }
+
+    /// Takes in what the store has of a host; a snapshot older than the last one is
+    /// ignored. Ends the stream of an evicted host, and says whether one was up.
+    pub(crate) fn put_row(&self, row: HostRow) -> bool {
+        let mut was_connected = false;
+        self.change_hosts(|hosts| {
+            let Some(view) = hosts.get_mut(&row.name) else {
+                hosts.insert(row.name.clone(), HostView::new(row));
+                return;
+            };
+            if row.version <= view.row.version {
+                return;
+            }
+            let last_seen = row.last_seen.max(view.row.last_seen);
+            view.row = HostRow { last_seen, ..row };
+            if view.row.state == HostRowState::Evicted {
+                view.applied = None;
+                view.failed = None;
+                if let Some(session) = view.session.take() {
+                    was_connected = true;
+                    session.end.send_replace(Some(GoodbyeReason::Evicted));
+                }
+            }
+        });
+        was_connected
+    }
+
+    /// Takes a stream in, unless the host no longer holds the key it came with.
+    /// An older stream of the same host ends: the newer one has newer knowledge.
+    pub(crate) fn connect(
+        &self,
+        name: &HostName,
+        key: &Digest,
+        now: Timestamp,
+        applied: Option<Generation>,
+    ) -> Option<Admitted> {
+        let id = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let (end, ended) = watch::channel(None);
+        let mut admitted = None;
+        self.change_hosts(|hosts| {
+            let Some(view) = hosts.get_mut(name).filter(|view| view.row.holds(key)) else {
+                return;
+            };
+            let record = view
+                .noted
+                .is_none_or(|noted| now.duration_since(noted) >= RECORD_INTERVAL);
+            if record {
+                view.noted = Some(now);
+            }
+            admitted = Some(record);
+            view.applied = applied;
+            view.failed = None;
+            if let Some(old) = view.session.replace(Session { id, end: Arc::new(end) }) {
+                old.end.send_replace(Some(GoodbyeReason::Replaced));
+            }
+        });
+        admitted.map(|record| Admitted {
+            session: id,
+            ended,
+            record,
+        })
+    }
+
+    /// Notes that a stream is over. Its address stays: the proxy may well be up.
+    pub(crate) fn disconnect(&self, name: &HostName, session: u64, now: Timestamp) {
+        self.change_session(name, session, |view| {
+            view.session = None;
+            view.row.last_seen = now;
+        });
+    }
+
+    /// Notes a receipt.
+    pub(crate) fn receipt(
+        &self,
+        name: &HostName,
+        session: u64,
+        now: Timestamp,
+        generation: Generation,
+        outcome: Result<(), String>,
+    ) {
+        self.change_session(name, session, |view| {
+            view.row.last_seen = now;
+            match outcome {
+                Ok(()) => {
+                    view.applied = Some(generation);
+                    view.failed = None;
+                }
+                Err(error) => view.failed = Some((generation, error)),
+            }
+        });
+    }
+
+    fn change_session(&self, name: &HostName, session: u64, change: impl FnOnce(&mut HostView)) {
+        self.change_hosts(|hosts| {
+            let current = hosts
+                .get_mut(name)
+                .filter(|view| view.session.as_ref().is_some_and(|current| current.id == session));
+            if let Some(view) = current {
+                change(view);
+            }
+        });
+    }
+
+    /// Changes the hosts, and the routes with them if they differ then.
+    fn change_hosts(&self, change: impl FnOnce(&mut Hosts)) {
+        let mut next = BTreeMap::new();
+        self.hosts.send_modify(|hosts| {
+            change(Arc::make_mut(hosts));
+            next = routes(hosts);
+            // Inside the hosts' lock, so that two changes cannot swap their routes.
+            self.routes.send_if_modified(|routes| {
+                let differs = **routes != next;
+                if differs {
+                    *routes = Arc::new(std::mem::take(&mut next));
+                }
+                differs
+            });
+        });
+    }
+}
+
+impl HostView {
+    const fn new(row: HostRow) -> Self {
+        Self {
+            row,
+            session: None,
+            applied: None,
+            failed: None,
+            noted: None,
+        }
+    }
+}
+
+fn routes(hosts: &Hosts) -> Routes {
+    hosts
+        .iter()
+        .filter(|(_, view)| view.row.state == HostRowState::Joined)
+        .filter_map(|(name, view)| Some((name.clone(), view.row.advertise?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(version: u64, state: HostRowState) -> HostRow {
+        HostRow {
+            name: HostName::parse("web-1").unwrap(),
+            state,
+            key: [1; 32],
+            pending_key: None,
+            serial: String::new(),
+            not_after: Timestamp::from_unix_millis(0),
+            joined: Timestamp::from_unix_millis(0),
+            last_seen: Timestamp::from_unix_millis(0),
+            advertise: Some("10.0.0.1:1".parse().unwrap()),
+            version,
+        }
+    }
+
+    fn world() -> World {
+        let live = Live {
+            generation: Generation::default(),
+            mesh: None,
+            sources_sha256: String::new(),
+        };
+        World::new(live, vec![row(1, HostRowState::Joined)])
+    }
+
+    fn connect(world: &World, key: u8, millis: i64) -> Option<Admitted> {
+        let now = Timestamp::from_unix_millis(millis);
+        world.connect(&HostName::parse("web-1").unwrap(), &[key; 32], now, None)
+    }
+
+    #[test]
+    fn a_snapshot_that_an_eviction_has_overtaken_does_not_bring_the_host_back() {
+        let world = world();
+        world.put_row(row(3, HostRowState::Evicted));
+        world.put_row(row(2, HostRowState::Joined));
+        assert!(connect(&world, 1, 0).is_none());
+        assert!(world.routes().is_empty());
+    }
+
+    #[test]
+    fn only_the_key_that_the_host_holds_opens_a_stream() {
+        let world = world();
+        assert!(connect(&world, 2, 0).is_none());
+        assert!(connect(&world, 1, 0).is_some());
+    }
+
+    #[test]
+    fn a_stream_that_was_replaced_says_nothing_any_more() {
+        let world = world();
+        let name = HostName::parse("web-1").unwrap();
+        let old = connect(&world, 1, 0).unwrap();
+        let new = connect(&world, 1, 0).unwrap();
+        assert_eq!(*old.ended.borrow(), Some(GoodbyeReason::Replaced));
+        let generation = Generation { epoch: 1, revision: 1 };
+        let now = Timestamp::from_unix_millis(0);
+        world.receipt(&name, old.session, now, generation, Ok(()));
+        world.disconnect(&name, old.session, now);
+        let view = world.hosts().get(&name).unwrap().clone();
+        assert!(view.session.is_some());
+        assert_eq!(view.applied, None);
+        world.receipt(&name, new.session, now, generation, Ok(()));
+        assert_eq!(world.hosts().get(&name).unwrap().applied, Some(generation));
+    }
+
+    #[test]
+    fn a_host_that_comes_and_goes_is_recorded_every_ten_seconds_at_most() {
+        let world = world();
+        let recorded = [0, 1000, 9999, 10_000, 10_001].map(|millis| connect(&world, 1, millis).unwrap().record);
+        assert_eq!(recorded, [true, false, false, true, false]);
+    }
+
+    #[test]
+    fn the_live_mesh_goes_only_upward() {
+        let world = world();
+        let live = |revision| Live {
+            generation: Generation { epoch: 1, revision },
+            mesh: None,
+            sources_sha256: String::new(),
+        };
+        world.set_live(live(2));
+        world.set_live(live(1));
+        assert_eq!(world.live().generation.revision, 2);
+    }
+}

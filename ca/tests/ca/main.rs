@@ -1,0 +1,16 @@
+//! The CA over its real sockets: hosts by mutual TLS, operators by a Unix socket.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests fail by panicking"
+)]
+
+mod admin;
+mod issue;
+mod join;
+mod profile;
+mod restart;
+mod support;
+mod sync;
