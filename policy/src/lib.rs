@@ -1,1 +1,57 @@
-//! policy
+//! Says *may*: reads the mesh file, compiles it to a [`Policy`], and decides calls.
+//!
+//! The same compiled [`Policy::decide`] serves the proxies, `policy test` and `policy explain`: there is no second
+//! checker. Only `decide` makes a [`Permit`], and a `Permit` owns the canonical request it allowed.
+//!
+//! Everything here is a pure function of its arguments. What is not allowed is refused, what cannot be read in one way
+//! is an error, and a key that this version does not enforce is refused (`BM0190`), never accepted and ignored.
+//!
+//! Deliberately absent: files, sockets, the clock (`now` is an argument), randomness, logging, regular expressions,
+//! an expression language, and any way to make a `Permit` without deciding.
+//!
+//! - [`load`] reads sources into a [`Mesh`], or gives [`Diagnostics`] with places, carets and codes.
+//! - [`Mesh`] is a valid mesh file: who exists and who may call what. It can be written again, whole or as the slice
+//!   that one host needs, and it runs its own tests.
+//! - [`Policy`] is the compiled form; [`Call`], [`Permit`] and [`Denial`] are its question and its two answers.
+//! - [`CanonicalPath`] and [`Method`] are the one reading of what a caller sent.
+
+#![forbid(unsafe_code)]
+
+mod bits;
+mod canonical;
+mod code;
+mod decision;
+mod diagnostics;
+mod explain;
+mod generation;
+mod lint;
+mod mesh;
+mod method;
+mod overlap;
+mod path;
+mod pattern;
+mod policy;
+mod read;
+mod resolve;
+mod roster;
+mod rule;
+mod schema;
+mod source;
+mod suggest;
+mod tests_of_mesh;
+mod yaml;
+
+pub use code::{Code, explain_code};
+pub use decision::{Attribute, Call, Denial, DenyReason, Difference, Nearest, Permit};
+pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
+pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
+pub use generation::Generation;
+pub use mesh::{Bot, Mesh, Serve, Target};
+pub use method::{METHOD_BYTES_MAX, Method, MethodError};
+pub use path::{CanonicalPath, PATH_BYTES_MAX, PathError};
+pub use policy::Policy;
+pub use read::{BOTS_MAX, MESH_BYTES_MAX, MESH_DEPTH_MAX, RULES_MAX, load};
+pub use rule::RuleId;
+pub use schema::json_schema;
+pub use source::{Place, Source};
+pub use tests_of_mesh::{TestOutcome, TestReport};

@@ -1,0 +1,163 @@
+//! A mesh as JSON: one spelling for each mesh, so that a hash names it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::explain::Verdict;
+use crate::mesh::{Bot, Mesh, Serve, Target};
+use crate::rule::{Effect, Rule, RuleId};
+use crate::tests_of_mesh::MeshTest;
+
+/// Keys are in the order of the alphabet, here and below; absent values are left out.
+#[derive(Serialize)]
+struct File<'m> {
+    allow: Vec<RuleOut<'m>>,
+    bots: BTreeMap<&'m str, BotOut<'m>>,
+    deny: Vec<RuleOut<'m>>,
+    groups: BTreeMap<&'m str, Vec<&'m str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slice: Option<&'m str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tests: Vec<TestOut<'m>>,
+    trust_domain: &'m str,
+    version: u8,
+}
+
+#[derive(Serialize)]
+struct RuleOut<'m> {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    browser: bool,
+    from: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    http: Vec<String>,
+    id: &'m str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'m str>,
+    to: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BotOut<'m> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attest: Vec<AttestOut<'m>>,
+    hosts: Vec<&'m str>,
+    owner: &'m str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serve: Option<Value>,
+    svid_ttl: String,
+}
+
+#[derive(Serialize)]
+struct AttestOut<'m> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_sha256: Option<&'m str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    run_by: &'m [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'m str>,
+}
+
+#[derive(Serialize)]
+struct TestOut<'m> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'m str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
+    from: &'m str,
+    name: &'m str,
+    to: &'m str,
+}
+
+/// Writes a mesh.
+pub(crate) fn write(mesh: &Mesh) -> String {
+    let rules = |effect| {
+        mesh.rules
+            .iter()
+            .filter(move |(_, rule)| rule.effect == effect)
+            .map(rule)
+            .collect()
+    };
+    let file = File {
+        allow: rules(Effect::Allow),
+        bots: mesh
+            .bots
+            .iter()
+            .map(|(name, found)| (name.as_str(), bot(found)))
+            .collect(),
+        deny: rules(Effect::Deny),
+        groups: mesh
+            .groups
+            .iter()
+            .map(|(name, members)| (&**name, members.iter().map(|member| member.as_str()).collect()))
+            .collect(),
+        slice: mesh.slice.as_ref().map(|host| host.as_str()),
+        tests: mesh.tests.iter().map(test).collect(),
+        trust_domain: mesh.trust_domain.as_str(),
+        version: 1,
+    };
+    // Writing strings and numbers to memory does not fail; if it did, the empty text would be refused by every reader.
+    serde_json::to_string(&file).unwrap_or_default()
+}
+
+fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
+    RuleOut {
+        browser: rule.browser,
+        from: rule.from.iter().map(ToString::to_string).collect(),
+        http: rule.http.iter().map(ToString::to_string).collect(),
+        id: id.as_str(),
+        reason: rule.reason.as_deref(),
+        to: rule.to.iter().map(ToString::to_string).collect(),
+        until: rule.until.map(|until| until.to_string()),
+    }
+}
+
+fn bot(bot: &Bot) -> BotOut<'_> {
+    let attest = bot.attest.iter().map(|set| AttestOut {
+        exe: set.exe.as_deref(),
+        exe_sha256: set.exe_sha256.as_deref(),
+        run_by: &set.run_by,
+        uid: set.uid,
+        user: set.user.as_deref(),
+    });
+    BotOut {
+        attest: attest.collect(),
+        hosts: bot.hosts.iter().map(|host| host.as_str()).collect(),
+        owner: &bot.owner,
+        serve: bot.serve.as_ref().map(|Serve::Http(target)| match target {
+            Target::Port(port) => json!({ "http": port }),
+            // The path came from text, so nothing is lost.
+            Target::Unix(path) => json!({ "http": format!("unix:{}", path.display()) }),
+            Target::Elsewhere => json!("http"),
+        }),
+        svid_ttl: format!("{}s", bot.svid_ttl.as_secs()),
+    }
+}
+
+fn test(test: &MeshTest) -> TestOut<'_> {
+    let calls = |expected| {
+        let calls = test.calls.iter().filter(move |call| call.expected == expected);
+        calls.map(|call| format!("{} {}", call.method, call.path)).collect()
+    };
+    TestOut {
+        allow: calls(Verdict::Allow),
+        at: test.at.map(|at| at.to_string()),
+        by: test.by.as_ref().map(|rule| rule.as_str()),
+        deny: calls(Verdict::Deny),
+        from: test.from.as_str(),
+        name: &test.name,
+        to: test.to.as_str(),
+    }
+}

@@ -1,0 +1,356 @@
+//! The page behind each code.
+
+use super::*;
+
+/// Every code with its page. A page starts with the code, says why, and says what to do.
+pub(super) const PAGES: &[(Code, &str)] = &[
+    (
+        SYNTAX,
+        "BM0100: the file is not YAML
+
+A mesh file is YAML 1.2; JSON is YAML too. The place is where the reader could not go on, often one
+line after the mistake: a missing colon, a tab used to indent, a quote that is not closed.
+A text that starts with `*`, `&`, `!`, `%`, `@` or `{` must be quoted: from: \"**\".
+",
+    ),
+    (
+        YAML_FEATURE,
+        "BM0101: a feature of YAML that mesh files do not use
+
+Anchors (&a), aliases (*a), merge keys (<<) and tags (!x) let one line change what another one says,
+so a reviewer cannot trust what is on the screen. They are refused.
+Write the value out, or put several bots in a group. A pattern that starts with `*` must be quoted.
+",
+    ),
+    (
+        DUPLICATE_KEY,
+        "BM0102: the same key twice in one map
+
+YAML readers differ in which of the two they take. Both places are shown.
+Keep one of them.
+",
+    ),
+    (
+        TOO_LARGE,
+        "BM0103: too large
+
+A mesh has at most 4 MiB in all its files, 10 000 rules, 10 000 bots and 8 levels of nesting; lists
+in one rule, group, test or bot are bounded as well. The bounds keep reading and deciding fast.
+Use patterns and groups in place of many single names.
+",
+    ),
+    (
+        UNKNOWN_KEY,
+        "BM0104: unknown key
+
+Nothing has a key of this name here. It is refused, because a key that is ignored looks enforced.
+Check the spelling and the level of indentation; `botmesh policy schema` lists all keys.
+",
+    ),
+    (
+        MISSING_KEY,
+        "BM0105: a key is missing
+
+The map shown lacks a key that it must have.
+Add it. A rule has `id`, `from`, `to` and `http`; a bot has `owner`, `hosts` and `attest`.
+",
+    ),
+    (
+        WRONG_KIND,
+        "BM0106: another kind of value is expected
+
+YAML guesses the type of a bare word: 0123, 1e3, true and 1.10 are not text.
+Quote the value if text is meant; write one value or a flat list where a list is meant.
+",
+    ),
+    (
+        ONE_DOCUMENT,
+        "BM0107: one file holds one document
+
+A file must hold exactly one map. An empty file and a second document after `---` are refused:
+half of a mesh is not a mesh.
+Put a second document in a file of its own; all files given are merged.
+",
+    ),
+    (
+        VERSION,
+        "BM0108: the version of the format
+
+Each file starts with `version: 1`, so that a later format is never read by these rules.
+Write `version: 1`.
+",
+    ),
+    (
+        TRUST_DOMAIN,
+        "BM0109: the trust domain
+
+All bots of a mesh belong to one trust domain: lower-case letters, digits, `.`, `-` and `_`, such as
+acme.internal. All files of a mesh name the same one.
+Correct the name, or the file that differs.
+",
+    ),
+    (
+        BOT_NAME,
+        "BM0110: not a bot name
+
+A bot name has 1 to 6 segments, separated by `/`. A segment has 1 to 63 of a-z, 0-9 and `-`, with a
+letter or digit first and last. The first segment is none of `botmesh`, `mesh`, `localhost`.
+Example: prod/orders.
+",
+    ),
+    (
+        HOSTS,
+        "BM0111: not a host pattern
+
+`hosts` lists the hosts whose proxies may claim the bot: a host name, the start of one and `*`
+(web-*), or `*`. The CA issues no SVID for the bot to any other host.
+Example: hosts: [web-1, web-*].
+",
+    ),
+    (
+        OWNER,
+        "BM0112: the owner
+
+Every bot has an owner: the person or team to ask when the bot misbehaves.
+Example: owner: shop@acme.internal.
+",
+    ),
+    (
+        SELECTOR,
+        "BM0113: a selector that cannot match
+
+A value under `attest` is not one that a process can have: `user` is a user name, `uid` a number,
+`exe` an absolute path without `.` and `..`, `exe_sha256` 64 lower-case hex digits, `run_by` a list
+of operators.
+Correct the value.
+",
+    ),
+    (
+        NO_BOUNDARY,
+        "BM0114: nothing that another process could not imitate
+
+Each map under `attest` needs `user`, `uid` or `run_by`. `exe` and `exe_sha256` only narrow: any
+local user can start the same program.
+Give the bot a user of its own and add `user: NAME`.
+",
+    ),
+    (
+        SERVE,
+        "BM0115: what the bot serves
+
+serve: {http: 8080} says that the bot listens on 127.0.0.1:8080; serve: {http: unix:/run/x/x.sock}
+names a Unix socket by its absolute path, at most 107 bytes.
+The socket is the better choice: a loopback port can be called by every local process.
+",
+    ),
+    (
+        SVID_TTL,
+        "BM0116: the life of an SVID
+
+`svid_ttl` is a whole number and a unit: s, m or h, from 1m to 24h. The default is 1h.
+A short life bounds what a stolen key is worth; SVIDs are renewed on their own.
+",
+    ),
+    (
+        TEXT,
+        "BM0117: a text that cannot be shown as it is
+
+Owners, reasons and names of tests are shown in terminals, answers and records. They are not empty,
+have at most 256 characters and hold no control characters and none that reverse the direction.
+Shorten the text or remove the character.
+",
+    ),
+    (
+        UNKNOWN_GROUP,
+        "BM0120: the group is not defined
+
+A rule names group:NAME, but `groups` has no NAME. Such a rule would match nobody, or after a
+later edit the wrong bots.
+Define the group or correct the name.
+",
+    ),
+    (
+        UNKNOWN_BOT,
+        "BM0121: the bot is not defined
+
+A rule, group or test names a bot that `bots` does not have. Only bots of the mesh can call and be
+called, so the line would do nothing.
+Define the bot or correct the name. A pattern such as prod/* may match nothing (BM0403).
+",
+    ),
+    (
+        GROUP,
+        "BM0122: not a group
+
+A group has a name of 1 to 63 of a-z, 0-9 and `-`, with a letter or digit first and last, and lists
+bots and patterns. Groups hold no groups: a group is what you see.
+Write the members out.
+",
+    ),
+    (
+        NAME_PATTERN,
+        "BM0123: not a pattern over bots
+
+`*` is one whole segment, `ab-*` a segment that starts with ab-, and `**`, only last, zero or more
+segments. There are no regular expressions and there is no negation.
+Examples: prod/orders, prod/*, prod/report-*, staging/**, \"**\", group:readers.
+",
+    ),
+    (
+        RULE_ID,
+        "BM0130: not an id
+
+The id of a rule has 1 to 63 of a-z, 0-9 and `-`. It appears in every refusal, record and metric.
+Example: checkout-reads-orders.
+",
+    ),
+    (
+        DUPLICATE_ID,
+        "BM0131: defined twice
+
+Two rules have one id, or two files define one bot or group. Order never matters in a mesh file, so
+neither can win. Both places are shown.
+Rename or remove one.
+",
+    ),
+    (
+        HTTP_ITEM,
+        "BM0132: not METHOD and path
+
+An item of `http` is a method, one space and a path: GET /orders/*. `*` as method is any method.
+In YAML quote an item that starts with `*`: [\"* /admin/**\"].
+",
+    ),
+    (
+        METHOD,
+        "BM0133: not a method
+
+A method has upper-case letters and `-`. Methods are literal: GET does not cover HEAD. CONNECT and
+TRACE are no calls between bots and are refused everywhere.
+Write GET, POST, … or `*` for any.
+",
+    ),
+    (
+        PATH,
+        "BM0134: not a path, or one that no request can have
+
+Requests are read in one way: no `//`, no `.` and `..` segments, no escaped slash, no `;`, no `#`,
+escapes only where needed and in upper case. A pattern that is not of that form would never match.
+`*` is one segment, `ab-*` a segment that starts with ab-, `**` (last) zero or more. The query is no
+part of a path.
+",
+    ),
+    (
+        UNTIL_REASON,
+        "BM0135: `until` and `reason` come together
+
+A rule that ends says why it was needed, and a rule with a reason to be special ends. A deny rule
+always has a `reason`, because the refused caller reads it; `until` is optional there.
+Add the missing key or remove the other one.
+",
+    ),
+    (
+        NO_MATCH,
+        "BM0136: the rule says who but not what
+
+An allow rule has `http` with at least one item. To allow everything, say so: http: [\"* /**\"].
+A deny rule without `http` forbids every call.
+",
+    ),
+    (
+        SERVES_NOTHING,
+        "BM0137: the bot serves nothing
+
+An allow rule names a bot in `to` that has no `serve`, so no call can reach it.
+Add serve: {http: …} to the bot, or correct the name.
+",
+    ),
+    (
+        TIME,
+        "BM0138: not a time
+
+Times are RFC 3339 with an offset: 2026-12-01T18:00:00Z. At that very moment the rule has ended.
+",
+    ),
+    (
+        SAME_PROCESS,
+        "BM0140: one process would be two bots
+
+Every process that one bot's `attest` map takes is also taken by another bot's, on a host that may
+claim both. Such a process is refused, so neither bot can call.
+Give each bot a user of its own, or narrow both maps by different programs.
+",
+    ),
+    (
+        TEST,
+        "BM0150: a test that tests nothing
+
+A test names two bots of the mesh and has calls under `allow` or `deny`: METHOD and a path as a
+client would send it, without wildcards. `by` names the rule that must decide.
+Correct the line.
+",
+    ),
+    (
+        SLICE,
+        "BM0160: a slice is made by the CA
+
+`slice` marks the part of a mesh that one host needs. It stands alone and is not written by hand:
+a slice holds only some of the bots and no tests.
+Remove the key, or load the slice alone.
+",
+    ),
+    (
+        NOT_ENFORCED,
+        "BM0190: not enforced by this version
+
+The key is part of the mesh format, but this version does not enforce it. It is refused, never
+accepted and ignored, so that no file promises more than the mesh keeps.
+Remove it, or use a version that enforces it.
+",
+    ),
+    (
+        TEST_FAILED,
+        "BM0301: a test of the mesh file failed
+
+The rules decide the call otherwise than the test expects, or another rule decides it than `by`
+names.
+`botmesh policy explain FROM TO 'METHOD PATH'` shows every attribute.
+Correct the rules or the test; `apply` refuses a mesh whose tests fail.
+",
+    ),
+    (
+        INTERPRETER,
+        "BM0401: the program is an interpreter
+
+`exe` names a program that runs whatever file it is given, so it says nothing about which bot it is.
+The user alone tells the bot apart.
+Give the bot a user of its own, and do not rely on `exe`.
+",
+    ),
+    (
+        SHARED_USER,
+        "BM0402: two bots share a user
+
+Processes of one user can trace and signal each other and write each other's files, so either bot
+can become the other. The programs that tell them apart are a convenience, not a boundary.
+Give each bot a user of its own.
+",
+    ),
+    (
+        EMPTY_PATTERN,
+        "BM0403: the pattern matches no bot
+
+No bot of the mesh matches, or none that serves anything where a callee is meant. The rule does
+nothing now, and takes effect when such a bot is added.
+Check the spelling.
+",
+    ),
+    (
+        UNUSED_GROUP,
+        "BM0404: no rule uses the group
+
+The group is defined, but no rule names it.
+Remove it, or write group:NAME in a rule.
+",
+    ),
+];

@@ -1,0 +1,236 @@
+//! Why a call is allowed or refused, attribute by attribute.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use spiffe::id::{BotName, SpiffeId};
+use spiffe::time::Timestamp;
+
+use crate::bits::Bits;
+use crate::decision::{Attribute, Call, DenyReason, Nearest};
+use crate::generation::Generation;
+use crate::mesh::Mesh;
+use crate::method::Method;
+use crate::path::CanonicalPath;
+use crate::policy::{self, Policy};
+use crate::rule::{Effect, Rule, RuleId};
+use crate::source::Place;
+
+/// The most rules that an explanation compares with the call.
+const CANDIDATES_MAX: usize = 5;
+
+/// The two answers to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is forwarded.
+    Allow,
+    /// It is refused.
+    Deny,
+}
+
+impl fmt::Display for Verdict {
+    /// Writes `ALLOW` or `DENY`, as people read it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+        })
+    }
+}
+
+impl From<Effect> for Verdict {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::Allow => Self::Allow,
+            Effect::Deny => Self::Deny,
+        }
+    }
+}
+
+/// The answer to one call with its grounds, as `policy explain` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The caller.
+    pub from: SpiffeId,
+    /// The callee.
+    pub to: BotName,
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: CanonicalPath,
+    /// The answer, by the same [`Policy::decide`] that the proxies use.
+    pub verdict: Verdict,
+    /// Why it is refused.
+    pub reason: Option<DenyReason>,
+    /// The rule that decided.
+    pub rule: Option<RuleId>,
+    /// Where that rule stands.
+    pub rule_at: Option<Place>,
+    /// The `reason` text of that rule.
+    pub why: Option<Arc<str>>,
+    /// The nearest rule of a refusal.
+    pub nearest: Option<Nearest>,
+    /// The allow rules that come closest, nearest first, compared attribute by attribute; at most five.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One rule compared with the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// The rule.
+    pub rule: RuleId,
+    /// Where it stands.
+    pub at: Place,
+    /// Each attribute that the rule has.
+    pub ticks: Vec<Tick>,
+}
+
+/// One attribute of a rule compared with the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tick {
+    /// The attribute.
+    pub attribute: Attribute,
+    /// Whether it matches.
+    pub matches: bool,
+    /// What the rule has.
+    pub rule_has: String,
+    /// What the call has.
+    pub call_has: String,
+}
+
+/// Explains calls of one mesh, whose rules are compiled once.
+#[derive(Debug)]
+pub struct Explainer<'m> {
+    mesh: &'m Mesh,
+    policy: Policy,
+    /// The bots of `from` and `to` of each allow rule, in the order of the ids.
+    ends: Vec<(&'m RuleId, &'m Rule, Bits, Bits)>,
+}
+
+impl<'m> Explainer<'m> {
+    /// Compiles the rules of a mesh.
+    pub fn new(mesh: &'m Mesh) -> Self {
+        let mut roster = mesh.roster();
+        let ends = mesh
+            .rules
+            .iter()
+            .filter(|(_, rule)| rule.effect == Effect::Allow)
+            .map(|(id, rule)| (id, &**rule, roster.expand(&rule.from), roster.expand(&rule.to)))
+            .collect();
+        Self {
+            mesh,
+            policy: mesh.compile(Generation::default()),
+            ends,
+        }
+    }
+
+    /// Explains one call that does not look like a browser's.
+    pub fn explain(
+        &self,
+        now: Timestamp,
+        from: &SpiffeId,
+        to: &BotName,
+        method: &Method,
+        path: &CanonicalPath,
+    ) -> Explanation {
+        let call = Call {
+            from: from.clone(),
+            to: to.clone(),
+            method: method.clone(),
+            path: path.clone(),
+            browser: false,
+        };
+        let candidates = self.candidates(now, &call);
+        let (verdict, reason, rule, why, nearest) = match self.policy.decide(now, call) {
+            Ok(permit) => {
+                let rule = permit.rule().clone();
+                let why = self.mesh.rules.get(&rule).and_then(|rule| rule.reason.clone());
+                (Verdict::Allow, None, Some(rule), why, None)
+            }
+            Err(denial) => {
+                let nearest = denial.nearest.map(|nearest| *nearest);
+                (Verdict::Deny, Some(denial.reason), denial.rule, denial.why, nearest)
+            }
+        };
+        Explanation {
+            from: from.clone(),
+            to: to.clone(),
+            method: method.clone(),
+            path: path.clone(),
+            verdict,
+            reason,
+            rule_at: rule.as_ref().and_then(|rule| self.mesh.rule_place(rule)).cloned(),
+            rule,
+            why,
+            nearest,
+            candidates,
+        }
+    }
+
+    /// The allow rules with the fewest differing attributes. Rules that link the two ends come before others with as
+    /// many, as they do in refusals; then the id decides.
+    fn candidates(&self, now: Timestamp, call: &Call) -> Vec<Candidate> {
+        let names: Vec<&BotName> = self.mesh.bots.keys().collect();
+        let from = policy::bot_of(&call.from, self.mesh.trust_domain.as_str());
+        let from = from.and_then(|name| names.binary_search_by(|known| known.as_str().cmp(name)).ok());
+        let to = names.binary_search(&&call.to).ok();
+        let mut ranked: Vec<_> = self
+            .ends
+            .iter()
+            .map(|(id, rule, callers, callees)| {
+                let calls = from.is_some_and(|from| callers.contains(from));
+                let called = to.is_some_and(|to| callees.contains(to));
+                let differs = policy::differences(rule, call, now);
+                let rank = (
+                    differs.len() + usize::from(!calls) + usize::from(!called),
+                    Reverse(calls && called),
+                    *id,
+                );
+                (rank, *rule, calls, called)
+            })
+            .collect();
+        ranked.sort_by(|left, right| left.0.cmp(&right.0));
+        ranked
+            .into_iter()
+            .take(CANDIDATES_MAX)
+            .map(|((_, _, id), rule, calls, called)| Candidate {
+                rule: id.clone(),
+                at: rule.place.clone(),
+                ticks: ticks(rule, call, now, calls, called),
+            })
+            .collect()
+    }
+}
+
+fn ticks(rule: &Rule, call: &Call, now: Timestamp, calls: bool, called: bool) -> Vec<Tick> {
+    let list =
+        |subjects: &[crate::rule::Subject]| subjects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut ticks = vec![
+        Tick {
+            attribute: Attribute::From,
+            matches: calls,
+            rule_has: list(&rule.from),
+            call_has: call.from.path().trim_start_matches('/').to_owned(),
+        },
+        Tick {
+            attribute: Attribute::To,
+            matches: called,
+            rule_has: list(&rule.to),
+            call_has: call.to.to_string(),
+        },
+    ];
+    ticks.extend(
+        policy::compare(rule, call, now)
+            .into_iter()
+            .map(|(matches, difference)| Tick {
+                attribute: difference.attribute,
+                matches,
+                rule_has: difference.rule_has,
+                call_has: difference.call_has,
+            }),
+    );
+    ticks
+}

@@ -1,0 +1,131 @@
+//! What is allowed but looks like a mistake.
+
+use std::collections::BTreeSet;
+
+use crate::code;
+use crate::diagnostics::{Collector, Draft};
+use crate::pattern::NamePattern;
+use crate::read::MeshDraft;
+use crate::rule::{Effect, Subject};
+
+/// Programs that run whatever file they are given, without their version.
+const INTERPRETERS: [&str; 26] = [
+    "ash", "bash", "bun", "busybox", "dash", "deno", "dotnet", "env", "fish", "guile", "java", "ksh", "lua", "luajit",
+    "node", "nodejs", "perl", "php", "pwsh", "pypy", "python", "ruby", "sh", "tclsh", "uv", "zsh",
+];
+
+/// Adds the warnings.
+pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
+    interpreters(draft, collector);
+    empty_patterns(draft, collector);
+    unused_groups(draft, collector);
+}
+
+fn interpreters(draft: &MeshDraft, collector: &mut Collector) {
+    let sets = draft
+        .bots
+        .iter()
+        .flat_map(|(name, bot)| bot.attest.iter().flatten().map(move |set| (name, set)));
+    for (name, (set, span)) in sets {
+        if let Some(exe) = set.exe.as_deref().filter(|exe| is_interpreter(exe)) {
+            let message = format!("bot `{name}` is attested by the interpreter `{exe}`");
+            let draft = Draft::new(code::INTERPRETER, *span, message, "runs whatever file it is given");
+            collector.push(draft.help("the user alone tells this bot apart; give it a user of its own"));
+        }
+    }
+}
+
+/// Says whether the last part of a path is an interpreter, with or without a version: `python3.13`.
+fn is_interpreter(exe: &str) -> bool {
+    let name = exe.rsplit('/').next().unwrap_or_default();
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    INTERPRETERS.contains(&name)
+}
+
+fn empty_patterns(draft: &MeshDraft, collector: &mut Collector) {
+    let matched = |pattern: &NamePattern, callee: bool| {
+        draft
+            .bots
+            .iter()
+            .any(|(name, bot)| pattern.matches(name) && (!callee || bot.serve.is_some()))
+    };
+    let mut push = |span, pattern: &NamePattern, what: &str| {
+        let message = format!("`{pattern}` matches no bot{what}");
+        collector.push(Draft::new(code::EMPTY_PATTERN, span, message, "matches nothing"));
+    };
+    // Many rules share few patterns: each is tried once.
+    let mut known: std::collections::BTreeMap<(&str, bool), bool> = std::collections::BTreeMap::new();
+    for rule in draft.rules.values() {
+        let callee = rule.rule.effect == Effect::Allow;
+        let subjects = rule
+            .from
+            .iter()
+            .map(|found| (found, false))
+            .chain(rule.to.iter().map(|found| (found, callee)));
+        for ((subject, span), callee) in subjects {
+            let Subject::Bots(pattern) = subject else {
+                continue;
+            };
+            let any = *known
+                .entry((pattern.as_str(), callee))
+                .or_insert_with(|| matched(pattern, callee));
+            if pattern.literal().is_none() && !any {
+                push(*span, pattern, if callee { " that serves anything" } else { "" });
+            }
+        }
+    }
+    for (pattern, span) in draft.groups.values().flat_map(|group| &group.members) {
+        if pattern.literal().is_none() && !matched(pattern, false) {
+            push(*span, pattern, "");
+        }
+    }
+}
+
+fn unused_groups(draft: &MeshDraft, collector: &mut Collector) {
+    let used: BTreeSet<&str> = draft
+        .rules
+        .values()
+        .flat_map(|rule| rule.from.iter().chain(&rule.to))
+        .filter_map(|(subject, _)| match subject {
+            Subject::Group(name) => Some(&**name),
+            Subject::Bots(_) => None,
+        })
+        .collect();
+    for (name, group) in &draft.groups {
+        if !used.contains(&**name) {
+            let message = format!("no rule uses group `{name}`");
+            collector.push(Draft::new(code::UNUSED_GROUP, group.span, message, "unused"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_are_known_with_and_without_version() {
+        for exe in INTERPRETERS.iter().map(|name| format!("/usr/bin/{name}")) {
+            assert!(is_interpreter(&exe), "{exe}");
+        }
+        for exe in [
+            "/usr/bin/python3",
+            "/usr/bin/python3.13",
+            "/usr/bin/ruby3.3",
+            "/usr/local/bin/node22",
+            "/usr/bin/perl5.40.1",
+            "/usr/bin/lua-5.4",
+        ] {
+            assert!(is_interpreter(exe), "{exe}");
+        }
+        for exe in [
+            "/srv/orders/bin/orders",
+            "/usr/bin/pythonic",
+            "/usr/bin/node_exporter",
+            "/srv/python/orders",
+            "/usr/bin/7z",
+        ] {
+            assert!(!is_interpreter(exe), "{exe}");
+        }
+    }
+}

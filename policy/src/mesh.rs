@@ -1,0 +1,170 @@
+//! A valid mesh file: who exists and who may call what.
+
+mod slice;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spiffe::entry::Entry;
+use spiffe::id::{BotName, HostName, HostPattern, SpiffeId, TrustDomain};
+use spiffe::selector::SelectorSet;
+use spiffe::time::Timestamp;
+
+use crate::canonical;
+use crate::diagnostics::Diagnostics;
+use crate::explain::{Explainer, Explanation};
+use crate::generation::Generation;
+use crate::method::Method;
+use crate::path::CanonicalPath;
+use crate::policy::Policy;
+use crate::roster::{Groups, Roster};
+use crate::rule::{Rule, RuleId};
+use crate::source::Place;
+use crate::tests_of_mesh::{self, MeshTest, TestReport};
+
+/// A mesh: bots, groups, rules and tests, read and checked. Only [`load`](crate::load) makes one.
+///
+/// Two meshes are equal when they say the same, wherever it is written.
+#[derive(Debug)]
+pub struct Mesh {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) slice: Option<HostName>,
+    pub(crate) bots: BTreeMap<BotName, Bot>,
+    pub(crate) groups: Groups,
+    pub(crate) rules: BTreeMap<RuleId, Arc<Rule>>,
+    pub(crate) tests: Vec<MeshTest>,
+    pub(crate) warnings: Diagnostics,
+}
+
+/// A bot of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bot {
+    /// Whom to ask about it.
+    pub owner: String,
+    /// The hosts whose proxies may claim it; never empty.
+    pub hosts: Vec<HostPattern>,
+    /// The ways to be it, any of which is enough. Empty only in a slice, for bots of other hosts.
+    pub attest: Vec<SelectorSet>,
+    /// What it serves.
+    pub serve: Option<Serve>,
+    /// The life of its SVIDs, from one minute to one day.
+    pub svid_ttl: Duration,
+}
+
+/// What a bot serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// HTTP.
+    Http(Target),
+}
+
+/// Where a bot serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// On this port of 127.0.0.1, on its own host.
+    Port(u16),
+    /// On this Unix socket, by its absolute path, on its own host.
+    Unix(PathBuf),
+    /// On another host. Only in a slice, which does not say more.
+    Elsewhere,
+}
+
+impl Bot {
+    /// Says whether the proxy of a host may claim the bot.
+    pub fn may_run_on(&self, host: &HostName) -> bool {
+        self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+}
+
+impl PartialEq for Mesh {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.trust_domain, &self.slice, &self.bots) == (&other.trust_domain, &other.slice, &other.bots)
+            && (&self.groups, &self.rules, &self.tests) == (&other.groups, &other.rules, &other.tests)
+    }
+}
+
+impl Mesh {
+    /// Gives the trust domain of all its bots.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Gives the bots by name.
+    pub fn bots(&self) -> &BTreeMap<BotName, Bot> {
+        &self.bots
+    }
+
+    /// Gives the ids of all rules, in order.
+    pub fn rule_ids(&self) -> impl ExactSizeIterator<Item = &RuleId> {
+        self.rules.keys()
+    }
+
+    /// Says where a rule stands.
+    pub fn rule_place(&self, id: &RuleId) -> Option<&Place> {
+        self.rules.get(id).map(|rule| &rule.place)
+    }
+
+    /// Gives the host whose slice this is; `None` for a whole mesh.
+    pub fn slice_host(&self) -> Option<&HostName> {
+        self.slice.as_ref()
+    }
+
+    /// Gives what the writer should look at; a slice has no warnings.
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// Writes the whole as JSON that reads back to an equal mesh. Equal meshes give equal bytes.
+    pub fn canonical_json(&self) -> String {
+        canonical::write(self)
+    }
+
+    /// Writes, as JSON that [`load`](crate::load) reads, the part that one host needs.
+    ///
+    /// It holds the bots that the host may claim, the bots that any rule links to them (without how they are attested and
+    /// where they serve), the rules that can touch the host's bots, and their groups; never tests. For every call whose
+    /// caller or callee lives on the host it decides as the whole does: same verdict, same rule, same nearest rule.
+    pub fn slice(&self, host: &HostName) -> String {
+        canonical::write(&slice::cut(self, host))
+    }
+
+    /// Gives the entries of the bots that a host may claim.
+    pub fn entries_for(&self, host: &HostName) -> Vec<Entry> {
+        self.bots
+            .iter()
+            .filter(|(_, bot)| bot.may_run_on(host))
+            .map(|(name, bot)| Entry {
+                bot: name.clone(),
+                attest: bot.attest.clone(),
+            })
+            .collect()
+    }
+
+    /// Compiles the rules.
+    pub fn compile(&self, generation: Generation) -> Policy {
+        Policy::new(self, generation)
+    }
+
+    /// Runs the tests of the mesh at `now`; a test with `at` runs at its own time.
+    pub fn run_tests(&self, now: Timestamp) -> TestReport {
+        tests_of_mesh::run(self, now)
+    }
+
+    /// Explains one call. For many calls, keep an [`Explainer`]: this compiles the rules each time.
+    pub fn explain(
+        &self,
+        now: Timestamp,
+        from: &SpiffeId,
+        to: &BotName,
+        method: &Method,
+        path: &CanonicalPath,
+    ) -> Explanation {
+        Explainer::new(self).explain(now, from, to, method, path)
+    }
+
+    pub(crate) fn roster(&self) -> Roster<'_> {
+        Roster::new(self.bots.keys(), &self.groups)
+    }
+}

@@ -1,0 +1,80 @@
+//! The part of a mesh that one host needs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use spiffe::id::HostName;
+
+use super::{Bot, Mesh, Serve, Target};
+use crate::bits::Bits;
+use crate::diagnostics::Diagnostics;
+use crate::rule::{Rule, RuleId, Subject};
+
+/// Cuts the slice of a host out of a mesh.
+pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
+    let mut roster = mesh.roster();
+    let mut own = Bits::empty(roster.len());
+    for (number, bot) in mesh.bots.values().enumerate() {
+        if bot.may_run_on(host) {
+            own.insert(number);
+        }
+    }
+    let mut kept = own.clone();
+    let mut rules: Vec<(&RuleId, &Arc<Rule>)> = Vec::new();
+    for (id, rule) in &mesh.rules {
+        let (from, to) = (roster.expand(&rule.from), roster.expand(&rule.to));
+        let (calls, called) = (from.intersects(&own), to.intersects(&own));
+        if calls {
+            kept.extend(&to);
+        }
+        if called {
+            kept.extend(&from);
+        }
+        if calls || called {
+            rules.push((id, rule));
+        }
+    }
+    let groups: BTreeSet<&str> = rules.iter().flat_map(|(_, rule)| groups_of(rule)).collect();
+    let bots = kept
+        .iter()
+        .filter_map(|number| Some((roster.name(number)?, own.contains(number))))
+        .filter_map(|(name, is_own)| Some((name.clone(), seen_from(mesh.bots.get(name)?, is_own))))
+        .collect();
+    Mesh {
+        trust_domain: mesh.trust_domain.clone(),
+        slice: Some(host.clone()),
+        bots,
+        groups: mesh
+            .groups
+            .iter()
+            .filter(|(name, _)| groups.contains(&***name))
+            .map(|(n, g)| (n.clone(), g.clone()))
+            .collect(),
+        rules: rules
+            .into_iter()
+            .map(|(id, rule)| (id.clone(), Arc::clone(rule)))
+            .collect(),
+        tests: Vec::new(),
+        warnings: Diagnostics::default(),
+    }
+}
+
+fn groups_of(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.from.iter().chain(&rule.to).filter_map(|subject| match subject {
+        Subject::Group(name) => Some(&**name),
+        Subject::Bots(_) => None,
+    })
+}
+
+/// A bot as its own host sees it, or as others do.
+fn seen_from(bot: &Bot, is_own: bool) -> Bot {
+    if is_own {
+        return bot.clone();
+    }
+    let serve = bot.serve.as_ref().map(|Serve::Http(_)| Serve::Http(Target::Elsewhere));
+    Bot {
+        attest: Vec::new(),
+        serve,
+        ..bot.clone()
+    }
+}

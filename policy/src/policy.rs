@@ -1,0 +1,131 @@
+//! The compiled form of the rules, and the one place where calls are decided.
+
+mod compare;
+mod side;
+mod trie;
+
+use std::collections::HashMap;
+
+use spiffe::id::{BotName, SpiffeId};
+use spiffe::time::Timestamp;
+
+use crate::decision::{Call, Denial, DenyReason, Nearest, Permit};
+use crate::generation::Generation;
+use crate::mesh::Mesh;
+use crate::rule::Effect;
+use side::{Ask, Compiled, Side};
+
+pub(crate) use compare::{compare, differences};
+
+/// The rules of one generation, ready to decide.
+///
+/// A decision walks the path once for the deny rules and once for the allow rules, and allocates nothing when it allows.
+#[derive(Debug)]
+pub struct Policy {
+    generation: Generation,
+    trust_domain: Box<str>,
+    /// The number of each bot. Only looked up, never iterated.
+    bots: HashMap<Box<str>, usize>,
+    allow: Side,
+    deny: Side,
+}
+
+impl Policy {
+    pub(crate) fn new(mesh: &Mesh, generation: Generation) -> Self {
+        Self {
+            generation,
+            trust_domain: mesh.trust_domain.as_str().into(),
+            bots: mesh
+                .bots
+                .keys()
+                .enumerate()
+                .map(|(number, name)| (name.as_str().into(), number))
+                .collect(),
+            allow: Side::new(mesh, Effect::Allow),
+            deny: Side::new(mesh, Effect::Deny),
+        }
+    }
+
+    /// Gives the generation that the rules are from.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Decides one call at `now`: deny rules first, then allow rules, else it is refused.
+    ///
+    /// Caller and callee must both be bots of the mesh: an SVID of a bot that was removed matches no rule. A rule with
+    /// `until` has ended at that very moment.
+    ///
+    /// # Errors
+    /// With the [`Denial`] when no rule allows the call or a deny rule forbids it.
+    pub fn decide(&self, now: Timestamp, call: Call) -> Result<Permit, Denial> {
+        let (Some(from), Some(to)) = (self.caller(&call.from), self.bots.get(call.to.as_str()).copied()) else {
+            return Err(denial(call, DenyReason::NoRule, None, None));
+        };
+        let ask = Ask {
+            from,
+            to,
+            method: &call.method,
+            path: call.path.as_str(),
+        };
+        if let Some(rule) = self.deny.first(&ask, |rule| rule.is_live(now)) {
+            return Err(denial(call, DenyReason::DeniedByRule, Some(rule), None));
+        }
+        if let Some(rule) = self.allow.first(&ask, |rule| rule.is_live(now) && rule.takes(&call)) {
+            let rule = rule.id.clone();
+            return Ok(Permit::new(call, rule, self.generation));
+        }
+        let nearest = self.allow.nearest(&ask, &call, now);
+        let refusing = self.allow.first(&ask, |rule| rule.is_live(now));
+        if let Some(rule) = refusing {
+            return Err(denial(call, DenyReason::BrowserRefused, Some(rule), nearest));
+        }
+        let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(&call));
+        let reason = if ended.is_some() {
+            DenyReason::RuleExpired
+        } else {
+            DenyReason::NoRule
+        };
+        Err(denial(call, reason, ended, nearest))
+    }
+
+    /// Says whether any allow rule, ended or not, speaks of calls from one to the other.
+    ///
+    /// `to` need not exist: a caller may learn that a bot does not exist only where a rule links it to that name. Deny rules
+    /// do not count, because a caller learns nothing from what it may not do.
+    pub fn links(&self, from: &SpiffeId, to: &BotName) -> bool {
+        let Some(from) = self.caller(from) else {
+            return false;
+        };
+        match self.bots.get(to.as_str()) {
+            Some(to) => self.allow.links(from, *to),
+            None => self.allow.links_name(from, to),
+        }
+    }
+
+    /// Finds the bot that an ID names, without allocating.
+    fn caller(&self, id: &SpiffeId) -> Option<usize> {
+        self.bots.get(bot_of(id, &self.trust_domain)?).copied()
+    }
+}
+
+/// Gives the part of an ID that would be a bot's name, if it belongs to the trust domain.
+pub(crate) fn bot_of<'id>(id: &'id SpiffeId, trust_domain: &str) -> Option<&'id str> {
+    if id.trust_domain_str() != trust_domain {
+        return None;
+    }
+    id.path().strip_prefix('/')
+}
+
+fn denial(call: Call, reason: DenyReason, rule: Option<&Compiled>, nearest: Option<Nearest>) -> Denial {
+    Denial {
+        call: Box::new(call),
+        reason,
+        rule: rule.map(|rule| rule.id.clone()),
+        why: rule.and_then(|rule| rule.rule.reason.clone()),
+        nearest: nearest.map(Box::new),
+    }
+}
+
+#[cfg(test)]
+mod tests;

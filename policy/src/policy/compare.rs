@@ -1,0 +1,74 @@
+//! A rule and a call, attribute by attribute.
+
+use spiffe::time::Timestamp;
+
+use crate::decision::{Attribute, Call, Difference};
+use crate::rule::{HttpMatch, Rule};
+
+/// Says whether a rule has not ended: one with `until` has ended at that very moment.
+pub(super) fn is_live(rule: &Rule, now: Timestamp) -> bool {
+    rule.until.is_none_or(|until| now < until)
+}
+
+/// Gives the attributes in which an allow rule and a call differ, but for their ends.
+pub(crate) fn differences(rule: &Rule, call: &Call, now: Timestamp) -> Vec<Difference> {
+    compare(rule, call, now)
+        .into_iter()
+        .filter(|(matches, _)| !matches)
+        .map(|(_, difference)| difference)
+        .collect()
+}
+
+/// Compares an allow rule with a call in all attributes but their ends; says of each whether it matches.
+///
+/// Of several `http` items the one is taken that differs least, then the least by method and path, so that their order
+/// plays no part.
+pub(crate) fn compare(rule: &Rule, call: &Call, now: Timestamp) -> Vec<(bool, Difference)> {
+    let mut compared = Vec::with_capacity(4);
+    let rank = |item: &&HttpMatch| {
+        let (method, path) = (item.method.matches(&call.method), item.path.matches(&call.path));
+        usize::from(!method) + usize::from(!path)
+    };
+    let nearest = rule.http.iter().min_by(|left, right| {
+        (rank(left), left.method.as_str(), left.path.as_str()).cmp(&(
+            rank(right),
+            right.method.as_str(),
+            right.path.as_str(),
+        ))
+    });
+    if let Some(item) = nearest {
+        let method = Difference {
+            attribute: Attribute::Method,
+            rule_has: item.method.as_str().to_owned(),
+            call_has: call.method.to_string(),
+        };
+        let path = Difference {
+            attribute: Attribute::Path,
+            rule_has: item.path.as_str().to_owned(),
+            call_has: call.path.to_string(),
+        };
+        compared.push((item.method.matches(&call.method), method));
+        compared.push((item.path.matches(&call.path), path));
+    }
+    if let Some(until) = rule.until {
+        let live = is_live(rule, now);
+        // Not the time itself: two ends of one call would never tell the same.
+        let call_has = if live { "an earlier time" } else { "a later time" };
+        compared.push((live, difference(Attribute::Until, until.to_string(), call_has)));
+    }
+    if call.browser {
+        compared.push((
+            rule.browser,
+            difference(Attribute::Browser, rule.browser.to_string(), "true"),
+        ));
+    }
+    compared
+}
+
+fn difference(attribute: Attribute, rule_has: String, call_has: &str) -> Difference {
+    Difference {
+        attribute,
+        rule_has,
+        call_has: call_has.to_owned(),
+    }
+}

@@ -1,0 +1,159 @@
+//! The allow rules, or the deny rules, of a policy.
+
+use std::sync::Arc;
+
+use spiffe::id::BotName;
+use spiffe::time::Timestamp;
+
+use super::compare::{differences, is_live};
+use super::trie::{Terminal, Trie};
+use crate::bits::{Bits, numbers};
+use crate::decision::{Call, Nearest};
+use crate::mesh::Mesh;
+use crate::method::Method;
+use crate::pattern::NamePattern;
+use crate::roster::patterns;
+use crate::rule::{Effect, Rule, RuleId};
+
+/// One question, by numbers.
+#[derive(Debug)]
+pub(super) struct Ask<'c> {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) method: &'c Method,
+    pub(super) path: &'c str,
+}
+
+/// A rule and its id.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) id: RuleId,
+    pub(super) rule: Arc<Rule>,
+    /// The patterns of `to` that have stars, with those of groups.
+    to_patterns: Box<[NamePattern]>,
+}
+
+impl Compiled {
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+        is_live(&self.rule, now)
+    }
+
+    /// Says whether the rule takes the call for all that it looks like a browser's.
+    pub(super) fn takes(&self, call: &Call) -> bool {
+        self.rule.browser || !call.browser
+    }
+}
+
+/// Rules of one effect. They are numbered in the order of their ids, so the first that matches has the least id.
+#[derive(Debug)]
+pub(super) struct Side {
+    rules: Box<[Compiled]>,
+    /// For each bot, the rules whose `from` matches it.
+    from: Box<[Bits]>,
+    /// For each bot, the rules whose `to` matches it.
+    to: Box<[Bits]>,
+    trie: Trie,
+}
+
+impl Side {
+    pub(super) fn new(mesh: &Mesh, effect: Effect) -> Self {
+        let rules: Box<[Compiled]> = mesh
+            .rules
+            .iter()
+            .filter(|(_, rule)| rule.effect == effect)
+            .map(|(id, rule)| compiled(mesh, id, rule))
+            .collect();
+        let mut roster = mesh.roster();
+        let none = || vec![Bits::empty(rules.len()); mesh.bots.len()].into_boxed_slice();
+        let (mut from, mut to) = (none(), none());
+        for (number, compiled) in rules.iter().enumerate() {
+            // The roster keeps what patterns of the mesh's own rules match, so it reads those.
+            let Some(rule) = mesh.rules.get(&compiled.id) else {
+                continue;
+            };
+            mark(&mut from, number, &roster.expand(&rule.from));
+            mark(&mut to, number, &roster.expand(&rule.to));
+        }
+        let trie = Trie::new(rules.iter().map(|compiled| &compiled.rule.http[..]), effect);
+        Self { rules, from, to, trie }
+    }
+
+    /// Finds the rule with the least id that matches and passes `filter`.
+    pub(super) fn first(&self, ask: &Ask<'_>, filter: impl Fn(&Compiled) -> bool) -> Option<&Compiled> {
+        let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
+        let mut best: Option<(usize, &Compiled)> = None;
+        self.trie.walk(ask.path, &mut |terminal: &Terminal| {
+            for (index, word) in terminal.words() {
+                let linking = word & from.word(index) & to.word(index);
+                for number in numbers(index, linking) {
+                    if best.is_some_and(|(least, _)| number >= least) {
+                        return;
+                    }
+                    let rule = self.rules.get(number).filter(|rule| filter(rule));
+                    if let Some(rule) = rule.filter(|_| terminal.has(number, ask.method)) {
+                        best = Some((number, rule));
+                        return;
+                    }
+                }
+            }
+        });
+        best.map(|(_, rule)| rule)
+    }
+
+    /// Finds the nearest of the rules that link caller and callee.
+    pub(super) fn nearest(&self, ask: &Ask<'_>, call: &Call, now: Timestamp) -> Option<Nearest> {
+        let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
+        let mut best: Option<(&Compiled, Vec<crate::decision::Difference>)> = None;
+        for rule in from.both(to).filter_map(|number| self.rules.get(number)) {
+            let differs = differences(&rule.rule, call, now);
+            let least = best.as_ref().map_or(usize::MAX, |(_, best)| best.len());
+            if differs.len() < least {
+                let nothing_nearer = differs.len() <= 1;
+                best = Some((rule, differs));
+                if nothing_nearer {
+                    break;
+                }
+            }
+        }
+        best.map(|(rule, differs)| Nearest {
+            rule: rule.id.clone(),
+            differs,
+        })
+    }
+
+    pub(super) fn links(&self, from: usize, to: usize) -> bool {
+        let (Some(from), Some(to)) = (self.from.get(from), self.to.get(to)) else {
+            return false;
+        };
+        from.intersects(to)
+    }
+
+    /// Says whether a rule of the caller has a pattern in `to` that matches a name which no bot has.
+    pub(super) fn links_name(&self, from: usize, to: &BotName) -> bool {
+        let mut rules = self
+            .from
+            .get(from)
+            .into_iter()
+            .flat_map(Bits::iter)
+            .filter_map(|number| self.rules.get(number));
+        rules.any(|rule| rule.to_patterns.iter().any(|pattern| pattern.matches(to)))
+    }
+}
+
+fn compiled(mesh: &Mesh, id: &RuleId, rule: &Arc<Rule>) -> Compiled {
+    let with_stars = patterns(&rule.to, &mesh.groups).filter(|pattern| pattern.literal().is_none());
+    Compiled {
+        id: id.clone(),
+        rule: Arc::clone(rule),
+        to_patterns: with_stars.cloned().collect(),
+    }
+}
+
+/// Notes for each of these bots that the rule speaks of it.
+fn mark(rules_of: &mut [Bits], rule: usize, bots: &Bits) {
+    for bot in bots.iter() {
+        if let Some(rules) = rules_of.get_mut(bot) {
+            rules.insert(rule);
+        }
+    }
+}

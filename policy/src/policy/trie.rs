@@ -1,0 +1,219 @@
+//! Path patterns as a tree over segments: one walk finds every pattern that matches a path.
+
+use crate::bits::split;
+use crate::method::Method;
+use crate::pattern::Segment;
+use crate::rule::{Effect, HttpMatch, MethodMatch};
+
+/// A tree whose edges are segments. Its depth is that of the longest pattern, at most some 500 segments.
+#[derive(Debug)]
+pub(super) struct Trie {
+    nodes: Vec<Node>,
+    /// Whether ASCII case is ignored: deny rules hold for every spelling that a server may take for the same.
+    fold: bool,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// The text of the edge that leads here, to tell it from others with the same hash.
+    label: Box<str>,
+    literals: Table,
+    /// Segments that start with a text, by the length of that text.
+    starts: Vec<(usize, Table)>,
+    any: Option<usize>,
+    /// The patterns that end here.
+    here: Terminal,
+    /// The patterns that end here with `**`.
+    below: Terminal,
+}
+
+/// Edges by the hash of their text, in order. The hash only finds; whoever follows compares the text.
+#[derive(Debug, Default)]
+struct Table(Vec<(u64, usize)>);
+
+/// The rules that a pattern belongs to, with the methods that they name there.
+#[derive(Debug, Default)]
+pub(super) struct Terminal {
+    /// The rules as bits, by word.
+    words: Vec<(usize, u64)>,
+    /// Rules and methods, in order.
+    entries: Vec<(usize, MethodMatch)>,
+}
+
+impl Terminal {
+    fn add(&mut self, rule: usize, method: MethodMatch) {
+        // Rules come in order, so entries and words stay sorted.
+        let (index, bit) = split(rule);
+        match self.words.last_mut() {
+            Some((last, word)) if *last == index => *word |= bit,
+            _ => self.words.push((index, bit)),
+        }
+        self.entries.push((rule, method));
+    }
+
+    pub(super) fn words(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.words.iter().copied()
+    }
+
+    /// Says whether a rule names a method here.
+    pub(super) fn has(&self, rule: usize, method: &Method) -> bool {
+        let start = self.entries.partition_point(|(number, _)| *number < rule);
+        self.entries
+            .iter()
+            .skip(start)
+            .take_while(|(number, _)| *number == rule)
+            .any(|(_, wanted)| wanted.matches(method))
+    }
+}
+
+impl Trie {
+    /// Builds the tree of the `http` items of rules, which come in the order of their numbers.
+    ///
+    /// A deny rule without items covers every call.
+    pub(super) fn new<'r>(rules: impl Iterator<Item = &'r [HttpMatch]>, effect: Effect) -> Self {
+        let mut trie = Self {
+            nodes: vec![Node::default()],
+            fold: effect == Effect::Deny,
+        };
+        for (number, items) in rules.enumerate() {
+            for item in items {
+                trie.add(number, item);
+            }
+            if items.is_empty()
+                && effect == Effect::Deny
+                && let Some(root) = trie.nodes.first_mut()
+            {
+                root.below.add(number, MethodMatch::Any);
+            }
+        }
+        trie
+    }
+
+    fn add(&mut self, rule: usize, item: &HttpMatch) {
+        let segments = item.path.segments();
+        let node = segments.head.iter().fold(0, |node, segment| self.edge(node, segment));
+        if let Some(node) = self.nodes.get_mut(node) {
+            let terminal = if segments.below {
+                &mut node.below
+            } else {
+                &mut node.here
+            };
+            terminal.add(rule, item.method.clone());
+        }
+    }
+
+    /// Follows an edge, or makes it.
+    fn edge(&mut self, from: usize, segment: &Segment) -> usize {
+        if let Some(found) = self.child(from, segment) {
+            return found;
+        }
+        let made = self.nodes.len();
+        let label: Box<str> = match segment {
+            Segment::Literal(text) | Segment::Starts(text) => text.clone(),
+            Segment::Any => "*".into(),
+        };
+        let hash = hash(label.as_bytes(), self.fold);
+        let length = label.len();
+        self.nodes.push(Node {
+            label,
+            ..Node::default()
+        });
+        if let Some(node) = self.nodes.get_mut(from) {
+            match segment {
+                Segment::Literal(_) => node.literals.insert(hash, made),
+                Segment::Starts(_) => match node.starts.iter_mut().find(|(known, _)| *known == length) {
+                    Some((_, table)) => table.insert(hash, made),
+                    None => node.starts.push((length, Table(vec![(hash, made)]))),
+                },
+                Segment::Any => node.any = Some(made),
+            }
+        }
+        made
+    }
+
+    fn child(&self, from: usize, segment: &Segment) -> Option<usize> {
+        let node = self.nodes.get(from)?;
+        match segment {
+            Segment::Literal(text) => self.find(&node.literals, text.as_bytes()),
+            Segment::Starts(text) => {
+                let (_, table) = node.starts.iter().find(|(length, _)| *length == text.len())?;
+                self.find(table, text.as_bytes())
+            }
+            Segment::Any => node.any,
+        }
+    }
+
+    fn find(&self, table: &Table, text: &[u8]) -> Option<usize> {
+        if table.0.is_empty() {
+            return None;
+        }
+        let hash = hash(text, self.fold);
+        let start = table.0.partition_point(|(known, _)| *known < hash);
+        table
+            .0
+            .iter()
+            .skip(start)
+            .take_while(|(known, _)| *known == hash)
+            .map(|(_, node)| *node)
+            .find(|node| {
+                let label = self
+                    .nodes
+                    .get(*node)
+                    .map(|node| node.label.as_bytes())
+                    .unwrap_or_default();
+                if self.fold {
+                    label.eq_ignore_ascii_case(text)
+                } else {
+                    label == text
+                }
+            })
+    }
+
+    /// Visits every terminal whose pattern matches a canonical path.
+    pub(super) fn walk(&self, path: &str, visit: &mut impl FnMut(&Terminal)) {
+        self.visit(0, path.strip_prefix('/'), visit);
+    }
+
+    fn visit(&self, node: usize, rest: Option<&str>, visit: &mut impl FnMut(&Terminal)) {
+        let Some(node) = self.nodes.get(node) else {
+            return;
+        };
+        visit(&node.below);
+        let Some(rest) = rest else {
+            visit(&node.here);
+            return;
+        };
+        let (segment, rest) = match rest.split_once('/') {
+            Some((segment, rest)) => (segment, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(next) = self.find(&node.literals, segment.as_bytes()) {
+            self.visit(next, rest, visit);
+        }
+        for (length, table) in &node.starts {
+            // At least one character more than the text.
+            let start = segment.as_bytes().get(..*length).filter(|_| segment.len() > *length);
+            if let Some(next) = start.and_then(|start| self.find(table, start)) {
+                self.visit(next, rest, visit);
+            }
+        }
+        if let Some(next) = node.any.filter(|_| !segment.is_empty()) {
+            self.visit(next, rest, visit);
+        }
+    }
+}
+
+impl Table {
+    fn insert(&mut self, hash: u64, node: usize) {
+        let at = self.0.partition_point(|(known, _)| *known < hash);
+        self.0.insert(at, (hash, node));
+    }
+}
+
+/// FNV-1a. Who writes the mesh file chooses all texts in a table, so a hash without a secret is enough.
+fn hash(text: &[u8], fold: bool) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        let byte = if fold { byte.to_ascii_lowercase() } else { *byte };
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,95 @@
+//! Which keys each map has, and which belong to the format but are not enforced by this version.
+
+/// The keys of one kind of map.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// Names the map for people, with its article.
+    pub(crate) of: &'static str,
+    pub(crate) known: &'static [&'static str],
+    /// Keys that this version refuses with `BM0190`; one that ends in `*` stands for all keys that start so.
+    pub(crate) later: &'static [&'static str],
+}
+
+pub(crate) const MESH: Keys = Keys {
+    of: "a mesh file",
+    known: &[
+        "version",
+        "trust_domain",
+        "slice",
+        "bots",
+        "groups",
+        "allow",
+        "deny",
+        "tests",
+    ],
+    later: &["limits", "audit_only", "destinations", "credentials", "federation"],
+};
+
+pub(crate) const BOT: Keys = Keys {
+    of: "a bot",
+    known: &["owner", "hosts", "attest", "serve", "svid_ttl", "keys"],
+    later: &["jwt", "endpoints", "proxy_protocol", "limits"],
+};
+
+pub(crate) const ATTEST: Keys = Keys {
+    of: "an attest map",
+    known: &["user", "uid", "exe", "exe_sha256", "run_by"],
+    later: &["unit", "cgroup", "group", "gid", "container_*", "k8s_*", "oidc"],
+};
+
+pub(crate) const SERVE: Keys = Keys {
+    of: "serve",
+    known: &["http"],
+    later: &["grpc", "tcp", "proxy_protocol", "endpoints", "tls"],
+};
+
+const ALLOW: Keys = Keys {
+    of: "an allow rule",
+    known: &["id", "from", "to", "http", "until", "reason", "browser"],
+    later: &["grpc", "tcp", "upgrade", "inject", "justify", "headers", "when"],
+};
+
+const DENY: Keys = Keys {
+    of: "a deny rule",
+    known: &["id", "from", "to", "http", "until", "reason"],
+    later: &["grpc", "tcp", "headers", "when"],
+};
+
+pub(crate) const TEST: Keys = Keys {
+    of: "a test",
+    known: &["name", "from", "to", "at", "by", "allow", "deny"],
+    later: &[],
+};
+
+/// Gives the keys of rules with an effect.
+pub(crate) fn rule(effect: crate::rule::Effect) -> &'static Keys {
+    match effect {
+        crate::rule::Effect::Allow => &ALLOW,
+        crate::rule::Effect::Deny => &DENY,
+    }
+}
+
+impl Keys {
+    /// Says whether a later version enforces `key`.
+    pub(crate) fn is_later(&self, key: &str) -> bool {
+        self.later.iter().any(|later| match later.strip_suffix('*') {
+            Some(start) => key.starts_with(start),
+            None => *later == key,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_key_is_named_whole_or_by_its_start() {
+        for key in ["unit", "container_image", "k8s_ns", "oidc"] {
+            assert!(ATTEST.is_later(key), "{key}");
+        }
+        for key in ["units", "container", "user", "k8s"] {
+            assert!(!ATTEST.is_later(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The sections `allow` and `deny`.
+
+use super::{RULES_MAX, Reader, RuleDraft, rule_keys};
+use crate::code;
+use crate::diagnostics::Draft;
+use crate::method::Method;
+use crate::pattern::PathPattern;
+use crate::read::fields::Fields;
+use crate::rule::{Effect, HttpMatch, MethodMatch, Rule, RuleId, Subject};
+use crate::source::{Place, Span};
+use crate::yaml::{Node, Value};
+
+impl Reader {
+    pub(super) fn rules(&mut self, allow: Option<&Node>, deny: Option<&Node>) {
+        for (effect, name, node) in [(Effect::Allow, "allow", allow), (Effect::Deny, "deny", deny)] {
+            for node in self.records(node, name, RULES_MAX, self.draft.rules.len()) {
+                self.rule(effect, node);
+            }
+        }
+    }
+
+    fn rule(&mut self, effect: Effect, node: &Node) {
+        let Some(fields) = self.fields(node, rule_keys(effect)) else {
+            return;
+        };
+        let id_node = self.required(&fields, "id", node.span);
+        let id = id_node.and_then(|node| self.rule_id(node));
+        let span = id_node.map_or(node.span, |node| node.span);
+        let from = self.subjects(&fields, "from", span);
+        let to = self.subjects(&fields, "to", span);
+        let rule = Rule {
+            effect,
+            from: Vec::new(),
+            to: Vec::new(),
+            http: self.http(&fields, effect, span),
+            until: fields.get("until").and_then(|node| self.timestamp(node)),
+            reason: fields
+                .get("reason")
+                .and_then(|node| self.shown_text(node, code::UNTIL_REASON)),
+            browser: fields.get("browser").is_some_and(|node| self.browser(node)),
+            place: Place {
+                file: "".into(),
+                line: 0,
+            },
+        };
+        self.until_and_reason(&fields, effect, span);
+        let Some(id) = id else {
+            return;
+        };
+        if let Some(first) = self.draft.rules.get(&id) {
+            let first = first.span;
+            self.duplicate("rule", id.as_str(), span, first);
+        } else {
+            self.draft.rules.insert(id, RuleDraft { span, from, to, rule });
+        }
+    }
+
+    pub(super) fn rule_id(&mut self, node: &Node) -> Option<RuleId> {
+        let text = self.text(node)?;
+        let id = RuleId::parse(text);
+        if id.is_none() {
+            self.error(
+                code::RULE_ID,
+                node.span,
+                "an id has 1 to 63 of a-z, 0-9 and `-`",
+                "not an id",
+            );
+        }
+        id
+    }
+
+    fn subjects(&mut self, fields: &Fields<'_>, key: &str, at: Span) -> Vec<(Subject, Span)> {
+        let Some(node) = self.required(fields, key, at) else {
+            return Vec::new();
+        };
+        if matches!(&node.value, Value::List(items) if items.is_empty()) {
+            self.error(code::NO_MATCH, node.span, format!("`{key}` names nobody"), "empty");
+        }
+        self.items(node)
+            .into_iter()
+            .filter_map(|item| Some((self.subject(item)?, item.span)))
+            .collect()
+    }
+
+    fn browser(&mut self, node: &Node) -> bool {
+        let Value::Bool(browser) = node.value else {
+            self.error(code::WRONG_KIND, node.span, "`browser` is true or false", "neither");
+            return false;
+        };
+        browser
+    }
+
+    /// Checks that a rule which ends says why, that an allow rule with a reason ends, and that a deny rule has one.
+    fn until_and_reason(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) {
+        let (until, reason) = (fields.get("until"), fields.get("reason"));
+        let (message, span) = match (effect, until, reason) {
+            (Effect::Deny, _, None) => ("a deny rule has a `reason`: the refused caller reads it", at),
+            (Effect::Allow, Some(until), None) => ("a rule with `until` has a `reason`", until.span),
+            (Effect::Allow, None, Some(reason)) => ("a rule with a `reason` has an `until`", reason.span),
+            (Effect::Deny, _, Some(_)) | (Effect::Allow, Some(_), Some(_)) | (Effect::Allow, None, None) => return,
+        };
+        self.error(code::UNTIL_REASON, span, message, "here");
+    }
+
+    fn http(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> Vec<HttpMatch> {
+        let Some(node) = fields.get("http") else {
+            // A rule of another protocol has already been refused, by its key.
+            if effect == Effect::Allow && !fields.has_later() {
+                let draft = Draft::new(
+                    code::NO_MATCH,
+                    at,
+                    "the rule says who but not what",
+                    "`http` is missing",
+                );
+                self.push(draft.help("to allow everything: http: [\"* /**\"]"));
+            }
+            return Vec::new();
+        };
+        let items = self.items(node);
+        if items.is_empty() {
+            self.error(code::NO_MATCH, node.span, "`http` has no items", "empty");
+        }
+        items.into_iter().filter_map(|item| self.http_item(item)).collect()
+    }
+
+    fn http_item(&mut self, node: &Node) -> Option<HttpMatch> {
+        let text = self.text(node)?;
+        let Some((method, path)) = text.split_once(' ') else {
+            let draft = Draft::new(
+                code::HTTP_ITEM,
+                node.span,
+                "an item is METHOD, one space and a path",
+                "not such an item",
+            );
+            let help = if text.starts_with('/') {
+                format!("GET {text}")
+            } else {
+                "GET /orders/*".to_owned()
+            };
+            self.push(draft.help(help));
+            return None;
+        };
+        let method = self.method_match(node, method);
+        let path = self.path_pattern(node, path);
+        Some(HttpMatch {
+            method: method?,
+            path: path?,
+        })
+    }
+
+    fn method_match(&mut self, node: &Node, text: &str) -> Option<MethodMatch> {
+        if text == "*" {
+            return Some(MethodMatch::Any);
+        }
+        self.method(node, text).map(MethodMatch::Is)
+    }
+
+    pub(super) fn method(&mut self, node: &Node, text: &str) -> Option<Method> {
+        match Method::parse(text) {
+            Ok(method) => Some(method),
+            Err(error) => {
+                let upper = text.to_ascii_uppercase();
+                let help = (upper != text && Method::parse(&upper).is_ok()).then(|| format!("did you mean `{upper}`?"));
+                self.push(Draft::new(code::METHOD, node.span, error.to_string(), "not such a method").maybe_help(help));
+                None
+            }
+        }
+    }
+
+    fn path_pattern(&mut self, node: &Node, text: &str) -> Option<PathPattern> {
+        match PathPattern::parse(text) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.error(code::PATH, node.span, error.to_string(), "not such a path");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! From a draft to a mesh: what can be said only once everything was read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::code;
+use crate::diagnostics::{Collector, Diagnostics, Draft};
+use crate::lint;
+use crate::mesh::{Bot, Mesh, Serve, Target};
+use crate::overlap;
+use crate::pattern::NamePattern;
+use crate::read::{BotDraft, MeshDraft, RuleDraft, TestDraft};
+use crate::rule::{Effect, Rule, Subject};
+use crate::source::{Sources, Span};
+use crate::suggest;
+use crate::tests_of_mesh::{MeshTest, PlacedCall};
+
+/// Compares everything with everything, and makes the mesh if there was no error.
+pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sources) -> Result<Mesh, Diagnostics> {
+    let mut resolver = Resolver {
+        draft: &draft,
+        collector: &mut collector,
+    };
+    resolver.slice();
+    resolver.bots();
+    resolver.groups();
+    resolver.rules();
+    resolver.tests();
+    overlap::check(&draft, &mut collector);
+    if draft.slice.is_none() {
+        lint::check(&draft, &mut collector);
+    }
+    if draft.trust_domain.is_none() && collector.errors() == 0 {
+        let start = Span {
+            source: 0,
+            start: 0,
+            end: 0,
+        };
+        collector.push(Draft::new(
+            code::MISSING_KEY,
+            start,
+            "the mesh needs the key `trust_domain`",
+            "missing here",
+        ));
+    }
+    match (&draft.trust_domain, collector.errors()) {
+        (Some(_), 0) => Ok(build(draft, collector, &sources)?),
+        _ => Err(collector.finish(&sources)),
+    }
+}
+
+/// Turns a draft without errors into the mesh.
+fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Mesh, Diagnostics> {
+    let Some((trust_domain, _)) = draft.trust_domain else {
+        return Err(collector.finish(sources));
+    };
+    let bare = |(pattern, _): (NamePattern, Span)| pattern;
+    Ok(Mesh {
+        trust_domain,
+        slice: draft.slice.map(|(host, _)| host),
+        bots: draft
+            .bots
+            .into_iter()
+            .map(|(name, bot)| (name, build_bot(bot)))
+            .collect(),
+        groups: draft
+            .groups
+            .into_iter()
+            .map(|(name, group)| (name, group.members.into_iter().map(bare).collect()))
+            .collect(),
+        rules: draft
+            .rules
+            .into_iter()
+            .map(|(id, rule)| (id, Arc::new(build_rule(rule, sources))))
+            .collect(),
+        tests: draft.tests.into_iter().map(|test| build_test(test, sources)).collect(),
+        warnings: collector.finish(sources),
+    })
+}
+
+fn build_bot(bot: BotDraft) -> Bot {
+    Bot {
+        owner: bot.owner,
+        hosts: bot.hosts,
+        attest: bot.attest.unwrap_or_default().into_iter().map(|(set, _)| set).collect(),
+        serve: bot.serve.map(|(serve, _)| serve),
+        svid_ttl: bot.svid_ttl,
+    }
+}
+
+fn build_rule(draft: RuleDraft, sources: &Sources) -> Rule {
+    let bare = |subjects: Vec<(Subject, Span)>| subjects.into_iter().map(|(subject, _)| subject).collect();
+    Rule {
+        from: bare(draft.from),
+        to: bare(draft.to),
+        place: sources.place(draft.span),
+        ..draft.rule
+    }
+}
+
+fn build_test(draft: TestDraft, sources: &Sources) -> MeshTest {
+    let calls = draft.calls.into_iter().map(|call| PlacedCall {
+        excerpt: sources.excerpt(call.span),
+        expected: call.expected,
+        method: call.method,
+        path: call.path,
+    });
+    MeshTest {
+        name: draft.name,
+        from: draft.from.0,
+        to: draft.to.0,
+        at: draft.at,
+        by: draft.by.map(|(id, _)| id),
+        calls: calls.collect(),
+    }
+}
+
+struct Resolver<'d> {
+    draft: &'d MeshDraft,
+    collector: &'d mut Collector,
+}
+
+impl Resolver<'_> {
+    fn push(&mut self, draft: Draft) {
+        self.collector.push(draft);
+    }
+
+    /// A slice stands alone and has no tests.
+    fn slice(&mut self) {
+        let Some((_, span)) = &self.draft.slice else {
+            return;
+        };
+        if self.draft.files > 1 {
+            self.push(Draft::new(
+                code::SLICE,
+                *span,
+                "a slice is not merged with other files",
+                "a slice",
+            ));
+        }
+        if !self.draft.tests.is_empty() {
+            self.push(Draft::new(code::SLICE, *span, "a slice has no tests", "a slice"));
+        }
+    }
+
+    fn bots(&mut self) {
+        for (name, bot) in &self.draft.bots {
+            let foreign = match &self.draft.slice {
+                Some((host, _)) => !bot.hosts.iter().any(|pattern| pattern.matches(host)),
+                None => false,
+            };
+            match (&bot.attest, foreign) {
+                (None, false) => {
+                    let message = format!("bot `{name}` needs the key `attest`");
+                    self.push(
+                        Draft::new(code::MISSING_KEY, bot.span, message, "no process can be this bot")
+                            .help("attest: {user: NAME}"),
+                    );
+                }
+                (Some(_), true) => {
+                    let span = bot.attest_span.unwrap_or(bot.span);
+                    self.push(Draft::new(
+                        code::SLICE,
+                        span,
+                        "a slice tells no `attest` of other hosts' bots",
+                        "here",
+                    ));
+                }
+                (Some(_), false) | (None, true) => {}
+            }
+            if let Some((Serve::Http(target), span)) = &bot.serve
+                && (*target == Target::Elsewhere) != foreign
+            {
+                let message = if foreign {
+                    "a slice does not tell where other hosts' bots serve"
+                } else {
+                    "`serve` is a map, as in {http: 8080}"
+                };
+                let code = if foreign { code::SLICE } else { code::SERVE };
+                self.push(Draft::new(code, *span, message, "here"));
+            }
+        }
+    }
+
+    fn groups(&mut self) {
+        for group in self.draft.groups.values() {
+            for (pattern, span) in &group.members {
+                self.known_bot(pattern, *span, "the group");
+            }
+        }
+    }
+
+    fn rules(&mut self) {
+        for rule in self.draft.rules.values() {
+            for (key, subjects) in [("from", &rule.from), ("to", &rule.to)] {
+                for (subject, span) in subjects {
+                    match subject {
+                        Subject::Bots(pattern) => self.known_bot(pattern, *span, &format!("`{key}`")),
+                        Subject::Group(name) => self.known_group(name, *span, key),
+                    }
+                }
+            }
+            if rule.rule.effect == Effect::Allow {
+                self.callees_serve(rule);
+            }
+        }
+    }
+
+    /// Refuses a bot by name that does not exist. A slice names bots that it does not hold.
+    fn known_bot(&mut self, pattern: &NamePattern, span: Span, what: &str) {
+        let Some(name) = pattern.literal() else {
+            return;
+        };
+        if self.draft.slice.is_some() || self.draft.bots.contains_key(name) {
+            return;
+        }
+        let help = suggest::help(name.as_str(), self.draft.bots.keys().map(|bot| bot.as_str()));
+        let message = format!("{what} names bot `{name}`, which is not defined");
+        self.push(Draft::new(code::UNKNOWN_BOT, span, message, "unknown bot").maybe_help(help));
+    }
+
+    fn known_group(&mut self, name: &str, span: Span, key: &str) {
+        if self.draft.groups.contains_key(name) {
+            return;
+        }
+        let found = suggest::nearest(name, self.draft.groups.keys().map(|group| &**group));
+        let help = found.map(|found| format!("did you mean `group:{found}`?"));
+        let message = format!("`{key}` names group `{name}`, which is not defined");
+        self.push(Draft::new(code::UNKNOWN_GROUP, span, message, "unknown group").maybe_help(help));
+    }
+
+    fn callees_serve(&mut self, rule: &RuleDraft) {
+        for (subject, span) in &rule.to {
+            let Subject::Bots(pattern) = subject else {
+                continue;
+            };
+            let bot = pattern.literal().and_then(|name| self.draft.bots.get(name));
+            if bot.is_some_and(|bot| bot.serve.is_none()) && self.draft.slice.is_none() {
+                let message = format!("`to` names bot `{pattern}`, which serves nothing");
+                let draft = Draft::new(code::SERVES_NOTHING, *span, message, "serves nothing");
+                self.push(draft.help("add serve: {http: …} to the bot"));
+            }
+        }
+    }
+
+    fn tests(&mut self) {
+        for test in &self.draft.tests {
+            for (name, span) in [&test.from, &test.to] {
+                if !self.draft.bots.contains_key(name) && self.draft.slice.is_none() {
+                    let help = suggest::help(name.as_str(), self.draft.bots.keys().map(|bot| bot.as_str()));
+                    let message = format!("the test names bot `{name}`, which is not defined");
+                    self.push(Draft::new(code::UNKNOWN_BOT, *span, message, "unknown bot").maybe_help(help));
+                }
+            }
+            self.by(test);
+        }
+    }
+
+    /// `by` names a rule, and the test has calls that a rule of its kind can decide.
+    fn by(&mut self, test: &TestDraft) {
+        let Some((id, span)) = &test.by else {
+            return;
+        };
+        let Some(rule) = self.draft.rules.get(id) else {
+            let help = suggest::help(id.as_str(), self.draft.rules.keys().map(|rule| rule.as_str()));
+            let message = format!("`by` names rule `{id}`, which is not defined");
+            self.push(Draft::new(code::TEST, *span, message, "unknown rule").maybe_help(help));
+            return;
+        };
+        let effect = rule.rule.effect;
+        if !test.calls.iter().any(|call| call.expected == effect.into()) {
+            let list = if effect == Effect::Allow { "allow" } else { "deny" };
+            let message = format!("rule `{id}` decides no call of the test: there is no `{list}`");
+            self.push(Draft::new(code::TEST, *span, message, "decides nothing here"));
+        }
+    }
+}
+
+/// The bots of a draft by name, for the checks that need them all.
+pub(crate) type Bots = BTreeMap<spiffe::id::BotName, BotDraft>;

@@ -1,0 +1,165 @@
+//! Rules as the mesh file has them, read and checked.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use spiffe::time::Timestamp;
+
+use crate::method::Method;
+use crate::pattern::{NamePattern, PathPattern};
+use crate::source::Place;
+
+/// The longest id of a rule, in bytes.
+const RULE_ID_BYTES_MAX: usize = 63;
+
+/// The id of a rule: 1 to 63 of `a-z`, `0-9` and `-`. Unique in a mesh; shown in every answer, record and metric.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(Arc<str>);
+
+impl RuleId {
+    /// Reads an id, or gives `None` when it is outside the grammar.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=RULE_ID_BYTES_MAX).contains(&text.len());
+        let letters = text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        (fits && letters).then(|| Self(Arc::from(text)))
+    }
+
+    /// Gives the id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for RuleId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RuleId({:?})", &*self.0)
+    }
+}
+
+impl Serialize for RuleId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Effect {
+    Allow,
+    Deny,
+}
+
+/// One of the bots that a rule speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Bots(NamePattern),
+    Group(Box<str>),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bots(pattern) => pattern.fmt(f),
+            Self::Group(name) => write!(f, "group:{name}"),
+        }
+    }
+}
+
+/// The method of an `http` item.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum MethodMatch {
+    Any,
+    Is(Method),
+}
+
+impl MethodMatch {
+    pub(crate) fn matches(&self, method: &Method) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(wanted) => wanted == method,
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Any => "*",
+            Self::Is(method) => method.as_str(),
+        }
+    }
+}
+
+/// One `http` item: `GET /orders/*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HttpMatch {
+    pub(crate) method: MethodMatch,
+    pub(crate) path: PathPattern,
+}
+
+impl fmt::Display for HttpMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method.as_str(), self.path.as_str())
+    }
+}
+
+/// One rule. Its id is the key that it is kept under.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) effect: Effect,
+    pub(crate) from: Vec<Subject>,
+    pub(crate) to: Vec<Subject>,
+    /// Empty for a deny rule that covers every call.
+    pub(crate) http: Vec<HttpMatch>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) reason: Option<Arc<str>>,
+    pub(crate) browser: bool,
+    pub(crate) place: Place,
+}
+
+impl PartialEq for Rule {
+    /// Compares what the rule says, not where it stands.
+    fn eq(&self, other: &Self) -> bool {
+        (self.effect, &self.from, &self.to, &self.http) == (other.effect, &other.from, &other.to, &other.http)
+            && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_1_to_63_lower_case_letters_digits_and_dashes() {
+        for text in ["a", "0", "-", "checkout-reads-orders", &"a".repeat(63)] {
+            assert_eq!(RuleId::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["", "A", "a_b", "a b", "a/b", "\u{e9}", &"a".repeat(64)] {
+            assert_eq!(RuleId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_reads_as_its_text() {
+        let id = RuleId::parse("a-1").unwrap();
+        assert_eq!(
+            (id.to_string().as_str(), format!("{id:?}").as_str()),
+            ("a-1", "RuleId(\"a-1\")")
+        );
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"a-1\"");
+    }
+}

@@ -1,0 +1,217 @@
+//! The mesh file as JSON Schema, for completion and checks in editors.
+//!
+//! Written by hand, because the file is read by hand: a schema derived from types would describe other types than the ones
+//! that are read. A test holds its keys against those of the reader.
+
+use serde_json::{Value, json};
+
+/// Describes a mesh file as JSON Schema, draft 2020-12.
+///
+/// An editor that knows it completes keys and marks wrong ones; `policy check` says more.
+pub fn json_schema() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "botmesh mesh file, version 1",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["version"],
+        "properties": {
+            "version": {"const": 1, "description": "The version of the format."},
+            "trust_domain": {
+                "type": "string", "pattern": "^[a-z0-9._-]{1,255}$",
+                "description": "The trust domain of all bots, the same in all files of a mesh.",
+            },
+            "slice": {"$ref": "#/$defs/label", "description": "Written by the CA: the host that this part is for."},
+            "bots": {
+                "type": "object", "additionalProperties": {"$ref": "#/$defs/bot"},
+                "propertyNames": {"pattern": BOT_NAME}, "description": "Who exists.",
+            },
+            "groups": {
+                "type": "object", "additionalProperties": one_or_many(&json!({"$ref": "#/$defs/bots"})),
+                "propertyNames": {"$ref": "#/$defs/label"}, "description": "Names for lists of bots and patterns.",
+            },
+            "allow": {"type": "array", "items": {"$ref": "#/$defs/allow"}, "description": "Who may call what."},
+            "deny": {"type": "array", "items": {"$ref": "#/$defs/deny"}, "description": "What nobody may do; wins over allow."},
+            "tests": {"type": "array", "items": {"$ref": "#/$defs/test"}, "description": "Calls and their expected verdicts."},
+        },
+        "$defs": definitions(),
+    })
+}
+
+const BOT_NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,5}$";
+
+fn definitions() -> Value {
+    json!({
+        "label": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
+        "text": {"type": "string", "minLength": 1, "maxLength": 256},
+        "id": {"type": "string", "pattern": "^[a-z0-9-]{1,63}$", "description": "Unique; shown in refusals, records and metrics."},
+        "bots": {"type": "string", "description": "A bot, or a pattern: prod/orders, prod/*, prod/report-*, staging/**."},
+        "subjects": one_or_many(&json!({
+            "type": "string", "description": "A bot, a pattern, or group:NAME.",
+        })),
+        "http": one_or_many(&json!({
+            "type": "string", "pattern": "^(\\*|[A-Z][A-Z-]{0,31}) /",
+            "description": "METHOD and path: GET /orders/*. `*` is one segment, `**` (last) any number; `*` as method is any.",
+        })),
+        "calls": one_or_many(&json!({"type": "string", "pattern": "^[A-Z][A-Z-]{0,31} /", "description": "METHOD and path."})),
+        "time": {"type": "string", "format": "date-time"},
+        "bot": bot(),
+        "attest": attest(),
+        "allow": rule(true),
+        "deny": rule(false),
+        "test": test(),
+    })
+}
+
+fn one_or_many(item: &Value) -> Value {
+    json!({"oneOf": [item, {"type": "array", "items": item, "minItems": 1}]})
+}
+
+fn bot() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["owner", "hosts"],
+        "properties": {
+            "owner": {"$ref": "#/$defs/text", "description": "Whom to ask about the bot."},
+            "hosts": one_or_many(&json!({"type": "string", "description": "A host, the start of one and *, or *."})),
+            "attest": one_or_many(&json!({"$ref": "#/$defs/attest"})),
+            "serve": {
+                "description": "What the bot serves on its own host.",
+                "oneOf": [{"const": "http", "description": "In slices only."}, {
+                    "type": "object", "additionalProperties": false, "properties": {"http": {"oneOf": [
+                        {"type": "integer", "minimum": 1, "maximum": 65535, "description": "A port of 127.0.0.1."},
+                        {"type": "string", "pattern": "^unix:/", "description": "A Unix socket."},
+                    ]}},
+                }],
+            },
+            "svid_ttl": {"type": "string", "pattern": "^[0-9]+[smh]$", "description": "1m to 24h; 1h by default."},
+            "keys": {"const": "proxy", "description": "Keys stay with the proxy."},
+        },
+    })
+}
+
+fn attest() -> Value {
+    let user = json!({"type": "string", "minLength": 1, "maxLength": 255});
+    let operator = json!({"oneOf": [user, {"type": "integer", "minimum": 0}]});
+    json!({
+        "type": "object", "additionalProperties": false,
+        "anyOf": [{"required": ["user"]}, {"required": ["uid"]}, {"required": ["run_by"]}],
+        "properties": {
+            "user": user,
+            "uid": {"type": "integer", "minimum": 0, "maximum": 4_294_967_294_u32},
+            "exe": {"type": "string", "pattern": "^/", "description": "Only narrows: needs user, uid or run_by beside it."},
+            "exe_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "run_by": one_or_many(&operator),
+        },
+    })
+}
+
+fn rule(allow: bool) -> Value {
+    let mut properties = json!({
+        "id": {"$ref": "#/$defs/id"},
+        "from": {"$ref": "#/$defs/subjects"},
+        "to": {"$ref": "#/$defs/subjects"},
+        "http": {"$ref": "#/$defs/http"},
+        "until": {"$ref": "#/$defs/time", "description": "At this moment the rule has ended."},
+        "reason": {"$ref": "#/$defs/text"},
+    });
+    if allow && let Some(properties) = properties.as_object_mut() {
+        let browser = json!({"type": "boolean", "description": "Takes calls that look like a browser's."});
+        properties.insert("browser".to_owned(), browser);
+    }
+    let required = if allow {
+        json!(["id", "from", "to", "http"])
+    } else {
+        json!(["id", "from", "to", "reason"])
+    };
+    let together = json!({"until": ["reason"], "reason": ["until"]});
+    let together = if allow { together } else { json!({}) };
+    json!({
+        "type": "object", "additionalProperties": false, "required": required,
+        "properties": properties, "dependentRequired": together,
+    })
+}
+
+fn test() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["name", "from", "to"],
+        "anyOf": [{"required": ["allow"]}, {"required": ["deny"]}],
+        "properties": {
+            "name": {"$ref": "#/$defs/text"},
+            "from": {"type": "string", "pattern": BOT_NAME},
+            "to": {"type": "string", "pattern": BOT_NAME},
+            "at": {"$ref": "#/$defs/time", "description": "The time of the calls; the present by default."},
+            "by": {"$ref": "#/$defs/id", "description": "The rule that must decide."},
+            "allow": {"$ref": "#/$defs/calls"},
+            "deny": {"$ref": "#/$defs/calls"},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::read::{ATTEST, BOT, Keys, MESH, SERVE, TEST, rule_keys};
+    use crate::rule::Effect;
+
+    fn keys(object: &Value) -> BTreeSet<&str> {
+        object["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect()
+    }
+
+    fn known(keys: &Keys) -> BTreeSet<&str> {
+        keys.known.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_the_reader_reads() {
+        let schema = json_schema();
+        let of = |name: &str| &schema["$defs"][name];
+        assert_eq!(keys(&schema), known(&MESH));
+        assert_eq!(keys(of("bot")), known(&BOT));
+        assert_eq!(keys(of("attest")), known(&ATTEST));
+        assert_eq!(keys(&of("bot")["properties"]["serve"]["oneOf"][1]), known(&SERVE));
+        assert_eq!(keys(of("allow")), known(rule_keys(Effect::Allow)));
+        assert_eq!(keys(of("deny")), known(rule_keys(Effect::Deny)));
+        assert_eq!(keys(of("test")), known(&TEST));
+    }
+
+    #[test]
+    fn every_map_is_closed_and_every_reference_leads_somewhere() {
+        fn look(value: &Value, schema: &Value) {
+            match value {
+                Value::Object(map) => {
+                    if map.contains_key("properties") {
+                        assert_eq!(map.get("additionalProperties"), Some(&json!(false)));
+                    }
+                    if let Some(Value::String(target)) = map.get("$ref") {
+                        assert!(schema.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+                    }
+                    map.values().for_each(|value| look(value, schema));
+                }
+                Value::Array(items) => items.iter().for_each(|value| look(value, schema)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        let schema = json_schema();
+        look(&schema, &schema);
+    }
+
+    #[test]
+    fn what_must_come_together_is_required() {
+        let schema = json_schema();
+        let of = |name: &str| &schema["$defs"][name];
+        assert_eq!(of("allow")["required"], json!(["id", "from", "to", "http"]));
+        assert_eq!(
+            of("allow")["dependentRequired"],
+            json!({"until": ["reason"], "reason": ["until"]})
+        );
+        assert_eq!(of("deny")["required"], json!(["id", "from", "to", "reason"]));
+        assert_eq!(of("deny")["dependentRequired"], json!({}));
+    }
+}
