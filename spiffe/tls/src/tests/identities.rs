@@ -157,6 +157,7 @@ fn an_unknown_or_missing_server_name_ends_the_handshake() {
     let ask = |name| handshake(mesh.client_config(), Arc::clone(&server), name);
 
     ask(sni_for(&orders())).established();
+    ask(ServerName::try_from(sni_label(&orders()).to_uppercase()).unwrap()).established();
     assert_eq!(
         ask(sni_for(&checkout())).server_refusal(),
         HandshakeRefusal::UnknownName
