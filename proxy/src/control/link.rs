@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ca_api::node::{ALPN, GoodbyeReason};
 use spiffe_tls::{Expect, TlsError, client_config};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -14,6 +16,10 @@ use super::node::{self, Trust};
 use super::shared::Shared;
 use super::stream;
 use super::up::UpReader;
+
+/// How long an attempt must have lasted for the wait after it to be a short one
+/// again: a CA that takes a stream and ends it at once is not asked all the time.
+const STEADY: Duration = Duration::from_secs(30);
 
 /// How a stream ended that had been up.
 #[derive(Debug)]
@@ -80,22 +86,21 @@ async fn keep_up(shared: &Shared, reader: &mut UpReader) {
     let mut backoff = Backoff::new();
     let mut trust = Trust::Taken;
     loop {
+        let began = Instant::now();
         let outcome = attempt(shared, reader, trust).await;
         down(shared, &outcome);
         trust = outcome.as_ref().err().map_or(Trust::Taken, LinkError::trust);
+        if began.elapsed() >= STEADY {
+            backoff.reset();
+        }
         match outcome {
-            Ok(End::Renewed) => {
-                backoff.reset();
-                continue;
-            }
+            Ok(End::Renewed) => continue,
             Ok(End::Goodbye(Some(GoodbyeReason::Evicted))) => {
                 if let Err(error) = shared.evicted().await {
                     tracing::error!(error = &error as &dyn Error, "an evicted host could not be emptied");
                 }
             }
-            // The stream was up: the first wait is a short one again.
-            Ok(End::Goodbye(_) | End::Closed) => backoff.reset(),
-            Err(_) => {}
+            Ok(End::Goodbye(_) | End::Closed) | Err(_) => {}
         }
         tokio::time::sleep(backoff.next()).await;
     }

@@ -144,11 +144,16 @@ impl Shared {
     /// Puts the next moment into force: first the entries, then the policy, then
     /// bots that have left lose their SVIDs.
     pub(super) fn publish(&self, next: Snapshot) {
-        (self.on_entries.0)(Arc::clone(&next.entries));
+        let same_mesh = Arc::ptr_eq(&self.snapshot().mesh, &next.mesh);
         let bots: BTreeSet<_> = next.claimable().cloned().collect();
+        if !same_mesh {
+            (self.on_entries.0)(Arc::clone(&next.entries));
+        }
         self.snapshot.store(Arc::new(next));
-        self.svids.keep_only(&bots);
-        self.svids_wanted.notify_one();
+        if !same_mesh {
+            self.svids.keep_only(&bots);
+            self.svids_wanted.notify_one();
+        }
         self.snapshots.send_modify(|count| *count = count.wrapping_add(1));
         self.touch();
     }

@@ -13,6 +13,7 @@ use ca_api::node::{
 use serde_json::Value;
 use spiffe::time::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -28,6 +29,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the CA may leave a message unread before it is taken for dead.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the CA may say nothing. It says its time every few seconds, so one that
+/// is silent for so long is gone, whatever TCP believes.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// How many messages are under way up before the sender waits.
 const UP_WINDOW: usize = 16;
@@ -110,11 +115,13 @@ async fn pump(
     sender: &Sender,
     reader: &mut UpReader,
 ) -> Result<End, LinkError> {
+    let mut silent_at = Instant::now() + SILENCE_MAX;
     loop {
-        // Both waits are cancel safe: a message that is not taken stays where it is.
+        // Every wait is cancel safe: a message that is not taken stays where it is.
         tokio::select! {
             message = down.message() => match message {
                 Ok(Some(CaMessage { message: Some(message) })) => {
+                    silent_at = Instant::now() + SILENCE_MAX;
                     if let Some(end) = heard(shared, message, sender).await? {
                         return Ok(end);
                     }
@@ -124,6 +131,7 @@ async fn pump(
                 Ok(None) => return Ok(End::Closed),
                 Err(status) => return Err(LinkError::Stream { status: Box::new(status) }),
             },
+            () = tokio::time::sleep_until(silent_at) => return Err(LinkError::Slow { what: "say its time" }),
             Some(message) = reader.next() => {
                 sender.send(shared.up.stamp(message)).await?;
                 if let Some(report) = shared.up.report_dropped_events(shared.time.now()) {

@@ -53,7 +53,12 @@ impl HostTime {
 
     pub(super) fn now(&self) -> Timestamp {
         let wall = self.clock.now().unix_millis();
-        let highest = self.highest_ms.fetch_max(wall, Ordering::Relaxed);
+        let highest = self.highest_ms.load(Ordering::Relaxed);
+        // Written at most once per millisecond, so that calls on many threads do not
+        // wait for each other here.
+        if wall > highest {
+            self.highest_ms.fetch_max(wall, Ordering::Relaxed);
+        }
         Timestamp::from_unix_millis(highest.max(wall))
     }
 

@@ -53,11 +53,13 @@ fn a_later_epoch_counts_more_than_a_later_revision() {
 
 #[test]
 fn a_host_may_claim_only_the_bots_that_name_it() {
-    let json = slice_json("web-1", &["prod/orders", "prod/other"]);
-    // The second bot is of other hosts.
-    let at = json.rfind("web-*").unwrap();
-    let mut json = json;
-    json.replace_range(at..at + 5, "db-*");
+    let json = serde_json::json!({
+        "version": 1, "trust_domain": "acme.internal", "slice": "web-1", "bots": {
+            "prod/orders": { "owner": "ops@acme.internal", "hosts": ["web-*"], "attest": { "uid": 2000 } },
+            "prod/other": { "owner": "ops@acme.internal", "hosts": ["db-*"] },
+        },
+    })
+    .to_string();
     let offered = OfferedSlice {
         generation: Generation { epoch: 1, revision: 1 },
         sha256: sha256(json.as_bytes()).to_vec(),

@@ -116,8 +116,26 @@ pub(crate) enum AttestAnswer {
     Lose,
     /// Another name for the host than it has.
     NameIt(&'static str),
+    /// The right name for the host, and the SVID of another.
+    OtherLeaf,
     /// A refusal.
     Refuse,
+}
+
+/// What is wrong with the SVIDs that the double issues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trick {
+    Nothing,
+    /// They are of another bot.
+    OtherId,
+    /// They are for another key.
+    OtherKey,
+    /// They have ended.
+    Ended,
+    /// They come under another bot's name.
+    OtherName,
+    /// They do not come.
+    Missing,
 }
 
 /// One attestation, as it was asked for.
@@ -138,6 +156,9 @@ pub(crate) struct State {
     pub(crate) refuse: BTreeSet<String>,
     /// Whether nothing is issued at all.
     pub(crate) issue_fails: bool,
+    pub(crate) trick: Trick,
+    /// How many streams are refused.
+    pub(crate) refuse_streams: usize,
     /// Bot and public key of each SVID.
     pub(crate) issued: Vec<(String, Vec<u8>)>,
     /// Sizes of the batches asked for.
@@ -182,6 +203,8 @@ impl FakeCa {
             node_ttl: Duration::from_hours(24),
             refuse: BTreeSet::new(),
             issue_fails: false,
+            trick: Trick::Nothing,
+            refuse_streams: 0,
             issued: Vec::new(),
             batches: Vec::new(),
             hellos: Vec::new(),
@@ -395,13 +418,14 @@ impl Node for Connection {
         if is_token && claimed_by.as_ref() != Some(&key) {
             return Err(Status::permission_denied("another key claimed this token"));
         }
-        let host = match answer {
-            AttestAnswer::Issue => "web-1",
-            AttestAnswer::NameIt(host) => host,
+        let (host, leaf) = match answer {
+            AttestAnswer::Issue => ("web-1", "web-1"),
+            AttestAnswer::NameIt(host) => (host, host),
+            AttestAnswer::OtherLeaf => ("web-1", "web-9"),
             AttestAnswer::Lose => return Err(Status::unavailable("lost")),
             AttestAnswer::Refuse => return Err(Status::permission_denied("the evidence was refused")),
         };
-        let id = SpiffeId::for_host(&trust_domain(), &HostName::parse(host).unwrap());
+        let id = SpiffeId::for_host(&trust_domain(), &HostName::parse(leaf).unwrap());
         let now = self.inner.clock.now();
         Ok(Response::new(AttestResponse {
             chain: self.inner.root.chain(&id, &key, now, ttl),
@@ -415,9 +439,9 @@ impl Node for Connection {
         self.host()?;
         let svids = request.into_inner().svids;
         let now = self.inner.clock.now();
-        let (fails, refuse, ttl) = self.change(|state| {
+        let (fails, refuse, ttl, trick) = self.change(|state| {
             state.batches.push(svids.len());
-            (state.issue_fails, state.refuse.clone(), state.svid_ttl)
+            (state.issue_fails, state.refuse.clone(), state.svid_ttl, state.trick)
         });
         if fails {
             return Err(Status::unavailable("not now"));
@@ -432,18 +456,42 @@ impl Node for Connection {
                 result.refusal = "not_your_bot".to_owned();
                 result.message = "as the test says".to_owned();
             } else {
-                let id = SpiffeId::parse(&format!("spiffe://acme.internal/{}", request.bot)).unwrap();
-                let key = csr_public_key(&request.csr).unwrap();
-                result.chain = self.inner.root.chain(&id, &key, now, ttl);
+                let named = if trick == Trick::OtherId {
+                    "prod/evil"
+                } else {
+                    &request.bot
+                };
+                let id = SpiffeId::parse(&format!("spiffe://acme.internal/{named}")).unwrap();
+                let other = PrivateKey::generate().unwrap().spki_der();
+                let key = if trick == Trick::OtherKey {
+                    other
+                } else {
+                    csr_public_key(&request.csr).unwrap()
+                };
+                let from = if trick == Trick::Ended { now - ttl } else { now };
+                result.chain = self.inner.root.chain(&id, &key, from, ttl);
+                if trick == Trick::OtherName {
+                    result.bot = "prod/evil".to_owned();
+                }
                 self.change(|state| state.issued.push((request.bot, key)));
             }
-            results.push(result);
+            if trick != Trick::Missing {
+                results.push(result);
+            }
         }
         Ok(Response::new(IssueResponse { results }))
     }
 
     async fn sync(&self, request: Request<Streaming<HostMessage>>) -> Result<Response<Self::SyncStream>, Status> {
         self.host()?;
+        let refused = self.change(|state| {
+            let refused = state.refuse_streams > 0;
+            state.refuse_streams = state.refuse_streams.saturating_sub(1);
+            refused
+        });
+        if refused {
+            return Err(Status::permission_denied("this host may not act"));
+        }
         let mut inbound = request.into_inner();
         let Some(HostMessage {
             message: Some(host_message::Message::Hello(hello)),

@@ -68,6 +68,18 @@ async fn a_ca_that_names_the_host_differently_is_an_error() {
 }
 
 #[tokio::test]
+async fn the_svid_of_another_host_is_not_taken() {
+    let host = Host::new();
+    let ca = FakeCa::start(&host.clock).await;
+    ca.state().answers.push_back(AttestAnswer::OtherLeaf);
+    let error = refused(&ca, &ca.token("web-1", in_ten_minutes())).await;
+    assert!(
+        matches!(&error, JoinError::NamedOtherwise { named, .. } if named.ends_with("host/web-9")),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_refused_token_is_an_error_for_the_operator() {
     let host = Host::new();
     let ca = FakeCa::start(&host.clock).await;
@@ -217,4 +229,47 @@ async fn an_evicted_host_drops_everything_and_joins_again_with_a_new_token() {
         })
         .await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_whose_node_svid_is_refused_proves_itself_by_its_key() {
+    let host = Host::new();
+    let ca = FakeCa::start(&host.clock).await;
+    ca.state().refuse_streams = 1;
+    let (_host, running) = Host::joined(&ca, host).await;
+    running
+        .until("the stream", |control| control.status().link.connected.clone())
+        .await;
+    assert!(matches!(
+        ca.state().asked.as_slice(),
+        [Asked::Token { .. }, Asked::BoundKey { .. }]
+    ));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_whose_key_is_refused_uses_a_token_if_an_operator_left_one() {
+    let host = Host::new();
+    let ca = FakeCa::start(&host.clock).await;
+    {
+        let mut state = ca.state();
+        state.refuse_streams = 1;
+        state.answers.extend([AttestAnswer::Issue, AttestAnswer::Refuse]);
+    }
+    let (host, running) = Host::joined(&ca, host).await;
+    // The double takes a token once: this host's second key is a stranger to it.
+    ca.until("the refused key", |state| (state.asked.len() >= 2).then_some(()))
+        .await;
+    ca.state().asked.clear();
+    running
+        .until("the stream", |control| control.status().link.connected.clone())
+        .await;
+    assert!(
+        ca.state()
+            .asked
+            .iter()
+            .any(|asked| matches!(asked, Asked::Token { .. }))
+    );
+    running.stop().await;
+    assert_eq!(host.ledger_text().matches("host_joined").count(), 2);
 }

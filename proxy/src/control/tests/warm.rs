@@ -1,6 +1,6 @@
 use spiffe_tls::{ServerIdentity, sni_label};
 
-use super::fake_ca::FakeCa;
+use super::fake_ca::{FakeCa, Trick};
 use super::*;
 use crate::control::Missing;
 use spiffe::id::SpiffeId;
@@ -182,4 +182,59 @@ async fn svids_are_asked_for_in_bounded_batches() {
     let (ca, _host, running) = with_bots(&names).await;
     assert_eq!(ca.state().batches, [64, 6]);
     running.stop().await;
+}
+
+/// What the control side says of SVIDs with which something is wrong.
+async fn error_of(trick: Trick) -> String {
+    let host = Host::new();
+    let ca = FakeCa::start(&host.clock).await;
+    {
+        let mut state = ca.state();
+        state.greeting = vec![slice(1, &["prod/orders"])];
+        state.trick = trick;
+    }
+    let (host, running) = Host::joined(&ca, host).await;
+    let error = running
+        .until("an error", |control| control.status().svids.first()?.error.clone())
+        .await;
+    assert!(running.control.svid(&bot("prod/orders")).is_none());
+    running.stop().await;
+    assert!(
+        !host.ledger_text().contains("\"issued\""),
+        "what is not used is not recorded as issued"
+    );
+    error
+}
+
+#[tokio::test]
+async fn an_svid_of_another_bot_is_not_used() {
+    assert!(
+        error_of(Trick::OtherId)
+            .await
+            .contains("spiffe://acme.internal/prod/evil")
+    );
+}
+
+#[tokio::test]
+async fn an_svid_for_another_key_is_not_used() {
+    assert!(error_of(Trick::OtherKey).await.contains("not usable"));
+}
+
+#[tokio::test]
+async fn an_svid_that_has_ended_is_not_used() {
+    assert!(error_of(Trick::Ended).await.contains("ended"));
+}
+
+#[tokio::test]
+async fn an_svid_under_another_name_is_not_used() {
+    assert!(
+        error_of(Trick::OtherName)
+            .await
+            .contains("something else than was asked")
+    );
+}
+
+#[tokio::test]
+async fn an_svid_that_does_not_come_is_an_error() {
+    assert!(error_of(Trick::Missing).await.contains("something else than was asked"));
 }
