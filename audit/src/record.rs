@@ -87,6 +87,10 @@ pub struct CallRecord {
     /// How the call reaches the other end; absent when nothing was reached for.
     #[serde(default)]
     pub hop: Option<Hop>,
+    /// The TLS session that the call came by, as the callee's proxy saw it:
+    /// version and key exchange, `TLSv1.3 X25519MLKEM768`.
+    #[serde(default)]
+    pub tls: Option<String>,
     /// The same call's id at the caller's proxy.
     #[serde(default)]
     pub peer_call: Option<CallId>,

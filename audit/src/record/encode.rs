@@ -38,6 +38,7 @@ impl Line {
             json.bare("epoch", record.epoch);
             json.bare("revision", record.revision);
             json.text_if("hop", record.hop.map(super::Hop::as_str));
+            json.text_if("tls", record.tls.as_deref());
             if let Some(id) = record.peer_call {
                 json.ascii("peer_call", &id.text());
             }
