@@ -282,6 +282,8 @@ pub struct EvictResponse {
     pub host: HostName,
     /// Whether a stream was ended.
     pub was_connected: bool,
+    /// How many open tokens were made worthless.
+    pub tokens: u64,
 }
 
 /// One bot of the live mesh.

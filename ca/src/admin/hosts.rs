@@ -101,28 +101,39 @@ pub(super) async fn evict(
 ) -> Result<Json<EvictResponse>, Refused> {
     const OPERATION: &str = "evict a host";
     let host = request.host;
-    if !core
-        .world
-        .hosts()
-        .get(&host)
-        .is_some_and(|view| view.row.state == HostRowState::Joined)
-    {
-        return Err(no_such_host(&host));
-    }
-    core.journal
-        .event(EventKind::HostEvicted, &actor.to_string(), &format!("host:{host}"), [])
-        .map_err(|error| Refused::unavailable(OPERATION, &error))?;
-    let row = core
+    let evicted = core
         .store
         .evict_host(host.clone(), core.now())
         .await
         .map_err(|error| Refused::unavailable(OPERATION, &error))?;
-    let row = row.ok_or_else(|| no_such_host(&host))?;
-    let was_connected = core.world.put_row(row);
-    Ok(Json(EvictResponse { host, was_connected }))
+    if evicted.row.is_none() && evicted.tokens == 0 {
+        return Err(no_such_host(&host));
+    }
+    // First the deed, then the record: of all things that operators do this is the
+    // one that must not wait for a full disk.
+    let was_connected = evicted.row.is_some_and(|row| core.world.put_row(row));
+    let detail = [
+        ("was_connected", json!(was_connected)),
+        ("tokens", json!(evicted.tokens)),
+    ];
+    core.journal
+        .event(
+            EventKind::HostEvicted,
+            &actor.to_string(),
+            &format!("host:{host}"),
+            detail,
+        )
+        .map_err(|error| Refused::unavailable("record an eviction that has taken place", &error))?;
+    Ok(Json(EvictResponse {
+        host,
+        was_connected,
+        tokens: evicted.tokens as u64,
+    }))
 }
 
 fn no_such_host(host: &spiffe::id::HostName) -> Refused {
-    let detail = format!("no host {host} has joined, or it is evicted already; see `botmesh host list`");
+    let detail = format!(
+        "no host {host} has joined, or it is evicted already, and it has no open token; see `botmesh host list`"
+    );
     Refused::new(StatusCode::NOT_FOUND, "no_such_host", "there is no such host", detail)
 }

@@ -227,7 +227,7 @@ fn base_mismatch(live: Generation, base: Option<Generation>) -> Refused {
     let base = base.map_or_else(|| "nothing".to_owned(), |base| format!("revision {base}"));
     let detail = format!(
         "live is revision {live}, these files were last applied over {base}: somebody applied something else \
-         meanwhile. Compare with `botmesh policy diff`, then apply with --force"
+         meanwhile"
     );
     let title = "the live mesh is not the one that these files were made from";
     Refused::new(StatusCode::CONFLICT, "base_mismatch", title, detail)

@@ -90,10 +90,10 @@ impl Store {
     }
 
     /// Ends a host: it keeps its name and loses its key and every open token.
-    /// `None` when no such host may act.
-    pub(crate) async fn evict_host(&self, name: HostName, now: Timestamp) -> Result<Option<HostRow>, StoreError> {
+    pub(crate) async fn evict_host(&self, name: HostName, now: Timestamp) -> Result<Evicted, StoreError> {
         self.run(move |db| {
-            db.execute("DELETE FROM tokens WHERE host = ?1", [name.as_str()])
+            let tokens = db
+                .execute("DELETE FROM tokens WHERE host = ?1", [name.as_str()])
                 .map_err(failed("delete the tokens of an evicted host"))?;
             let changed = db
                 .execute(
@@ -103,14 +103,20 @@ impl Store {
                     params![name.as_str(), now.unix_millis()],
                 )
                 .map_err(failed("evict a host"))?;
-            if changed == 1 {
-                host_by_name(db, &name)
-            } else {
-                Ok(None)
-            }
+            let row = if changed == 1 { host_by_name(db, &name)? } else { None };
+            Ok(Evicted { row, tokens })
         })
         .await
     }
+}
+
+/// What an eviction took away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Evicted {
+    /// The host, if it could act.
+    pub(crate) row: Option<HostRow>,
+    /// How many tokens it had.
+    pub(crate) tokens: usize,
 }
 
 const SELECT: &str = "SELECT name, state, key, pending_key, serial, not_after, joined, last_seen, advertise, version

@@ -187,3 +187,117 @@ fn count_refusal(db: &Connection, secret_sha256: &Digest) -> Result<(), StoreErr
 pub(super) fn is_claimed_by(db: &Connection, secret_sha256: &Digest, key: &Digest) -> Result<bool, StoreError> {
     Ok(find(db, secret_sha256)?.is_some_and(|token| token.claimed_by.as_ref() == Some(key)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECRET: Digest = [7; 32];
+    const ANN: Digest = [1; 32];
+    const BOB: Digest = [2; 32];
+
+    fn web1() -> HostName {
+        HostName::parse("web-1").unwrap()
+    }
+
+    fn start() -> Timestamp {
+        Timestamp::from_unix_millis(1_000_000)
+    }
+
+    /// A store with one token that ends after ten minutes.
+    async fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _thread) = Store::open(&dir.path().join("db")).unwrap();
+        let ends = start() + Duration::from_mins(10);
+        let host_has_key = store
+            .create_token(SECRET, web1(), start(), ends, "root".into(), (1, 0))
+            .await
+            .unwrap();
+        assert_eq!(host_has_key, Some(false));
+        (dir, store)
+    }
+
+    async fn claim(store: &Store, key: Digest) -> Claim {
+        store.claim_token(SECRET, key, start()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_claimed_token_is_refused_to_another_key_before_any_host_has_joined() {
+        let (_dir, store) = store().await;
+        assert_eq!(
+            claim(&store, ANN).await,
+            Claim::Claimed {
+                host: web1(),
+                first: true
+            }
+        );
+        let other = Claim::Refused(TokenRefusal::OtherKey {
+            host: web1(),
+            record: true,
+        });
+        assert_eq!(claim(&store, BOB).await, other);
+        assert_eq!(
+            claim(&store, ANN).await,
+            Claim::Claimed {
+                host: web1(),
+                first: false
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn of_keys_that_claim_at_once_one_wins() {
+        let (_dir, store) = store().await;
+        let (ann, bob) = tokio::join!(claim(&store, ANN), claim(&store, BOB));
+        let claimed = |claim: &Claim| matches!(claim, Claim::Claimed { .. });
+        assert_eq!([ann, bob].iter().filter(|one| claimed(one)).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn refusals_of_one_token_are_recorded_a_few_times_and_then_only_counted() {
+        let (_dir, store) = store().await;
+        claim(&store, ANN).await;
+        let mut recorded = 0;
+        for _ in 0..40 {
+            match claim(&store, BOB).await {
+                Claim::Refused(TokenRefusal::OtherKey { record, .. }) => recorded += i64::from(record),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(recorded, REFUSALS_RECORDED_MAX);
+    }
+
+    #[tokio::test]
+    async fn an_ended_token_is_refused_even_to_the_key_that_claimed_it() {
+        let (_dir, store) = store().await;
+        claim(&store, ANN).await;
+        let late = store
+            .claim_token(SECRET, ANN, start() + Duration::from_mins(10))
+            .await
+            .unwrap();
+        assert_eq!(late, Claim::Refused(TokenRefusal::Expired { host: web1() }));
+    }
+
+    #[tokio::test]
+    async fn an_eviction_takes_a_claimed_token_away_before_its_certificate_is_recorded() {
+        let (_dir, store) = store().await;
+        claim(&store, ANN).await;
+        store.evict_host(web1(), start()).await.unwrap();
+        let issuance = crate::store::Issuance {
+            serial: "01".into(),
+            id: spiffe::id::SpiffeId::parse("spiffe://acme.internal/botmesh/host/web-1").unwrap(),
+            host: web1(),
+            not_before: start(),
+            not_after: start() + Duration::from_hours(1),
+            spki_sha256: ANN,
+            issued_at: start(),
+            epoch: 1,
+            revision: 0,
+        };
+        let presented = crate::store::Presented::Token { secret_sha256: SECRET };
+        assert_eq!(store.record_node_svid(issuance, presented).await.unwrap(), None);
+        assert_eq!(store.issuances_by_id().await.unwrap().len(), 0);
+    }
+}

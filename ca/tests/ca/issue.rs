@@ -207,21 +207,11 @@ async fn no_svid_outlives_the_root() {
     ca.join_with(&token, same(&key)).await.unwrap();
     let status: ca_api::admin::CaStatus = ca.get(ca_api::admin::path::STATUS).await;
     ca.hand.set(status.root_not_after - Duration::from_mins(5));
-    let host = {
-        // The CA's own SVID renews in the background, when its clock moves.
-        let mut renewed = None;
-        for _ in 0..100 {
-            renewed = ca.stranger(token.pins().to_vec()).await.ok();
-            if renewed.is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let mut connection = renewed.unwrap();
-        let new = PrivateKey::generate().unwrap();
-        let request = bound_request(token.host(), &key, &new, &connection.exporter);
-        Host::new(connection.client.attest(request).await.unwrap().into_inner(), new)
-    };
+    // The CA's own SVID renews in the background, when its clock moves.
+    let mut connection = eventually(async || ca.stranger(token.pins().to_vec()).await.ok()).await;
+    let new = PrivateKey::generate().unwrap();
+    let request = bound_request(token.host(), &key, &new, &connection.exporter);
+    let host = Host::new(connection.client.attest(request).await.unwrap().into_inner(), new);
     assert_eq!(host.svid.leaf().not_after(), status.root_not_after);
     let (_, request) = csr("prod/checkout");
     let mut connection = ca.connect(&host).await;

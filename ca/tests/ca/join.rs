@@ -219,7 +219,8 @@ async fn a_host_re_attests_with_its_own_key_even_after_its_certificate_ended() {
     let old = key();
     ca.join_with(&token, same(&old)).await.unwrap();
     ca.hand.advance(Duration::from_hours(48));
-    let mut connection = ca.stranger(token.pins().to_vec()).await.unwrap();
+    // The CA's own SVID renews in the background, when its clock moves.
+    let mut connection = eventually(async || ca.stranger(token.pins().to_vec()).await.ok()).await;
     let new = key();
     let request = bound_request(token.host(), &old, &new, &connection.exporter);
     let host = Host::new(connection.client.attest(request).await.unwrap().into_inner(), new);
@@ -295,4 +296,19 @@ async fn the_number_of_open_tokens_of_a_host_is_bounded() {
         .await;
     assert_eq!(refused.unwrap_err().status, 429);
     ca.token("web-2").await;
+}
+
+#[tokio::test]
+async fn evicting_a_host_that_has_only_a_token_makes_the_token_worthless() {
+    let ca = TestCa::start().await;
+    let token = ca.token("web-1").await;
+    assert_eq!(ca.evict("web-1").await.tokens, 1);
+    assert_eq!(
+        ca.join_with(&token, key()).await.err().unwrap().code(),
+        Code::PermissionDenied
+    );
+    let refused = ca
+        .admin::<serde_json::Value>("POST", path::HOST_EVICT, json!({"host": "web-1"}))
+        .await;
+    assert_eq!(refused.unwrap_err().code, "no_such_host");
 }

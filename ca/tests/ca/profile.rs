@@ -199,18 +199,11 @@ async fn the_ca_presents_its_own_svid_with_the_root_behind_it_and_renews_it() {
     ca.hand.advance(Duration::from_mins(40));
     ca.pinned(&token).await;
     // The next one is signed when its clock has moved; without it this would be refused.
-    for _ in 0..1000 {
-        let issued = ca.events("issued");
-        if issued
-            .iter()
-            .filter(|event| event["subject"] == "spiffe://acme.internal/botmesh/ca/ca-1")
-            .count()
-            == 2
-        {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    eventually(async || {
+        let own = |event: &&serde_json::Value| event["subject"] == "spiffe://acme.internal/botmesh/ca/ca-1";
+        (ca.events("issued").iter().filter(own).count() == 2).then_some(())
+    })
+    .await;
     ca.hand.advance(Duration::from_mins(30));
     ca.pinned(&token).await;
 }

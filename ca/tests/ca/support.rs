@@ -418,6 +418,19 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Asks again until there is an answer; for a state that another task brings about.
+pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    within(async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
 /// One request over a Unix socket.
 pub(crate) async fn unix_http(socket: &Path, method: &str, path: &str, body: &impl Serialize) -> (u16, Bytes) {
     http_on(
