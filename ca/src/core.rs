@@ -15,6 +15,7 @@ use crate::authority::Authority;
 use crate::config::Settings;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
 use crate::world::World;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
+    pub(crate) quotas: Quotas,
     pub(crate) signing: Semaphore,
     pub(crate) signing_queue: Semaphore,
     /// One change of the mesh at a time.

@@ -28,6 +28,7 @@ mod keys;
 mod mesh_file;
 mod metrics;
 mod node;
+mod quota;
 mod run;
 mod server_identity;
 mod store;

@@ -24,6 +24,7 @@ use crate::keys::{DiskKeys, KeyError};
 use crate::mesh_file::{self, MeshError};
 use crate::metrics::Metrics;
 use crate::node::{self, ServeError};
+use crate::quota::Quotas;
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
 use crate::world::World;
@@ -330,6 +331,7 @@ async fn build(
         metrics,
         tasks: TaskTracker::new(),
         cancel,
+        quotas: Quotas::default(),
         signing,
         signing_queue,
         applying: tokio::sync::Mutex::new(()),

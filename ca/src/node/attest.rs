@@ -56,6 +56,12 @@ pub(super) async fn attest(core: &Arc<Core>, peer: &Peer, request: AttestRequest
         Ok(attested) => attested,
         Err(refusal) => return Err(refused(core, peer, &refusal)),
     };
+    if !core.quotas.take(&attested.host, 1, core.now()) {
+        core.metrics.issued.with_label_values(&["host", "limited"]).inc();
+        return Err(Status::resource_exhausted(
+            "more SVIDs than a host needs; try again later",
+        ));
+    }
     match admit(core, peer, &attested, spki).await {
         Ok(Some(issued)) => {
             core.metrics.attested.with_label_values(&[attested.how]).inc();

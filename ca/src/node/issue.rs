@@ -71,6 +71,13 @@ async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &m
         return Ok(());
     }
     let count = orders.len() as u64;
+    if !core.quotas.take(&caller.host, count, core.now()) {
+        core.metrics.issued.with_label_values(&["bot", "limited"]).inc_by(count);
+        tracing::warn!(host = %caller.host, count, "a host asks for more SVIDs than a host needs");
+        return Err(Status::resource_exhausted(
+            "more SVIDs than a host needs; try again later",
+        ));
+    }
     let issued = core.issue(orders, &caller.host).await;
     // An eviction that came meanwhile has the last word.
     if !core.holds(caller) {

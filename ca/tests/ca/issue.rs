@@ -268,3 +268,34 @@ async fn a_thousand_svids_of_many_requests_are_all_recorded() {
         "{metrics}"
     );
 }
+
+#[tokio::test]
+async fn a_host_that_asks_without_end_is_told_to_wait_and_others_are_not() {
+    let ca = TestCa::with_mesh().await;
+    let host = ca.join("web-1").await;
+    let other = ca.join("web-2").await;
+    let mut connection = ca.connect(&host).await;
+    let request = SvidRequest {
+        bot: "prod/checkout".into(),
+        csr: csr("prod/checkout").1,
+    };
+    let svids = vec![request; 64];
+    let refused = loop {
+        // 4096 at once, one of them went to the host itself.
+        if let Err(refused) = connection.client.issue(IssueRequest { svids: svids.clone() }).await {
+            break refused;
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(
+        ca.connect(&other)
+            .await
+            .issue("prod/orders", csr("prod/orders").1)
+            .await
+            .unwrap()
+            .refusal,
+        ""
+    );
+    ca.hand.advance(Duration::from_secs(2));
+    assert!(connection.client.issue(IssueRequest { svids }).await.is_ok());
+}
