@@ -7,11 +7,11 @@
 mod address;
 mod operator;
 mod refused;
+mod settings;
 mod units;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Deserialize;
 use spiffe::id::{BotName, HostName, TrustDomain};
@@ -19,16 +19,8 @@ use spiffe::id::{BotName, HostName, TrustDomain};
 pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
 pub use operator::Operator;
 pub use refused::NotEnforced;
+pub use settings::{CA_ADDRESSES_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, Settings};
 pub use units::{ByteSize, ByteSizeError, Span, SpanError};
-
-/// The most addresses of CA servers.
-pub const CA_ADDRESSES_MAX: usize = 16;
-
-/// The most `listeners:`; each is a socket that stays open.
-pub const LISTENERS_MAX: usize = 256;
-
-/// The longest `ledger.sync`, as the ledger itself bounds it.
-pub const LEDGER_SYNC_MAX: Duration = Duration::from_secs(10);
 
 /// The file, as written. `trust_domain`, `host`, `ca` and `join` are required.
 #[derive(Clone, Debug, Deserialize)]
@@ -196,218 +188,6 @@ pub enum Disclose {
     Rule,
     /// Also the nearest rule, what differed, and the command that would allow it.
     Full,
-}
-
-/// What the caller knows of the machine: the defaults that depend on who runs it.
-#[derive(Clone, Debug)]
-pub struct Defaults {
-    /// `/var/lib/botmesh/proxy`, or below `$XDG_STATE_HOME` without root.
-    pub state_dir: PathBuf,
-    /// `/run/botmesh`, or below `$XDG_RUNTIME_DIR` without root.
-    pub runtime_dir: PathBuf,
-    /// Who may operate when the file does not say: root.
-    pub operators: Vec<Operator>,
-}
-
-/// Every setting, resolved.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The trust domain that this host belongs to.
-    pub trust_domain: TrustDomain,
-    /// This host's name.
-    pub host: HostName,
-    /// Where the node key and the cache are.
-    pub state_dir: PathBuf,
-    /// The CA servers, in the order to try.
-    pub ca_addresses: Vec<CaAddress>,
-    /// Holds a join token, perhaps.
-    pub token_file: PathBuf,
-    /// Where bots call; loopback.
-    pub bots_listen: SocketAddr,
-    /// Where bots call.
-    pub bots_socket: PathBuf,
-    /// One listener per destination.
-    pub listeners: Vec<Listener>,
-    /// Where other hosts' proxies call.
-    pub mesh_listen: SocketAddr,
-    /// Where other hosts reach `mesh_listen`, if it was said.
-    pub mesh_advertise: Option<SocketAddr>,
-    /// Whether connections between proxies carry more than one call.
-    pub mesh_reuse: bool,
-    /// The socket for operators.
-    pub admin_socket: PathBuf,
-    /// Who may use it; nobody when empty.
-    pub operators: Vec<Operator>,
-    /// Metrics and health; loopback.
-    pub metrics_listen: SocketAddr,
-    /// The folder of the ledger.
-    pub ledger_dir: PathBuf,
-    /// How much of the ledger a power loss may cost.
-    pub ledger_sync: Duration,
-    /// The ledger's budget.
-    pub ledger_max_bytes: u64,
-    /// What a call between two bots of this host goes through.
-    pub local_hop: LocalHop,
-    /// How much a refusal tells the caller.
-    pub disclose: Disclose,
-    /// Whether operators may start bots.
-    pub allow_run: bool,
-}
-
-/// A listener whose every call goes to one bot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Where it listens.
-    pub listen: ListenAddress,
-    /// Where its calls go.
-    pub to: BotName,
-}
-
-impl Settings {
-    /// The file of the ledger's signing key.
-    #[must_use]
-    pub fn ledger_key_file(&self) -> PathBuf {
-        self.state_dir.join("log.key")
-    }
-}
-
-impl Config {
-    /// Fills in every default.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] for a value that parses and cannot be kept.
-    pub fn resolve(self, defaults: &Defaults) -> Result<Settings, ConfigError> {
-        self.check_counts()?;
-        let state_dir = self.state_dir.unwrap_or_else(|| defaults.state_dir.clone());
-        let listeners = self
-            .listeners
-            .into_iter()
-            .map(resolve_listener)
-            .collect::<Result<_, _>>()?;
-        Ok(Settings {
-            trust_domain: self.trust_domain,
-            host: self.host,
-            ca_addresses: self.ca.addresses,
-            token_file: self.join.token_file,
-            bots_listen: loopback("bots.listen", self.bots.listen, 15080)?,
-            bots_socket: self
-                .bots
-                .socket
-                .unwrap_or_else(|| defaults.runtime_dir.join("bot.sock")),
-            listeners,
-            mesh_listen: self
-                .mesh
-                .listen
-                .unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15443)),
-            mesh_advertise: resolve_advertise(self.mesh.advertise)?,
-            mesh_reuse: self.mesh.reuse.unwrap_or(true),
-            admin_socket: self
-                .admin
-                .socket
-                .unwrap_or_else(|| defaults.runtime_dir.join("proxy.sock")),
-            operators: self.admin.operators.unwrap_or_else(|| defaults.operators.clone()),
-            metrics_listen: loopback("metrics.listen", self.metrics.listen, 15090)?,
-            ledger_dir: self.ledger.dir.unwrap_or_else(|| state_dir.join("ledger")),
-            ledger_sync: resolve_sync(self.ledger.sync)?,
-            ledger_max_bytes: self.ledger.max_bytes.map_or(20 << 30, ByteSize::bytes),
-            local_hop: self.local_hop,
-            disclose: self.disclose,
-            allow_run: self.allow_run,
-            state_dir,
-        })
-    }
-
-    fn check_counts(&self) -> Result<(), ConfigError> {
-        let addresses = self.ca.addresses.len();
-        if addresses == 0 || addresses > CA_ADDRESSES_MAX {
-            return Err(ConfigError::CaAddresses { count: addresses });
-        }
-        if self.listeners.len() > LISTENERS_MAX {
-            return Err(ConfigError::Listeners {
-                count: self.listeners.len(),
-            });
-        }
-        Ok(())
-    }
-}
-
-fn loopback(setting: &'static str, listen: Option<SocketAddr>, port: u16) -> Result<SocketAddr, ConfigError> {
-    let listen = listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    if listen.ip().is_loopback() {
-        Ok(listen)
-    } else {
-        Err(ConfigError::NotLoopback { setting, listen })
-    }
-}
-
-fn resolve_listener(listener: ListenerConfig) -> Result<Listener, ConfigError> {
-    if let ListenAddress::Tcp(listen) = listener.listen
-        && !listen.ip().is_loopback()
-    {
-        return Err(ConfigError::NotLoopback {
-            setting: "listeners",
-            listen,
-        });
-    }
-    Ok(Listener {
-        listen: listener.listen,
-        to: listener.to,
-    })
-}
-
-fn resolve_advertise(advertise: Option<SocketAddr>) -> Result<Option<SocketAddr>, ConfigError> {
-    match advertise {
-        Some(address) if address.ip().is_unspecified() || address.port() == 0 => {
-            Err(ConfigError::Advertise { address })
-        }
-        other => Ok(other),
-    }
-}
-
-fn resolve_sync(sync: Option<Span>) -> Result<Duration, ConfigError> {
-    let sync = sync.map_or(Duration::from_millis(100), Span::duration);
-    if sync.is_zero() || sync > LEDGER_SYNC_MAX {
-        return Err(ConfigError::LedgerSync { sync });
-    }
-    Ok(sync)
-}
-
-/// Why a file that parses is refused all the same.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No CA server, or more than [`CA_ADDRESSES_MAX`].
-    #[error("ca.addresses holds {count} addresses; it needs 1 to {CA_ADDRESSES_MAX}")]
-    CaAddresses {
-        /// How many.
-        count: usize,
-    },
-    /// More than [`LISTENERS_MAX`].
-    #[error("listeners holds {count} entries; at most {LISTENERS_MAX} are served")]
-    Listeners {
-        /// How many.
-        count: usize,
-    },
-    /// Other machines could reach it.
-    #[error("{setting}: {listen} is not a loopback address; callers from other machines cannot be attested")]
-    NotLoopback {
-        /// The setting.
-        setting: &'static str,
-        /// The address.
-        listen: SocketAddr,
-    },
-    /// Nobody can connect to it.
-    #[error("mesh.advertise: {address} is no address that another host could connect to")]
-    Advertise {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// Zero, or longer than [`LEDGER_SYNC_MAX`].
-    #[error("ledger.sync: {sync:?} is not between 1ms and 10s")]
-    LedgerSync {
-        /// The value.
-        sync: Duration,
-    },
 }
 
 #[cfg(test)]

@@ -266,6 +266,13 @@ impl Control {
         self.shared.svids.valid(bot, self.now())
     }
 
+    /// The SVID that a peer asks for by a server name; `None` where no bot of this
+    /// host has that name and a valid SVID.
+    #[must_use]
+    pub fn svid_by_name(&self, sni: &str) -> Option<Arc<Svid>> {
+        self.shared.svids.by_label(sni, self.now())
+    }
+
     /// What this host lacks to carry its calls.
     #[must_use]
     pub fn ready(&self) -> Readiness {
@@ -331,8 +338,7 @@ impl Control {
 
 impl ServerIdentity for Control {
     fn resolve(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let svid = self.shared.svids.by_label(sni?, self.now())?;
-        Some(svid.certified_key())
+        self.svid_by_name(sni?).map(|svid| svid.certified_key())
     }
 }
 

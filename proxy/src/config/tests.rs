@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const REQUIRED: &str = r#""trust_domain":"acme.internal","host":"web-1","ca":{"addresses":["ca:7443"]},"join":{"token_file":"/run/token"}"#;

@@ -20,7 +20,8 @@ use tonic::Streaming;
 use super::dial::Dialed;
 use super::link::{End, LinkError};
 use super::shared::Shared;
-use super::snapshot::{Change, OfferedSlice, SliceError, to_wire};
+use super::snapshot::{Change, OfferedSlice, SliceError, from_wire, to_wire};
+use super::state_dir::SavedSlice;
 use super::up::UpReader;
 use super::{issue, node};
 
@@ -151,7 +152,15 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
         shared.touch();
     }
     match message {
-        ca_message::Message::Slice(slice) => sender.send(slice_heard(shared, slice).await).await?,
+        ca_message::Message::Slice(slice) => {
+            let (receipt, kept) = slice_heard(shared, slice).await;
+            // The disk may be slow, and somebody may wait for the receipt: a crash in
+            // between costs one slice more after the restart.
+            sender.send(receipt).await?;
+            if let Some(kept) = kept {
+                shared.keep(move |files| files.save_slice(&kept)).await;
+            }
+        }
         ca_message::Message::Bundle(bundle) => bundle_heard(shared, bundle).await,
         ca_message::Message::Endpoints(endpoints) => changed(shared, shared.snapshot().with_endpoints(endpoints)).await,
         ca_message::Message::Quarantines(quarantines) => match shared.snapshot().with_quarantines(&quarantines) {
@@ -176,7 +185,7 @@ async fn changed(shared: &Shared, change: Change) {
 }
 
 /// Puts a slice into force, or refuses it whole; the receipt is made after that.
-async fn slice_heard(shared: &Shared, slice: Slice) -> HostMessage {
+async fn slice_heard(shared: &Shared, slice: Slice) -> (HostMessage, Option<SavedSlice>) {
     let (generation, sha256) = (slice.generation, slice.sha256.clone());
     let receipt = |error: Option<&SliceError>| {
         up(host_message::Message::Applied(Applied {
@@ -187,27 +196,25 @@ async fn slice_heard(shared: &Shared, slice: Slice) -> HostMessage {
         }))
     };
     match apply_slice(shared, slice).await {
-        Ok(()) => receipt(None),
+        Ok(kept) => (receipt(None), kept),
         Err(error) => {
             tracing::error!(
                 error = &error as &dyn Error,
                 "a slice was refused; the one before it stays"
             );
-            let subject = generation
-                .map(super::snapshot::from_wire)
-                .unwrap_or_default()
-                .to_string();
+            let subject = generation.map(from_wire).unwrap_or_default().to_string();
             let detail = BTreeMap::from([("error".to_owned(), Value::from(shorten(error.to_string())))]);
             shared.record(EventKind::PolicyRefused, subject, detail);
-            receipt(Some(&error))
+            (receipt(Some(&error)), None)
         }
     }
 }
 
-async fn apply_slice(shared: &Shared, slice: Slice) -> Result<(), SliceError> {
+/// What there is to keep afterwards, unless the slice was in force already.
+async fn apply_slice(shared: &Shared, slice: Slice) -> Result<Option<SavedSlice>, SliceError> {
     let offered = OfferedSlice::from_wire(slice)?;
     let Change::Next(next) = shared.read_slice(&offered).await? else {
-        return Ok(());
+        return Ok(None);
     };
     let generation = next.generation;
     // A renewed node SVID may have brought a bundle while the slice was read.
@@ -216,8 +223,7 @@ async fn apply_slice(shared: &Shared, slice: Slice) -> Result<(), SliceError> {
     let sha256: String = offered.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     let detail = BTreeMap::from([("slice_sha256".to_owned(), Value::from(sha256))]);
     shared.record(EventKind::PolicyApplied, generation.to_string(), detail);
-    shared.keep(move |files| files.save_slice(&offered.to_save())).await;
-    Ok(())
+    Ok(Some(offered.to_save()))
 }
 
 async fn bundle_heard(shared: &Shared, bundle: Bundle) {

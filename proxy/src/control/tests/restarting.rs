@@ -1,6 +1,22 @@
+use ca_api::node::host_message;
+
 use super::fake_ca::{Asked, FakeCa};
 use super::*;
 use crate::control::Missing;
+
+/// Waits until slice 5 is on disk: what comes after it is read after it was kept.
+async fn kept(ca: &FakeCa) {
+    assert!(ca.receipt(5).await.ok);
+    ca.say(slice(5, &["prod/orders"])).await;
+    ca.until("a second receipt", |state| {
+        let receipts = state
+            .up
+            .iter()
+            .filter(|up| matches!(up, host_message::Message::Applied(_)));
+        (receipts.count() == 2).then_some(())
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_restart_without_the_ca_enforces_the_policy_that_was_kept() {
@@ -8,7 +24,7 @@ async fn a_restart_without_the_ca_enforces_the_policy_that_was_kept() {
     let ca = FakeCa::start(&host.clock).await;
     ca.state().greeting = vec![slice(5, &["prod/orders"])];
     let (host, running) = Host::joined(&ca, host).await;
-    assert!(ca.receipt(5).await.ok);
+    kept(&ca).await;
     running.stop().await;
     std::fs::remove_file(host.dir.path().join("token")).unwrap();
     let config = host.config(&ca);
@@ -31,7 +47,7 @@ async fn a_restart_needs_no_token_and_resumes() {
     let ca = FakeCa::start(&host.clock).await;
     ca.state().greeting = vec![slice(5, &["prod/orders"])];
     let (host, running) = Host::joined(&ca, host).await;
-    assert!(ca.receipt(5).await.ok);
+    kept(&ca).await;
     running.stop().await;
     std::fs::remove_file(host.dir.path().join("token")).unwrap();
 
@@ -82,7 +98,7 @@ async fn a_slice_that_was_tampered_with_on_disk_is_not_used() {
     let ca = FakeCa::start(&host.clock).await;
     ca.state().greeting = vec![slice(5, &["prod/orders"])];
     let (host, running) = Host::joined(&ca, host).await;
-    assert!(ca.receipt(5).await.ok);
+    kept(&ca).await;
     running.stop().await;
     let config = host.config(&ca);
     drop(ca);
