@@ -90,7 +90,7 @@ pub struct CallRecord {
     /// The TLS session that the call came by, as the callee's proxy saw it:
     /// version and key exchange, `TLSv1.3 X25519MLKEM768`.
     #[serde(default)]
-    pub tls: Option<String>,
+    pub tls: Option<Arc<str>>,
     /// The same call's id at the caller's proxy.
     #[serde(default)]
     pub peer_call: Option<CallId>,
@@ -383,3 +383,6 @@ impl fmt::Display for Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,156 @@ impl Count {
 fn over(since: Timestamp, now: Timestamp) -> bool {
     now < since || now.duration_since(since) >= WINDOW
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Actor, CallId, Callee, Direction};
+    use spiffe::id::SpiffeId;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_unix_millis(millis)
+    }
+
+    fn refusal(bot: Option<&str>, reason: &str, rule: Option<&str>) -> CallRecord {
+        let id = bot.map(|bot| SpiffeId::parse(&format!("spiffe://acme.internal/{bot}")).unwrap());
+        CallRecord {
+            id: CallId::from_bytes([0; 16]),
+            time: at(0),
+            direction: Direction::Out,
+            actor: Actor::Bot,
+            from: Party {
+                id,
+                serial: None,
+                facts: None,
+            },
+            to: Callee::default(),
+            method: "GET".into(),
+            path: "/".into(),
+            query: vec![],
+            verdict: Verdict::Deny,
+            rule: rule.map(str::to_owned),
+            reason: Some(reason.into()),
+            nearest: None,
+            epoch: 1,
+            revision: 1,
+            hop: None,
+            tls: None,
+            peer_call: None,
+            trace: None,
+            shortened: false,
+        }
+    }
+
+    fn admitted(refusals: &mut Refusals, now: i64, times: u32) -> u32 {
+        let record = refusal(Some("prod/a"), "no_rule", None);
+        (0..times)
+            .map(|_| u32::from(refusals.admit(at(now), &record) == Admission::Write))
+            .sum()
+    }
+
+    #[test]
+    fn a_second_admits_fifty_and_the_next_fifty_more() {
+        let mut refusals = Refusals::default();
+        assert_eq!(admitted(&mut refusals, 0, 60), 50);
+        assert_eq!(admitted(&mut refusals, 999, 60), 0);
+        assert_eq!(admitted(&mut refusals, 1000, 60), 50);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_begins_a_new_second() {
+        let mut refusals = Refusals::default();
+        assert_eq!(admitted(&mut refusals, 10_000, 60), 50);
+        assert_eq!(admitted(&mut refusals, 0, 60), 50);
+        assert_eq!(refusals.take(at(0), false).len(), 1);
+    }
+
+    #[test]
+    fn a_count_is_handed_over_a_second_after_its_first() {
+        let mut refusals = Refusals::default();
+        assert!(refusals.is_empty());
+        admitted(&mut refusals, 100, 53);
+        admitted(&mut refusals, 700, 2);
+        assert!(!refusals.is_empty());
+        assert_eq!(refusals.take(at(1099), false), []);
+        let taken = refusals.take(at(1100), false);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(
+            (taken[0].time, taken[0].first, taken[0].last),
+            (at(1100), at(100), at(700))
+        );
+        assert_eq!(
+            (taken[0].count, taken[0].reason.as_str(), taken[0].rule.as_deref()),
+            (5, "no_rule", None)
+        );
+        assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn callers_that_went_quiet_are_forgotten_and_busy_ones_are_not() {
+        let mut refusals = Refusals::default();
+        admitted(&mut refusals, 0, 50);
+        refusals.take(at(500), false);
+        assert_eq!(refusals.rates.len(), 1);
+        assert_eq!(admitted(&mut refusals, 500, 1), 0);
+        refusals.take(at(1000), false);
+        assert_eq!(refusals.rates.len(), 0);
+    }
+
+    #[test]
+    fn more_counts_than_are_kept_apart_share_one() {
+        let mut refusals = Refusals::default();
+        admitted(&mut refusals, 0, 50);
+        for rule in 0..1030 {
+            let record = refusal(Some("prod/a"), "denied_by_rule", Some(&format!("rule-{rule}")));
+            assert_eq!(refusals.admit(at(0), &record), Admission::Counted);
+            assert_eq!(refusals.admit(at(0), &record), Admission::Counted);
+        }
+        let taken = refusals.take(at(5), true);
+        assert_eq!(taken.len(), 1025);
+        let other = &taken[1024];
+        assert_eq!(
+            (other.count, other.reason.as_str(), &other.from),
+            (12, "other", &Party::default())
+        );
+        assert_eq!(taken.iter().map(|record| record.count).sum::<u64>(), 2060);
+        assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn callers_beyond_those_that_are_followed_are_counted_together() {
+        let mut refusals = Refusals::default();
+        for bot in 0..4100 {
+            let record = refusal(Some(&format!("prod/b{bot}")), "no_rule", None);
+            assert_eq!(refusals.admit(at(0), &record) == Admission::Write, bot < 4096);
+        }
+        assert!(!refusals.is_empty());
+        // One of the followed is still written.
+        let followed = refusal(Some("prod/b7"), "no_rule", None);
+        assert_eq!(refusals.admit(at(0), &followed), Admission::Write);
+        let taken = refusals.take(at(1000), false);
+        assert_eq!((taken.len(), taken[0].count), (1, 4));
+        assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn callers_without_a_name_are_told_apart_by_uid() {
+        let mut refusals = Refusals::default();
+        let nobody = refusal(None, "unknown_caller", None);
+        let mut local = nobody.clone();
+        local.from.facts = Some(std::sync::Arc::new(spiffe::selector::Facts {
+            pid: 1,
+            uid: 7,
+            gid: 7,
+            user: None,
+            exe: None,
+            exe_seen: None,
+            exe_sha256: None,
+            run: None,
+        }));
+        let written = (0..60).filter(|_| refusals.admit(at(0), &nobody) == Admission::Write);
+        assert_eq!(written.count(), 50);
+        assert_eq!(refusals.admit(at(0), &local), Admission::Write);
+        assert_eq!(refusals.take(at(0), true)[0].count, 10);
+    }
+}

@@ -93,3 +93,63 @@ impl Count {
 const fn minute(now: Timestamp) -> i64 {
     now.unix_millis().div_euclid(MINUTE_MS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_unix_millis(millis)
+    }
+
+    fn source(number: u32) -> IpAddr {
+        Ipv4Addr::from_bits(number).into()
+    }
+
+    #[test]
+    fn counts_are_handed_over_when_their_minute_is_over() {
+        let mut strangers = Strangers::default();
+        assert!(strangers.is_empty());
+        strangers.count(at(119_000), source(1), "expired");
+        strangers.count(at(119_500), source(1), "expired");
+        assert!(!strangers.is_empty());
+        assert_eq!(strangers.take(at(119_999), false), []);
+        let taken = strangers.take(at(120_000), false);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(
+            (taken[0].count, taken[0].first, taken[0].last),
+            (2, at(119_000), at(119_500))
+        );
+        assert_eq!((taken[0].time, taken[0].source), (at(120_000), Some(source(1))));
+        assert!(strangers.is_empty());
+        // The next minute is the one in which counting begins again.
+        strangers.count(at(185_000), source(1), "expired");
+        assert_eq!(strangers.take(at(185_001), false), []);
+        assert_eq!(strangers.take(at(185_001), true).len(), 1);
+    }
+
+    #[test]
+    fn sources_beyond_those_that_are_told_apart_share_a_count() {
+        let mut strangers = Strangers::default();
+        for number in 0..1030 {
+            strangers.count(at(0), source(number), "expired");
+        }
+        strangers.count(at(0), source(5), "expired");
+        let taken = strangers.take(at(60_000), false);
+        assert_eq!(taken.len(), 1025);
+        assert_eq!((taken[5].count, taken[1024].count, taken[1024].source), (2, 6, None));
+        assert_eq!(taken[1024].reason, "other");
+        assert!(strangers.is_empty());
+    }
+
+    #[test]
+    fn a_reason_is_kept_to_64_bytes_of_whole_characters() {
+        let mut strangers = Strangers::default();
+        strangers.count(at(0), source(1), &"\u{e9}".repeat(40));
+        strangers.count(at(0), source(1), &format!("x{}", "\u{e9}".repeat(40)));
+        let taken = strangers.take(at(0), true);
+        let lengths: Vec<usize> = taken.iter().map(|record| record.reason.len()).collect();
+        assert_eq!(lengths, [63, 64]);
+    }
+}

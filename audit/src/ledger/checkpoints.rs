@@ -30,7 +30,7 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Opens the files, cuts a torn end off the history, and returns the
+    /// Opens the files, finishes what a crash interrupted, and returns the
     /// newest checkpoint; `None` in a ledger without any.
     pub(super) fn open(dir: &Path, key: &VerifierKey) -> Result<(Self, Option<Checkpoint>), OpenError> {
         let path = dir.join(HISTORY);
@@ -48,14 +48,18 @@ impl Checkpoints {
         if history.torn.is_some() {
             open.set_len(good).map_err(file("cut"))?;
         }
-        let history = Append::new(Arc::new(open), good);
-        Ok((
-            Self {
-                dir: dir.to_owned(),
-                history,
-            },
-            newest,
-        ))
+        let checkpoints = Self {
+            dir: dir.to_owned(),
+            history: Append::new(Arc::new(open), good),
+        };
+        match newest {
+            Some(Newest::Shown(checkpoint)) => Ok((checkpoints, Some(checkpoint))),
+            Some(Newest::Ahead(checkpoint, note)) => {
+                checkpoints.show(&note).map_err(file("finish writing"))?;
+                Ok((checkpoints, Some(checkpoint)))
+            }
+            None => Ok((checkpoints, None)),
+        }
     }
 
     /// Writes a checkpoint: first into the history, then as the newest, so
@@ -68,20 +72,26 @@ impl Checkpoints {
         }
         self.history.append(history::entry(note).as_bytes())?;
         self.history.storage().sync_data()?;
+        self.show(note.as_bytes())
+    }
+
+    fn show(&self, note: &[u8]) -> io::Result<()> {
         let newest = self.dir.join(CHECKPOINT);
-        disk::replace(
-            &self.dir.join("checkpoint.tmp"),
-            &newest,
-            note.as_bytes(),
-            disk::FILE_MODE,
-        )?;
+        disk::replace(&self.dir.join("checkpoint.tmp"), &newest, note, disk::FILE_MODE)?;
         disk::sync_folder(&self.dir)
     }
 }
 
+/// The newest checkpoint, and whether the file `checkpoint` shows it.
+enum Newest {
+    Shown(Checkpoint),
+    /// A crash came before the file was written; this is its note.
+    Ahead(Checkpoint, Vec<u8>),
+}
+
 /// Finds the newest checkpoint: the last of the history, which may be one
 /// ahead of the file `checkpoint`.
-fn newest(dir: &Path, key: &VerifierKey, history: &History<'_>) -> Result<Option<Checkpoint>, OpenError> {
+fn newest(dir: &Path, key: &VerifierKey, history: &History<'_>) -> Result<Option<Newest>, OpenError> {
     let path = dir.join(CHECKPOINT);
     let shown = disk::read(&path, NOTE_BYTES_MAX as u64).map_err(|source| OpenError::File {
         doing: "read",
@@ -98,26 +108,27 @@ fn newest(dir: &Path, key: &VerifierKey, history: &History<'_>) -> Result<Option
         // Killed between the first entry of the history and the file.
         (None, Some(note)) if history.notes.len() == 1 => {
             let first = open(dir.join(HISTORY), note)?;
-            if first.size == 0 { Ok(Some(first)) } else { Err(lost()) }
+            if first.size == 0 {
+                Ok(Some(Newest::Ahead(first, note.to_owned())))
+            } else {
+                Err(lost())
+            }
         }
         (None, Some(_)) => Err(lost()),
         // Killed between the renaming of the history and its first entry.
         (Some(shown), None) => match fs::exists(dir.join(HISTORY_OLD)) {
-            Ok(true) => open(path, &shown).map(Some),
+            Ok(true) => open(path, &shown).map(Newest::Shown).map(Some),
             Ok(false) | Err(_) => Err(lost()),
         },
-        (Some(shown), Some(newest)) => {
+        (Some(shown), Some(note)) => {
             let checkpoint = open(path, &shown)?;
-            if newest == shown {
-                return Ok(Some(checkpoint));
+            if note == shown {
+                return Ok(Some(Newest::Shown(checkpoint)));
             }
-            let newest = open(dir.join(HISTORY), newest)?;
-            let behind_by_one = match last.next() {
-                Some(note) => note == shown,
-                None => true,
-            };
-            if behind_by_one && newest.size >= checkpoint.size {
-                Ok(Some(newest))
+            let newest = open(dir.join(HISTORY), note)?;
+            let one_behind = last.next().is_none_or(|before| before == shown);
+            if one_behind && newest.size >= checkpoint.size {
+                Ok(Some(Newest::Ahead(newest, note.to_owned())))
             } else {
                 Err(lost())
             }

@@ -98,6 +98,14 @@ pub(super) fn write_tiles(ledger: &Path, tiles: &[Tile]) -> io::Result<()> {
     folders.iter().try_for_each(|folder| sync_folder(folder))
 }
 
+/// Writes partial tiles in the place of all that were there before.
+pub(super) fn renew_edge(ledger: &Path, tiles: &[Tile]) -> io::Result<()> {
+    tiles
+        .iter()
+        .try_for_each(|tile| remove_folder(&ledger.join(tile.id.partial_folder())))?;
+    write_tiles(ledger, tiles)
+}
+
 /// Returns a folder and those above it, up to the ledger's.
 fn up_to(ledger: &Path, folder: &Path) -> Vec<PathBuf> {
     let inside = folder.ancestors().take_while(|above| above.starts_with(ledger));

@@ -112,19 +112,20 @@ fn check_records(stored: &Stored<'_>, segments: &[Segment], newest: Option<&Chec
 
 /// Makes all tiles again.
 fn from_records(dir: &Path, segments: &[Segment], covered: u64) -> Result<Rebuilt, OpenError> {
+    let failed = |source| OpenError::File {
+        doing: "store tiles in",
+        path: dir.to_owned(),
+        source,
+    };
     let (mut tree, mut tiles) = (Tree::new(), Vec::new());
     let found = scan::scan(segments, 0, covered, |at| {
         tree.push(Hash::leaf(at.line), &mut tiles);
         if tiles.len() < TILES_AT_ONCE {
             return Ok(());
         }
-        let store = disk::write_tiles(dir, &std::mem::take(&mut tiles));
-        store.map_err(|source| OpenError::File {
-            doing: "store tiles in",
-            path: dir.to_owned(),
-            source,
-        })
+        disk::write_tiles(dir, &std::mem::take(&mut tiles)).map_err(failed)
     })?;
+    disk::renew_edge(dir, &tree.partial_tiles()).map_err(failed)?;
     Ok(Rebuilt {
         tree,
         tiles,

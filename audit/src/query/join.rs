@@ -80,7 +80,7 @@ impl Join {
     pub(super) fn ready(&mut self) -> Option<Value> {
         loop {
             let first = self.waiting.front()?;
-            let full = self.waiting.len() > OPEN_MAX || self.bytes > WAITING_BYTES_MAX;
+            let full = self.open.len() > OPEN_MAX || self.bytes > WAITING_BYTES_MAX;
             if first.awaits.is_some() && !full {
                 return None;
             }
@@ -116,10 +116,13 @@ impl Join {
     /// Takes the first record; `None` if its status does not match.
     fn pop(&mut self) -> Option<Value> {
         let first = self.waiting.pop_front()?;
-        self.first = self.first.saturating_add(1);
+        let number = self.first;
+        self.first = number.saturating_add(1);
         let end_bytes = first.end.as_ref().map_or(0, Vec::len);
         self.bytes = self.bytes.saturating_sub(first.line.len().saturating_add(end_bytes));
-        if let Some(id) = &first.awaits {
+        if let Some(id) = &first.awaits
+            && self.open.get(id) == Some(&number)
+        {
             self.open.remove(id);
         }
         let mut record: Map<String, Value> = serde_json::from_slice(&first.line).ok()?;
@@ -140,5 +143,92 @@ fn merge(call: &mut Map<String, Value>, mut end: Map<String, Value>) {
     }
     if let Some(time) = end.remove("time") {
         call.insert("ended".to_owned(), time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::parse;
+    use spiffe::time::Timestamp;
+
+    fn join(filter: &str) -> Join {
+        Join::new(parse(filter, Timestamp::from_unix_millis(0)).unwrap())
+    }
+
+    fn call(id: &str, verdict: &str) -> Vec<u8> {
+        format!(r#"{{"kind":"call","id":"{id}","verdict":"{verdict}"}}"#).into_bytes()
+    }
+
+    fn end(id: &str, status: u16) -> Vec<u8> {
+        format!(r#"{{"kind":"end","id":"{id}","time":"t","status":{status}}}"#).into_bytes()
+    }
+
+    fn rest(mut join: Join) -> Vec<String> {
+        let mut ids = Vec::new();
+        while let Some(record) = join.ready().or_else(|| join.rest()) {
+            ids.push(format!("{}:{}", record["id"].as_str().unwrap(), record["status"]));
+        }
+        assert_eq!((join.bytes, join.open.len()), (0, 0), "what was let go is forgotten");
+        ids
+    }
+
+    #[test]
+    fn a_call_waits_for_its_end_and_those_behind_it_wait_too() {
+        let mut join = join("");
+        join.add(&call("a", "allow"));
+        join.add(&call("b", "deny"));
+        assert_eq!(join.ready(), None);
+        join.add(&end("a", 200));
+        assert_eq!(join.ready().unwrap()["ended"], "t");
+        assert_eq!(join.ready().unwrap()["id"], "b");
+        assert_eq!(join.ready(), None);
+        assert_eq!(rest(join), [""; 0]);
+    }
+
+    #[test]
+    fn a_status_is_asked_of_the_joined_call() {
+        let mut join = join("status=503");
+        for line in [
+            call("a", "allow"),
+            call("b", "allow"),
+            end("b", 503),
+            end("a", 200),
+            call("c", "allow"),
+        ] {
+            join.add(&line);
+        }
+        assert_eq!(rest(join), ["b:503"]);
+    }
+
+    #[test]
+    fn an_id_that_comes_twice_takes_its_ends_one_by_one() {
+        let mut join = join("");
+        for line in [call("a", "allow"), call("a", "allow"), end("a", 200), end("a", 201)] {
+            join.add(&line);
+        }
+        assert_eq!(rest(join), ["a:null", "a:200", "a:201"]);
+    }
+
+    #[test]
+    fn lines_that_are_no_records_are_passed_over() {
+        let mut join = join("");
+        for line in [&b"{"[..], b"[]", b"null"] {
+            join.add(line);
+        }
+        assert_eq!(rest(join), [""; 0]);
+    }
+
+    #[test]
+    fn records_that_wait_are_bounded_by_their_bytes() {
+        let mut join = join("");
+        join.add(&call("a", "allow"));
+        let long = format!(r#"{{"kind":"x","id":"{}"}}"#, "y".repeat(30_000));
+        let mut added = 0;
+        while join.ready().is_none() {
+            join.add(long.as_bytes());
+            added += 1;
+        }
+        assert!((2000..2300).contains(&added), "{added}");
     }
 }

@@ -21,7 +21,7 @@ impl Line {
         Self::write(|json| {
             json.text("kind", "call");
             json.ascii("id", &record.id.text());
-            json.plain("time", record.time);
+            json.time("time", record.time);
             json.text("direction", record.direction.as_str());
             json.text("actor", record.actor.as_str());
             party(json, "from", &record.from);
@@ -54,7 +54,7 @@ impl Line {
         Self::write(|json| {
             json.text("kind", "end");
             json.ascii("id", &record.id.text());
-            json.plain("time", record.time);
+            json.time("time", record.time);
             if let Some(status) = record.status {
                 json.bare("status", status);
             }
@@ -70,7 +70,7 @@ impl Line {
     pub(crate) fn event(record: &EventRecord) -> Result<Self, RecordError> {
         Self::write(|json| {
             json.text("kind", record.kind.as_str());
-            json.plain("time", record.time);
+            json.time("time", record.time);
             json.text("actor", &record.actor);
             json.text("subject", &record.subject);
             if record.detail.is_empty() {
@@ -83,14 +83,14 @@ impl Line {
     pub(crate) fn refusals(record: &RefusalsRecord) -> Result<Self, RecordError> {
         Self::write(|json| {
             json.text("kind", "refusals");
-            json.plain("time", record.time);
+            json.time("time", record.time);
             json.text("verdict", record.verdict.as_str());
             party(json, "from", &record.from);
             json.text("reason", &record.reason);
             json.text_if("rule", record.rule.as_deref());
             json.bare("count", record.count);
-            json.plain("first", record.first);
-            json.plain("last", record.last);
+            json.time("first", record.first);
+            json.time("last", record.last);
             Ok(())
         })
     }
@@ -98,14 +98,14 @@ impl Line {
     pub(crate) fn strangers(record: &StrangersRecord) -> Result<Self, RecordError> {
         Self::write(|json| {
             json.text("kind", "strangers");
-            json.plain("time", record.time);
+            json.time("time", record.time);
             if let Some(source) = record.source {
                 json.plain("source", source);
             }
             json.text("reason", &record.reason);
             json.bare("count", record.count);
-            json.plain("first", record.first);
-            json.plain("last", record.last);
+            json.time("first", record.first);
+            json.time("last", record.last);
             Ok(())
         })
     }
@@ -113,7 +113,7 @@ impl Line {
     pub(crate) fn segment(record: &SegmentRecord) -> Result<Self, RecordError> {
         Self::write(|json| {
             json.text("kind", "segment");
-            json.plain("time", record.time);
+            json.time("time", record.time);
             json.bare("first", record.first);
             json.bare("calls_bytes", record.calls_bytes);
             json.bare("refusals_bytes", record.refusals_bytes);
