@@ -1,3 +1,36 @@
-//! proxy
+//! Attests local bots, decides their calls, records them, and carries them: the proxy of one host.
+//!
+//! Promise: no byte of a call leaves this host, and none reaches a bot of this host, without a [`policy::Permit`] and
+//! an [`audit::Receipt`]; forwarding consumes both. Whoever calls was named by the kernel ([`attest`]) or by an SVID
+//! that was verified; whoever is called was too. What two readers could read differently is refused ([`http1`]).
+//!
+//! Deliberately absent: keys on disk, policy of its own (it can only narrow what the mesh file allows), outside
+//! destinations, TCP and HTTP/2 from bots, retries of calls that may have arrived, and any grant by address.
+//!
+//! - [`config`]: `proxy.yaml`. [`run()`] and [`start`]: the process.
+//! - [`control`]: the host's identity, its slice of the mesh file, the SVIDs of its bots.
+//! - [`attest`]: which process is which bot.
+//! - [`http1`]: one strict reading of HTTP/1.1. [`reason`]: the words for refusals.
+#![forbid(unsafe_code)]
 
+mod admin;
 pub mod attest;
+mod bots;
+mod call;
+mod callee;
+pub mod config;
+mod connection;
+pub mod control;
+mod ends;
+pub mod http1;
+mod mesh;
+mod metrics;
+mod plain;
+mod pool;
+mod proxy;
+pub mod reason;
+mod run;
+mod whoami;
+
+pub use config::{Config, Settings};
+pub use run::{RunError, Running, run, start};

@@ -1,0 +1,73 @@
+//! Metrics and health, for whoever is on this host.
+
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::{Method, StatusCode};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::connection;
+use crate::ends;
+use crate::plain::{self, CONNECTIONS_MAX, Page, Question};
+use crate::proxy::Proxy;
+
+/// Prometheus text format.
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+
+/// Takes connections until the proxy closes.
+pub(crate) async fn serve(proxy: Arc<Proxy>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // Losing `accept` midway loses no connection: the kernel keeps it.
+        let accepted = tokio::select! {
+            () = proxy.closing.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                connection::accept_failed("metrics", &error).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            continue;
+        };
+        let proxy = Arc::clone(&proxy);
+        let tasks = proxy.tasks.clone();
+        drop(tasks.spawn(async move {
+            let (read, write) = ends::tcp(stream);
+            plain::serve(&proxy, read, write, |question| std::future::ready(answer(&proxy, &question))).await;
+            drop(place);
+        }));
+    }
+}
+
+fn answer(proxy: &Proxy, question: &Question) -> Page {
+    if !matches!(question.method, Method::GET | Method::HEAD) {
+        return Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
+    }
+    match question.path.as_str() {
+        "/livez" => Page::text(StatusCode::OK, "ok\n"),
+        "/readyz" => ready(proxy),
+        "/metrics" => Page {
+            status: StatusCode::OK,
+            content_type: METRICS,
+            body: proxy.metrics.render(&proxy.control, proxy.ledger.stats().records).into(),
+        },
+        _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n"),
+    }
+}
+
+/// Ready where calls can be carried: nothing is missing, and they can be recorded.
+fn ready(proxy: &Proxy) -> Page {
+    let mut missing: Vec<String> = proxy.control.ready().missing.iter().map(ToString::to_string).collect();
+    if let Some(trouble) = proxy.ledger.stats().trouble {
+        missing.push(format!("the ledger: {trouble}"));
+    }
+    if missing.is_empty() {
+        return Page::text(StatusCode::OK, "ok\n");
+    }
+    Page::text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+}

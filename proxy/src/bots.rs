@@ -1,0 +1,164 @@
+//! The bot side: local processes call here, over TCP on loopback and over Unix sockets.
+//!
+//! Each connection is attested once, when it opens, and held to that; each of its requests is a call of its own.
+
+mod destination;
+mod listen;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use policy::{Serve, Target as Place};
+
+use crate::call::{self, Answer, Asked, Door, Refusal, RequestBody, Route, Routes, is_browser_shaped};
+use crate::connection::Reply;
+use crate::http1::deadline::Deadline;
+use crate::http1::head::RequestHead;
+use crate::http1::target::{Authority, Target};
+use crate::proxy::Proxy;
+use crate::reason::Reason;
+use crate::whoami;
+use destination::Destination;
+
+pub(crate) use destination::WayIn;
+pub(crate) use listen::{Listeners, Source, serve};
+
+/// What answers the requests of one local process.
+#[derive(Debug)]
+pub(crate) struct BotSide {
+    door: Door,
+    way: Arc<WayIn>,
+    routes: Routes,
+    /// Where the connection leads since its CONNECT.
+    opened: Option<Arc<Route>>,
+}
+
+impl BotSide {
+    pub(crate) fn new(door: Door, way: Arc<WayIn>) -> Self {
+        Self { door, way, routes: Routes::default(), opened: None }
+    }
+
+    pub(crate) const fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Answers one request.
+    pub(crate) async fn reply(
+        &mut self,
+        proxy: &Arc<Proxy>,
+        head: RequestHead,
+        body: RequestBody,
+        patience: &mut Deadline,
+    ) -> Reply {
+        if matches!(head.target, Target::Authority) {
+            return self.open(proxy, &head);
+        }
+        let to = match self.destination(&head) {
+            Ok(Destination::Own) => return Reply::Answer(self.own(proxy, &head)),
+            Ok(Destination::Bot(route)) => check_port(proxy, &head.authority, &self.way, route),
+            Err(refusal) => Err(refusal),
+        };
+        let target = match head.target {
+            Target::Origin(target) | Target::Absolute(target) => target,
+            Target::Asterisk => Bytes::from_static(b"*"),
+            // Where TLS is wanted, `destination` has refused.
+            Target::AbsoluteTls | Target::Authority => Bytes::new(),
+        };
+        let asked = Asked { to, method: head.method, target, headers: head.headers, body };
+        Reply::Answer(call::serve(proxy, &self.door, asked, patience).await)
+    }
+
+    fn destination(&self, head: &RequestHead) -> Result<Destination, Box<Refusal>> {
+        if matches!(head.target, Target::AbsoluteTls) {
+            let detail = "the proxy opens TLS by itself: call http:// and not https://";
+            return Err(Refusal::boxed(Reason::OutsideForbidden, detail).host(head.authority.host()));
+        }
+        destination::find(&self.way, self.opened.as_ref(), &head.authority, &self.routes)
+    }
+
+    /// Opens a tunnel to a bot. What comes through it is read by the same reader and decided call by call.
+    fn open(&mut self, proxy: &Arc<Proxy>, head: &RequestHead) -> Reply {
+        match self.may_open(proxy, head) {
+            Ok(route) => {
+                self.opened = Some(route);
+                Reply::Opened(HeaderMap::new())
+            }
+            Err(refusal) => {
+                let answer = call::refuse(proxy, &self.door, &Method::CONNECT, refusal);
+                // What follows is meant for another end, so it must not be read as requests to this one.
+                Reply::Answer(Answer { last: true, ..answer })
+            }
+        }
+    }
+
+    fn may_open(&self, proxy: &Arc<Proxy>, head: &RequestHead) -> Result<Arc<Route>, Box<Refusal>> {
+        if is_browser_shaped(&head.headers) {
+            return Err(Refusal::boxed(Reason::BrowserRefused, "a tunnel carries no calls of a browser"));
+        }
+        if self.opened.is_some() {
+            return Err(Refusal::boxed(Reason::BadRequest, "a tunnel inside a tunnel is not opened"));
+        }
+        if head.framing != crate::http1::framing::Framing::None {
+            return Err(Refusal::boxed(Reason::BadRequest, "CONNECT has no body"));
+        }
+        let route = match destination::find(&self.way, None, &head.authority, &self.routes)? {
+            Destination::Bot(route) => check_port(proxy, &head.authority, &self.way, route)?,
+            Destination::Own => return Err(Refusal::boxed(Reason::BadRequest, "there is nothing to open here")),
+        };
+        let Door::Bot { who, .. } = &self.door else {
+            // Whoever is nobody is refused as such; this word is not used.
+            return Err(Refusal::boxed(Reason::UnknownCaller, ""));
+        };
+        let snapshot = proxy.control.snapshot();
+        if !snapshot.policy.links(&who.id, &route.bot) {
+            return Err(Refusal::boxed(Reason::NoRule, "no rule lets this bot call that one at all").to(&route));
+        }
+        match snapshot.mesh.bots().get(&route.bot).map(|bot| &bot.serve) {
+            None => Err(Refusal::boxed(Reason::NoSuchBot, format!("no bot is named {}", route.bot)).to(&route)),
+            Some(None) => Err(Refusal::boxed(Reason::NoRule, "that bot serves nothing").to(&route)),
+            Some(Some(Serve::Http(_))) => Ok(route),
+        }
+    }
+
+    /// Answers a question to the proxy itself.
+    fn own(&self, proxy: &Arc<Proxy>, head: &RequestHead) -> Answer {
+        let path = match &head.target {
+            Target::Origin(path) | Target::Absolute(path) => path.as_ref(),
+            Target::AbsoluteTls | Target::Authority | Target::Asterisk => b"",
+        };
+        if is_browser_shaped(&head.headers) {
+            let refusal = Refusal::boxed(Reason::BrowserRefused, "the proxy answers no browser");
+            return call::refuse(proxy, &self.door, &head.method, refusal);
+        }
+        let is_whoami = path == b"/whoami" || path == ca_api::proxy_admin::path::WHOAMI.as_bytes();
+        if head.method == Method::GET && is_whoami {
+            return whoami::answer(proxy, &self.door)
+                .unwrap_or_else(|refusal| call::refuse(proxy, &self.door, &head.method, refusal));
+        }
+        let detail = "this is the proxy itself, which answers GET /whoami; to call a bot, say its host: orders.prod.mesh";
+        call::refuse(proxy, &self.door, &head.method, Refusal::boxed(Reason::BadRequest, detail))
+    }
+}
+
+/// Port 80 or none is the callee's http port; any other must be the one where it serves, as far as this host knows.
+fn check_port(
+    proxy: &Proxy,
+    authority: &Authority,
+    way: &WayIn,
+    route: Arc<Route>,
+) -> Result<Arc<Route>, Box<Refusal>> {
+    let named = matches!(way, WayIn::Fixed { .. }) && route.host != authority.host();
+    let port = match authority.port() {
+        None | Some(80) => return Ok(route),
+        // The listener's own address was compared whole.
+        Some(_) if named => return Ok(route),
+        Some(port) => port,
+    };
+    let snapshot = proxy.control.snapshot();
+    let serves = snapshot.mesh.bots().get(&route.bot).and_then(|bot| bot.serve.clone());
+    match serves {
+        Some(Serve::Http(Place::Port(own))) if own == port => Ok(route),
+        _ => Err(Refusal::boxed(Reason::BadRequest, "that bot serves HTTP on port 80 of its mesh host").to(&route)),
+    }
+}

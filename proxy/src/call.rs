@@ -1,0 +1,117 @@
+//! One call, in seven steps, a file each, called in order from this page.
+//!
+//! [`accept`] (bounds) → [`identify`] (attested bot, or SVID of a peer) → [`normalize`] (one reading of method, path
+//! and headers) → [`authorize`] (`Permit` or refusal) → [`record`] (`Receipt`, or `ledger_unavailable`) → [`forward`]
+//! (consumes both) → [`respond`] (one table turns a refusal into a status; the end is recorded with the last byte).
+
+mod accept;
+mod authorize;
+mod body;
+mod draft;
+mod end;
+mod forward;
+mod headers;
+mod id;
+mod identify;
+mod normalize;
+mod record;
+mod refusal;
+mod respond;
+mod route;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+pub(crate) use body::{AnswerBody, RequestBody, RequestCount, RequestError};
+pub(crate) use end::CALLER_GONE;
+pub(crate) use headers::is_browser_shaped;
+pub(crate) use id::push_hex;
+pub(crate) use identify::{Door, Nobody, Who};
+pub(crate) use refusal::Refusal;
+pub(crate) use route::{Route, Routes};
+
+use crate::http1::deadline::Deadline;
+use crate::http1::head::HeadError;
+use crate::proxy::Proxy;
+use crate::reason::Reason;
+use draft::Draft;
+use forward::Allowed;
+
+/// A request, as its connection gives it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The bot that it is for, or why it is for none.
+    pub(crate) to: Result<Arc<Route>, Box<Refusal>>,
+    pub(crate) method: Method,
+    /// Path and query, as they came.
+    pub(crate) target: Bytes,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: RequestBody,
+}
+
+/// An answer, as its connection writes it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: AnswerBody,
+    /// Whether the connection must end with it.
+    pub(crate) last: bool,
+}
+
+/// Carries one call from its head to its answer.
+///
+/// `patience` is the connection's own deadline, so that no call needs a timer of its own.
+pub(crate) async fn serve(proxy: &Arc<Proxy>, door: &Door, asked: Asked, patience: &mut Deadline) -> Answer {
+    let Ok(mut draft) = accept::begin(proxy, door) else {
+        return respond::unnamed(proxy, door);
+    };
+    match attempt(&mut draft, door, asked, patience).await {
+        Ok(answer) => answer,
+        Err(refusal) => respond::refuse(draft, door, *refusal),
+    }
+}
+
+async fn attempt(
+    draft: &mut Draft,
+    door: &Door,
+    asked: Asked,
+    patience: &mut Deadline,
+) -> Result<Answer, Box<Refusal>> {
+    accept::accept(draft)?;
+    let who = identify::identify(draft, door)?;
+    let plain = normalize::normalize(draft, who, asked)?;
+    let (permit, rest) = authorize::authorize(draft, plain)?;
+    let next = forward::choose(draft, door, who, &rest)?;
+    let (receipt, end) = record::record(draft, &permit, next.kind(), rest.body.count())?;
+    let allowed = Allowed { permit, receipt, end, rest };
+    let reached = forward::forward(draft, door, who, next, allowed, patience).await?;
+    Ok(respond::answer(draft, reached))
+}
+
+/// Refuses a request whose head could not be read.
+pub(crate) fn refuse_head(proxy: &Arc<Proxy>, door: &Door, error: HeadError) -> Answer {
+    let Ok(mut draft) = accept::begin(proxy, door) else {
+        return respond::unnamed(proxy, door);
+    };
+    let refusal = match identify::identify(&mut draft, door) {
+        Ok(_) => Refusal::new(Reason::BadRequest, error.to_string()),
+        Err(refusal) => *refusal,
+    };
+    Answer { last: true, ..respond::refuse(draft, door, refusal) }
+}
+
+/// Refuses a request that is no call: one that would open a tunnel, say.
+pub(crate) fn refuse(proxy: &Arc<Proxy>, door: &Door, method: &Method, refusal: Box<Refusal>) -> Answer {
+    let Ok(mut draft) = accept::begin(proxy, door) else {
+        return respond::unnamed(proxy, door);
+    };
+    draft.record.method = method.as_str().to_owned();
+    let refusal = match identify::identify(&mut draft, door) {
+        Ok(_) => refusal,
+        Err(refusal) => refusal,
+    };
+    respond::refuse(draft, door, *refusal)
+}

@@ -1,0 +1,27 @@
+//! Step 4: the policy decides.
+
+use policy::Permit;
+
+use super::draft::Draft;
+use super::normalize::{Plain, Rest};
+use super::refusal::Refusal;
+use crate::reason::Reason;
+
+/// Asks the policy; on this side of the call it is asked as the caller's proxy, or as the callee's.
+pub(super) fn authorize(draft: &Draft, plain: Plain) -> Result<(Permit, Rest), Box<Refusal>> {
+    let Plain { call, rest } = plain;
+    let policy = &draft.snapshot.policy;
+    match policy.decide(draft.now, call) {
+        Ok(permit) => Ok((permit, rest)),
+        Err(denial) => {
+            let exists = draft.snapshot.mesh.bots().contains_key(&rest.to.bot);
+            // Only where a rule speaks of that name may the caller learn that nobody has it.
+            let tell = !exists && policy.links(&denial.call.from, &rest.to.bot);
+            let mut refusal = Refusal::from(denial);
+            if tell && refusal.reason == Reason::NoRule {
+                refusal = Refusal::new(Reason::NoSuchBot, format!("no bot is named {}", rest.to.bot));
+            }
+            Err(Box::new(refusal).to(&rest.to))
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The bodies of calls, in both directions, whatever carries them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use super::end::{CALLEE_GONE, DONE, End};
+use crate::callee::CalleeBody;
+use crate::ends::ReadEnd;
+use crate::http1::body::BodyError;
+use crate::pool::Lease;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    kind: RequestKind,
+    count: RequestCount,
+}
+
+#[derive(Debug)]
+enum RequestKind {
+    Empty,
+    Whole(Bytes),
+    Http1(crate::http1::body::Body<ReadEnd>),
+    Http2(Incoming),
+}
+
+/// How many bytes of a request's body have passed.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestCount {
+    /// All are known.
+    Known(u64),
+    /// They are counted as they pass.
+    Counted(Arc<AtomicU64>),
+}
+
+impl RequestCount {
+    pub(crate) fn get(&self) -> u64 {
+        match self {
+            Self::Known(bytes) => *bytes,
+            Self::Counted(bytes) => bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl RequestBody {
+    /// No body.
+    pub(crate) const fn empty() -> Self {
+        Self { kind: RequestKind::Empty, count: RequestCount::Known(0) }
+    }
+
+    /// A body that is here already.
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        let count = RequestCount::Known(bytes.len() as u64);
+        Self { kind: RequestKind::Whole(bytes), count }
+    }
+
+    /// A body that comes by HTTP/1.1.
+    pub(crate) fn http1(body: crate::http1::body::Body<ReadEnd>) -> Self {
+        Self { kind: RequestKind::Http1(body), count: RequestCount::Counted(Arc::default()) }
+    }
+
+    /// A body that comes by HTTP/2, if one comes.
+    pub(crate) fn http2(body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self { kind: RequestKind::Http2(body), count: RequestCount::Counted(Arc::default()) }
+    }
+
+    /// Counts its bytes.
+    pub(crate) fn count(&self) -> RequestCount {
+        self.count.clone()
+    }
+
+    /// Takes the body if it is here whole; then it could be sent a second time.
+    pub(crate) fn as_whole(&self) -> Option<Bytes> {
+        match &self.kind {
+            RequestKind::Empty => Some(Bytes::new()),
+            RequestKind::Whole(bytes) => Some(bytes.clone()),
+            RequestKind::Http1(_) | RequestKind::Http2(_) => None,
+        }
+    }
+
+    /// Tells whether there is no body at all, which is not the same as one of length 0 to some callees.
+    pub(crate) const fn is_empty(&self) -> bool {
+        matches!(self.kind, RequestKind::Empty)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.kind {
+            RequestKind::Empty => return Poll::Ready(None),
+            RequestKind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = RequestKind::Empty;
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+            RequestKind::Http1(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| RequestError::Http1 { source }))
+            }
+            RequestKind::Http2(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| RequestError::Http2 { source }))
+            }
+        };
+        if let (Some(Ok(frame)), RequestCount::Counted(count)) = (&frame, &this.count)
+            && let Some(data) = frame.data_ref()
+        {
+            count.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            RequestKind::Empty => true,
+            RequestKind::Whole(bytes) => bytes.is_empty(),
+            RequestKind::Http1(body) => body.is_end_stream(),
+            RequestKind::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            RequestKind::Empty => SizeHint::with_exact(0),
+            RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            RequestKind::Http1(body) => body.size_hint(),
+            RequestKind::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why the rest of a request's body did not come.
+#[derive(Debug, Error)]
+pub(crate) enum RequestError {
+    /// By HTTP/1.1.
+    #[error("read the caller's body")]
+    Http1 {
+        /// What happened.
+        #[source]
+        source: BodyError,
+    },
+    /// By HTTP/2.
+    #[error("read the caller's body")]
+    Http2 {
+        /// What happened.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+/// The body of an answer. It ends the call when it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerBody {
+    kind: AnswerKind,
+    end: Option<Box<End>>,
+}
+
+#[derive(Debug, Default)]
+enum AnswerKind {
+    #[default]
+    Empty,
+    Whole(Bytes),
+    Callee(Box<CalleeBody>),
+    Hop {
+        body: Incoming,
+        /// Given back with the last byte.
+        _lease: Lease,
+    },
+}
+
+impl AnswerBody {
+    /// A body that is here already.
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        Self { kind: AnswerKind::Whole(bytes), end: None }
+    }
+
+    /// A body from a callee of this host.
+    pub(crate) fn callee(body: CalleeBody) -> Self {
+        Self { kind: AnswerKind::Callee(Box::new(body)), end: None }
+    }
+
+    /// A body from another proxy.
+    pub(crate) const fn hop(body: Incoming, lease: Lease) -> Self {
+        Self { kind: AnswerKind::Hop { body, _lease: lease }, end: None }
+    }
+
+    /// The same call's answer without its bytes, for HEAD.
+    pub(crate) fn without_bytes(mut self) -> Self {
+        if matches!(self.kind, AnswerKind::Whole(_)) {
+            self.kind = AnswerKind::Empty;
+            self.note_end();
+        }
+        self
+    }
+
+    /// Has the call end with the body.
+    pub(crate) fn ending(mut self, end: End) -> Self {
+        self.end = Some(Box::new(end));
+        self.note_end();
+        self
+    }
+
+    /// Notes how the call ended, for whoever knows better than the body.
+    pub(crate) fn ended(&mut self, outcome: &'static str) {
+        if let Some(end) = &mut self.end {
+            end.ended(outcome);
+        }
+    }
+
+    fn note_end(&mut self) {
+        if self.is_end_stream() {
+            self.ended(DONE);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.kind {
+            AnswerKind::Empty => None,
+            AnswerKind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = AnswerKind::Empty;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            AnswerKind::Callee(body) => {
+                ready!(body.poll_frame(cx)).map(|frame| frame.map_err(|source| AnswerError::Callee { source }))
+            }
+            AnswerKind::Hop { body, .. } => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| AnswerError::Hop { source }))
+            }
+        };
+        match &frame {
+            None => this.ended(DONE),
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(end) = &mut this.end {
+                    end.wrote(bytes);
+                }
+                this.note_end();
+            }
+            Some(Err(error)) => {
+                tracing::debug!(error = error as &dyn std::error::Error, "an answer broke off");
+                this.ended(CALLEE_GONE);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            AnswerKind::Empty => true,
+            AnswerKind::Whole(bytes) => bytes.is_empty(),
+            AnswerKind::Callee(body) => body.is_end_stream(),
+            AnswerKind::Hop { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            AnswerKind::Empty => SizeHint::with_exact(0),
+            AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            AnswerKind::Callee(body) => body.size_hint(),
+            AnswerKind::Hop { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+/// Why the rest of an answer's body did not come.
+#[derive(Debug, Error)]
+pub(crate) enum AnswerError {
+    /// From a callee of this host.
+    #[error("read the callee's body")]
+    Callee {
+        /// What happened.
+        #[source]
+        source: BodyError,
+    },
+    /// From another proxy.
+    #[error("read the body from the other proxy")]
+    Hop {
+        /// What happened.
+        #[source]
+        source: hyper::Error,
+    },
+}

@@ -1,0 +1,82 @@
+//! What is known of a call so far, in the form in which it will be recorded.
+
+use std::sync::Arc;
+
+use audit::{Actor, CallId, CallRecord, Callee, Direction, Party, Verdict};
+use spiffe::id::BotName;
+use spiffe::time::Timestamp;
+use tokio::time::Instant;
+
+use crate::control::Snapshot;
+use crate::metrics::{SeriesKey, Way};
+use crate::proxy::{Proxy, Slot};
+
+/// A call in the making. The record in it is written once, as an allowed call or as a refusal.
+#[derive(Debug)]
+pub(super) struct Draft {
+    slot: Option<Slot>,
+    proxy: Arc<Proxy>,
+    /// Decided by this, whatever comes meanwhile.
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) now: Timestamp,
+    pub(super) started: Instant,
+    pub(super) record: CallRecord,
+    /// Whether the record was written as an allowed call.
+    pub(super) recorded: bool,
+    pub(super) series: SeriesKey,
+}
+
+impl Draft {
+    pub(super) fn new(proxy: &Arc<Proxy>, slot: Option<Slot>, way: Way, id: CallId, now: Timestamp) -> Self {
+        let snapshot = proxy.control.snapshot();
+        let generation = snapshot.generation;
+        let record = CallRecord {
+            id,
+            time: now,
+            direction: match way {
+                Way::Out => Direction::Out,
+                Way::In => Direction::In,
+            },
+            actor: Actor::Unknown,
+            from: Party::default(),
+            to: Callee::default(),
+            method: String::new(),
+            path: String::new(),
+            query: Vec::new(),
+            verdict: Verdict::Deny,
+            rule: None,
+            reason: None,
+            nearest: None,
+            epoch: generation.epoch,
+            revision: generation.revision,
+            hop: None,
+            tls: None,
+            peer_call: None,
+            trace: None,
+            shortened: false,
+        };
+        let series = SeriesKey { way, from: None, to: None, rule: None, denied: None, class: 0 };
+        let (proxy, started) = (Arc::clone(proxy), Instant::now());
+        Self { slot, proxy, snapshot, now, started, record, recorded: false, series }
+    }
+
+    pub(super) const fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    pub(super) const fn has_slot(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// Hands the slot to whoever lasts until the call's last byte.
+    pub(super) const fn take_slot(&mut self) -> Option<Slot> {
+        self.slot.take()
+    }
+
+    /// Names the callee in the metrics, if it exists: other names are the caller's invention.
+    pub(super) fn meant(&mut self, bot: &BotName) {
+        if self.snapshot.mesh.bots().contains_key(bot) {
+            self.series.to = Some(bot.clone());
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The end of a call, written exactly once, whatever ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{CallId, EndRecord};
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::body::RequestCount;
+use crate::metrics::SeriesKey;
+use crate::proxy::{Proxy, Slot};
+use crate::reason::Reason;
+
+/// The answer was given whole.
+pub(super) const DONE: &str = "done";
+
+/// The answer ended before its body did, and it is not known whose fault it is.
+pub(super) const CUT: &str = "cut";
+
+/// The callee's answer broke off.
+pub(super) const CALLEE_GONE: &str = "callee_gone";
+
+/// The caller did not take the answer.
+pub(crate) const CALLER_GONE: &str = "caller_gone";
+
+/// What one of the two ends of a call is known by.
+#[derive(Debug)]
+pub(super) struct Half {
+    pub(super) id: CallId,
+    pub(super) series: SeriesKey,
+}
+
+/// Writes the end of a call when it is dropped.
+#[derive(Debug)]
+pub(crate) struct End {
+    proxy: Arc<Proxy>,
+    /// Gives the call's place to another when the call is over.
+    _slot: Option<Slot>,
+    half: Half,
+    /// The other end, when it is this proxy too.
+    other: Option<Half>,
+    started: Instant,
+    status: Option<StatusCode>,
+    upstream: Duration,
+    request: RequestCount,
+    response_bytes: u64,
+    outcome: &'static str,
+    fault: Option<Reason>,
+}
+
+impl End {
+    pub(super) fn new(
+        proxy: &Arc<Proxy>,
+        slot: Option<Slot>,
+        half: Half,
+        started: Instant,
+        request: RequestCount,
+    ) -> Self {
+        Self {
+            proxy: Arc::clone(proxy),
+            _slot: slot,
+            half,
+            other: None,
+            started,
+            status: None,
+            upstream: Duration::ZERO,
+            request,
+            response_bytes: 0,
+            outcome: CUT,
+            fault: None,
+        }
+    }
+
+    /// Ends the callee's half too.
+    pub(super) fn join(&mut self, other: Half) {
+        self.other = Some(other);
+    }
+
+    /// Notes the answer.
+    pub(super) const fn answered(&mut self, status: StatusCode, upstream: Duration) {
+        self.status = Some(status);
+        self.upstream = upstream;
+    }
+
+    /// Notes that the call was recorded and could not be carried.
+    pub(super) const fn failed(&mut self, status: StatusCode, fault: Reason) {
+        self.status = Some(status);
+        self.fault = Some(fault);
+        self.outcome = fault.as_str();
+    }
+
+    /// Notes bytes of the answer.
+    pub(super) const fn wrote(&mut self, bytes: usize) {
+        self.response_bytes = self.response_bytes.saturating_add(bytes as u64);
+    }
+
+    /// Notes how it ended; a fault stays the cause.
+    pub(crate) const fn ended(&mut self, outcome: &'static str) {
+        if self.fault.is_none() {
+            self.outcome = outcome;
+        }
+    }
+
+    fn write(&self, half: &Half, duration: Duration) {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.proxy.ledger.end(&EndRecord {
+            id: half.id,
+            time: self.proxy.control.now(),
+            status: self.status.map(|status| status.as_u16()),
+            request_bytes: self.request.get(),
+            response_bytes: self.response_bytes,
+            duration_us: micros(duration),
+            upstream_us: micros(self.upstream),
+            outcome: self.outcome.to_owned(),
+        });
+        let mut key = half.series.clone();
+        key.class = self.status.map_or(5, SeriesKey::class_of);
+        self.proxy.metrics.series(&key).observe(duration.as_secs_f64());
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        self.write(&self.half, duration);
+        if let Some(other) = &self.other {
+            self.write(other, duration);
+        }
+        if let Some(fault) = self.fault {
+            self.proxy.metrics.denied(fault);
+        }
+    }
+}

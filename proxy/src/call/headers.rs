@@ -1,0 +1,151 @@
+//! The fields that are ours, and those that are the connection's: neither is ever passed on.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// The call's id, towards the caller on every answer and on the hop between two proxies.
+pub(crate) const BOTMESH_CALL: HeaderName = HeaderName::from_static("botmesh-call");
+
+/// The call's id, on refusals.
+pub(crate) const BOTMESH_DENIED: HeaderName = HeaderName::from_static("botmesh-denied");
+
+/// The caller's SPIFFE ID, towards the callee.
+pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-botmesh-caller");
+
+/// Envoy's form of the caller's certificate, towards the callee.
+pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// Tells whether a name is ours, or would be to a server that reads field names as variables: CGI and its heirs turn
+/// `-` into `_`, some turn every sign into `_`, and all ignore case. So signs are all the same here.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let folded_prefix = |prefix: &str| {
+        let mut letters = name.bytes();
+        prefix.bytes().all(|expected| {
+            letters.next().is_some_and(|letter| {
+                if expected == b'-' { !letter.is_ascii_alphanumeric() } else { letter.eq_ignore_ascii_case(&expected) }
+            })
+        })
+    };
+    match name.as_bytes().first() {
+        Some(b'x' | b'X') => folded_prefix("x-botmesh-") || folded_prefix("x-forwarded-client-cert"),
+        Some(b'b' | b'B') => folded_prefix("botmesh-"),
+        Some(_) | None => false,
+    }
+}
+
+/// Tells whether a field is for one connection only (RFC 9110 §7.6.1), for proxies (§11.7), or is written anew.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    name == header::CONNECTION
+        || name == header::TE
+        || name == header::TRAILER
+        || name == header::TRANSFER_ENCODING
+        || name == header::UPGRADE
+        || name == header::PROXY_AUTHENTICATE
+        || name == header::PROXY_AUTHORIZATION
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
+
+/// Removes all that must not be passed on, `Host` and `Expect` included: the one is written anew, the other was
+/// answered.
+pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    strip(headers, |name| name == header::HOST || name == header::EXPECT);
+}
+
+/// Removes all that must not be passed on.
+pub(crate) fn strip_answer(headers: &mut HeaderMap) {
+    strip(headers, |_| false);
+}
+
+fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
+    let mut found: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        if is_hop_by_hop(name) || is_ours(name.as_str()) || also(name) {
+            found.push(name.clone());
+        }
+    }
+    for value in headers.get_all(header::CONNECTION) {
+        let options = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        // What frames the message is not removed on anybody's word; the reader of heads refuses such a field anyway.
+        let names = options.filter_map(|option| HeaderName::from_bytes(option).ok());
+        found.extend(names.filter(|name| *name != header::CONTENT_LENGTH));
+    }
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Tells whether a request looks like one that a browser made: for what a page can make a browser send, the page's
+/// author and not the bot would be the caller (Fetch Metadata §2; Fetch §3.2).
+pub(crate) fn is_browser_shaped(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn every_spelling_of_our_names_is_ours_and_no_other_name_is() {
+        for name in [
+            "x-botmesh-caller",
+            "X-BotMesh-Caller",
+            "x_botmesh_caller",
+            "x-botmesh_anything",
+            "x.botmesh.caller",
+            "x~botmesh|caller",
+            "botmesh-call",
+            "BOTMESH_DENIED",
+            "x-forwarded-client-cert",
+            "x_forwarded_client_cert",
+            "X-Forwarded_Client-Cert",
+            "x-forwarded-client-cert-chain",
+        ] {
+            assert!(is_ours(name), "{name}");
+        }
+        for name in ["x-forwarded-for", "x-botmeshx", "xbotmesh-caller", "bot-mesh", "host", "", "x", "botmesh"] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_for_the_callee_is_left() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "a"),
+            ("expect", "100-continue"),
+            ("connection", "keep-alive, x-named, x-botmesh-caller, content-length"),
+            ("x-named", "1"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "x"),
+            ("proxy-authorization", "secret"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("x_botmesh_caller", "forged"),
+            ("botmesh-call", "forged"),
+            ("x-forwarded-client-cert", "forged"),
+            ("content-length", "3"),
+            ("authorization", "theirs"),
+            ("accept", "*/*"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let mut answer = headers.clone();
+        strip_request(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["content-length", "authorization", "accept"]);
+        strip_answer(&mut answer);
+        assert!(answer.contains_key("expect") && !answer.contains_key("botmesh-call"));
+    }
+
+    #[test]
+    fn what_a_page_can_make_a_browser_send_is_told_apart() {
+        let shaped = |name: &'static str| {
+            is_browser_shaped(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("x"))]))
+        };
+        assert!(shaped("origin") && shaped("sec-fetch-mode") && shaped("sec-fetch-site"));
+        assert!(!shaped("referer") && !shaped("user-agent"));
+    }
+}

@@ -1,0 +1,144 @@
+//! Step 3: one reading of the request. What is decided on, recorded and forwarded are the same bytes.
+
+use std::sync::Arc;
+
+use audit::CallId;
+use bytes::Bytes;
+use http::HeaderMap;
+use policy::{CanonicalPath, Method};
+
+use super::body::RequestBody;
+use super::draft::Draft;
+use super::identify::Who;
+use super::refusal::Refusal;
+use super::route::Route;
+use super::{Asked, headers, id};
+use crate::metrics::Way;
+use crate::reason::Reason;
+
+/// The most names of a query that are recorded.
+const QUERY_NAMES_MAX: usize = 32;
+
+/// The most bytes of one such name.
+const QUERY_NAME_BYTES_MAX: usize = 64;
+
+/// The most bytes of a path that could not be read and is recorded as it came.
+const RAW_PATH_BYTES_MAX: usize = 1024;
+
+/// A request of which only one reading is possible.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub(super) call: policy::Call,
+    pub(super) rest: Rest,
+}
+
+/// What of a request is not decided on.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) to: Arc<Route>,
+    pub(super) method: http::Method,
+    /// After the `?`, as it came.
+    pub(super) query: Option<Bytes>,
+    /// For the callee only: neither the connection's fields nor ours are in it.
+    pub(super) headers: HeaderMap,
+    pub(super) body: RequestBody,
+}
+
+/// Reads the request.
+pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Plain, Box<Refusal>> {
+    let Asked { to, method, target, mut headers, body } = asked;
+    draft.record.method = method.as_str().to_owned();
+    let (path, query) = split(&target);
+    let to = to.inspect_err(|_refused| draft.record.path = raw(path))?;
+    draft.record.to.id = Some(to.id.clone());
+    draft.meant(&to.bot);
+    let word = Method::parse(method.as_str()).map_err(|error| {
+        draft.record.path = raw(path);
+        Refusal::boxed(Reason::BadRequest, error.to_string())
+    })?;
+    let path = read_path(path, query.as_ref()).inspect_err(|_refused| draft.record.path = raw(path))?;
+    draft.record.path = path.as_str().to_owned();
+    draft.record.query = query.as_deref().map(query_names).unwrap_or_default();
+    let browser = headers::is_browser_shaped(&headers);
+    if draft.series.way == Way::In {
+        draft.record.peer_call = peer_call(&headers);
+    }
+    headers::strip_request(&mut headers);
+    let trace = id::trace(&mut headers);
+    draft.record.trace = Some(trace.map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for a trace"))?);
+    let call = policy::Call { from: who.id.clone(), to: to.bot.clone(), method: word, path, browser };
+    Ok(Plain { call, rest: Rest { to, method, query, headers, body } })
+}
+
+/// Cuts the query off.
+fn split(target: &Bytes) -> (&[u8], Option<Bytes>) {
+    let Some(at) = target.iter().position(|byte| *byte == b'?') else {
+        return (target, None);
+    };
+    let (path, query) = target.split_at_checked(at).unwrap_or((target, &[]));
+    (path, query.get(1..).map(|query| target.slice_ref(query)))
+}
+
+fn read_path(path: &[u8], query: Option<&Bytes>) -> Result<CanonicalPath, Box<Refusal>> {
+    let path =
+        CanonicalPath::parse(path).map_err(|error| Refusal::boxed(Reason::BadPath, error.to_string()))?;
+    // The query is passed on as it is, so it must be one to every reader (RFC 3986 §3.4): a `#` would end it for some.
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && *byte != b'#';
+    if query.is_some_and(|query| !query.iter().all(plain)) {
+        return Err(Refusal::boxed(Reason::BadPath, "the query holds a byte that no query has"));
+    }
+    Ok(path)
+}
+
+/// The names in a query, in their order; never a value.
+fn query_names(query: &[u8]) -> Vec<String> {
+    let parts = query.split(|byte| *byte == b'&').filter(|part| !part.is_empty());
+    let name = |part: &[u8]| {
+        let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
+        String::from_utf8_lossy(name.get(..QUERY_NAME_BYTES_MAX).unwrap_or(name)).into_owned()
+    };
+    parts.take(QUERY_NAMES_MAX).map(name).collect()
+}
+
+/// A path as it came, bounded; the record escapes what is not text.
+fn raw(path: &[u8]) -> String {
+    String::from_utf8_lossy(path.get(..RAW_PATH_BYTES_MAX).unwrap_or(path)).into_owned()
+}
+
+/// The call's id at the caller's proxy, if it sent one that is one.
+fn peer_call(headers: &HeaderMap) -> Option<CallId> {
+    let mut values = headers.get_all(headers::BOTMESH_CALL).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => CallId::parse(value.to_str().ok()?).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_cut_off_at_the_first_question_mark_and_only_its_names_are_kept() {
+        let target = Bytes::from_static(b"/orders/17?page=2&token=secret&&flag&a=b=c?d");
+        let (path, query) = split(&target);
+        assert_eq!(path, b"/orders/17");
+        let query = query.unwrap();
+        assert_eq!(query, &b"page=2&token=secret&&flag&a=b=c?d"[..]);
+        assert_eq!(query_names(&query), ["page", "token", "flag", "a"]);
+        assert_eq!(split(&Bytes::from_static(b"/")), (&b"/"[..], None));
+        assert_eq!(split(&Bytes::from_static(b"/?")).1.unwrap(), "");
+        let long = "x&".repeat(100) + &"y".repeat(100);
+        assert_eq!(query_names(long.as_bytes()).len(), QUERY_NAMES_MAX);
+        assert_eq!(query_names("y".repeat(100).as_bytes())[0].len(), QUERY_NAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_query_that_some_would_cut_is_refused() {
+        for query in ["a#b", "a b", "a\u{e9}", "\u{7f}", "a\tb"] {
+            let refused = read_path(b"/", Some(&Bytes::copy_from_slice(query.as_bytes()))).unwrap_err();
+            assert_eq!(refused.reason, Reason::BadPath, "{query:?}");
+        }
+        read_path(b"/", Some(&Bytes::from_static(b"a=%20&b=/?;,\\"))).unwrap();
+    }
+}

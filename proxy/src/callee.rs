@@ -1,0 +1,270 @@
+//! Connections to the bots of this host that are called.
+//!
+//! HTTP/1.1 with our own writer and reader: one write carries head and body, one read mostly brings the whole answer,
+//! and no task or channel stands in between. Whoever listens is checked before anything is sent, and again every
+//! second that a connection is used. A connection carries the calls of many callers, for who calls is said on each
+//! call; it is never used for another callee.
+
+mod exchange;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use policy::Target;
+use spiffe::id::BotName;
+use thiserror::Error;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
+
+use crate::attest::{Attestor, CalleeMismatch};
+use crate::call::{RequestBody, RequestError};
+use crate::ends::{self, ReadEnd, WriteEnd};
+use crate::http1::Limits;
+use crate::http1::head::HeadError;
+use crate::http1::read::Reader;
+use crate::http1::status::AnswerHead;
+use crate::http1::write::Writer;
+
+pub(crate) use exchange::CalleeBody;
+
+/// The most connections to one callee that are kept open between calls.
+const IDLE_MAX: usize = 64;
+
+/// How long a connection is kept open between calls. Servers commonly wait longer.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long connecting may take: the callee is on this host.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long a check of whoever listens holds on a connection.
+const CHECKED_FOR: Duration = Duration::from_secs(1);
+
+/// The connections to callees that wait for calls.
+#[derive(Debug)]
+pub(crate) struct Callees {
+    idle: Mutex<BTreeMap<BotName, Kept>>,
+    limits: Limits,
+}
+
+/// The connections that wait for calls to one callee, in boxes in which they go from step to step of a call.
+type Kept = Vec<Box<Connection>>;
+
+/// One connection to a callee.
+#[derive(Debug)]
+struct Connection {
+    reader: Reader<ReadEnd>,
+    writer: Writer<WriteEnd>,
+    bot: BotName,
+    target: Target,
+    checked: Instant,
+    used: Instant,
+}
+
+/// A request, ready to be written.
+#[derive(Debug)]
+pub(crate) struct CalleeRequest {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: Bytes,
+    pub(crate) headers: HeaderMap,
+    /// How long the answer's head is waited for once nothing of the request moves.
+    pub(crate) patience: Duration,
+}
+
+impl Callees {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { idle: Mutex::default(), limits }
+    }
+
+    /// Calls a bot of this host.
+    ///
+    /// A call is sent a second time only when its connection had been kept from an earlier call and ended without a
+    /// byte of an answer, its body is here whole, and sending it twice is the same as once (RFC 9110 §9.2.2, RFC 9112
+    /// §9.3.1).
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        attestor: &Attestor,
+        bot: &BotName,
+        target: &Target,
+        request: CalleeRequest,
+        body: RequestBody,
+    ) -> Result<(AnswerHead, CalleeBody), CalleeFault> {
+        let again = body.as_whole().filter(|_| request.method.is_idempotent());
+        let none = body.is_empty();
+        if let Some(kept) = self.take(attestor, bot, target).await? {
+            match exchange::exchange(self, kept, &request, body).await {
+                Err(CalleeFault::Gone { .. }) if again.is_some() => {}
+                done => return done,
+            }
+            let body = again.filter(|_| !none).map_or_else(RequestBody::empty, RequestBody::whole);
+            // Connecting is rare and needs much room.
+            let fresh = Box::pin(self.connect(attestor, bot, target)).await?;
+            return exchange::exchange(self, fresh, &request, body).await;
+        }
+        let fresh = Box::pin(self.connect(attestor, bot, target)).await?;
+        exchange::exchange(self, fresh, &request, body).await
+    }
+
+    /// Takes a kept connection that is still good.
+    async fn take(
+        &self,
+        attestor: &Attestor,
+        bot: &BotName,
+        target: &Target,
+    ) -> Result<Option<Box<Connection>>, CalleeFault> {
+        let now = Instant::now();
+        loop {
+            // The newest first: those that are not needed grow old and end.
+            let Some(mut kept) = self.idle().get_mut(bot).and_then(Vec::pop) else {
+                return Ok(None);
+            };
+            let fresh = now.duration_since(kept.used) < IDLE && kept.target == *target;
+            if !fresh || kept.reader.is_stale() {
+                continue;
+            }
+            if now.duration_since(kept.checked) >= CHECKED_FOR {
+                kept.check(attestor).await?;
+                kept.checked = now;
+            }
+            return Ok(Some(kept));
+        }
+    }
+
+    /// Keeps a connection for later calls.
+    fn keep(&self, mut connection: Box<Connection>) {
+        connection.used = Instant::now();
+        let mut idle = self.idle();
+        let kept = idle.entry(connection.bot.clone()).or_default();
+        if kept.len() < IDLE_MAX {
+            kept.push(connection);
+        }
+    }
+
+    /// Ends the connections that nobody used for long.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        self.idle().retain(|_, kept| {
+            kept.retain(|connection| now.duration_since(connection.used) < IDLE);
+            !kept.is_empty()
+        });
+    }
+
+    /// A thread that panicked while it held the lock left whole connections.
+    fn idle(&self) -> MutexGuard<'_, BTreeMap<BotName, Kept>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(
+        &self,
+        attestor: &Attestor,
+        bot: &BotName,
+        target: &Target,
+    ) -> Result<Box<Connection>, CalleeFault> {
+        let connecting = async {
+            match target {
+                Target::Port(port) => {
+                    let stream = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, *port)).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(ends::tcp(stream))
+                }
+                Target::Unix(path) => Ok(ends::unix(UnixStream::connect(path).await?)),
+                Target::Elsewhere => Err(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable)),
+            }
+        };
+        let place = || Place(target.clone());
+        let connected = timeout(CONNECT, connecting).await.map_err(|_elapsed| CalleeFault::Slow)?;
+        let (read, write) = connected.map_err(|source| CalleeFault::Connect { place: place(), source })?;
+        let now = Instant::now();
+        let connection = Connection {
+            reader: Reader::new(read, self.limits),
+            writer: Writer::new(write, self.limits.body_idle),
+            bot: bot.clone(),
+            target: target.clone(),
+            checked: now,
+            used: now,
+        };
+        connection.check(attestor).await?;
+        Ok(Box::new(connection))
+    }
+}
+
+impl Connection {
+    /// Checks that whoever is at the other end is the bot.
+    async fn check(&self, attestor: &Attestor) -> Result<(), CalleeFault> {
+        let checked = match self.reader.io() {
+            ReadEnd::Tcp(half) => attestor.callee_tcp(half.as_ref(), &self.bot).await,
+            ReadEnd::Unix(half) => attestor.callee_unix(half.as_ref(), &self.bot).await,
+            // Connections to callees are made above, of those two kinds only.
+            ReadEnd::Witnessed(_) | ReadEnd::Tls(_) => return Err(CalleeFault::Interim),
+        };
+        checked.map_err(|source| CalleeFault::Mismatch { source: Box::new(source) })
+    }
+}
+
+/// Where a callee listens, for messages.
+#[derive(Debug)]
+pub(crate) struct Place(Target);
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Target::Port(port) => write!(f, "127.0.0.1:{port}"),
+            Target::Unix(path) => write!(f, "unix:{}", path.display()),
+            Target::Elsewhere => f.write_str("another host"),
+        }
+    }
+}
+
+/// Why a callee of this host gave no answer.
+#[derive(Debug, Error)]
+pub(crate) enum CalleeFault {
+    /// Whoever listens is not the callee.
+    #[error("what listens is not the callee")]
+    Mismatch {
+        /// What it is.
+        #[source]
+        source: Box<CalleeMismatch>,
+    },
+    /// Nobody listens.
+    #[error("connect to {place}")]
+    Connect {
+        /// Where.
+        place: Place,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its answer is refused.
+    #[error("read the head of its answer")]
+    NotHttp {
+        /// What is wrong with it.
+        #[source]
+        source: HeadError,
+    },
+    /// It switched protocols unasked, or sends interim answers without end.
+    #[error("its answer is no final one")]
+    Interim,
+    /// It ended the connection.
+    #[error("it ended the connection before its answer{}", if *.begun { " was whole" } else { "" })]
+    Gone {
+        /// Whether some bytes had come.
+        begun: bool,
+    },
+    /// It took too long.
+    #[error("it took too long")]
+    Slow,
+    /// The caller's body is not as long as it said; the callee did nothing wrong.
+    #[error("the caller's body is not as long as it said")]
+    Length,
+    /// The caller's body broke off; the callee did nothing wrong.
+    #[error("the caller's body broke off")]
+    Caller {
+        /// What happened.
+        #[source]
+        source: RequestError,
+    },
+}

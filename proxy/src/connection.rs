@@ -1,0 +1,324 @@
+//! One HTTP/1.1 connection, of a bot or of a foreign peer: request after request, answered in their order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use http::{Method, StatusCode};
+use tokio::time::timeout;
+
+use crate::bots::BotSide;
+use crate::call::{self, Answer, Asked, CALLER_GONE, Door, RequestBody};
+use crate::ends::{ReadEnd, WriteEnd};
+use crate::http1::answer::Answer as Head;
+use crate::http1::body::{Away, Body, Left};
+use crate::http1::deadline::Deadline;
+use crate::http1::encode;
+use crate::http1::framing::{Framing, Version};
+use crate::http1::head::{HeadError, RequestHead};
+use crate::http1::read::{ReadError, Reader};
+use crate::http1::target::Target;
+use crate::http1::write::{Tail, WriteError, Writer};
+use crate::mesh;
+use crate::proxy::Proxy;
+
+/// How much of a body that nobody wanted is read, so that the connection can go on.
+const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// How long that may take, and how long the peer's last bytes are waited for when the connection ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What answers the requests of a connection.
+#[derive(Debug)]
+pub(crate) enum Handler {
+    /// Of a local process.
+    Bots(BotSide),
+    /// Of a foreign peer.
+    Peer(Door),
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// An answer.
+    Answer(Answer),
+    /// The connection is a tunnel from here on; its requests are read as before.
+    Opened(http::HeaderMap),
+}
+
+impl Handler {
+    async fn reply(
+        &mut self,
+        proxy: &Arc<Proxy>,
+        head: RequestHead,
+        body: RequestBody,
+        patience: &mut Deadline,
+    ) -> Reply {
+        match self {
+            Self::Bots(side) => side.reply(proxy, head, body, patience).await,
+            Self::Peer(door) => {
+                let to = mesh::callee(door, std::iter::once(head.authority.host_bytes().as_ref()));
+                let target = match head.target {
+                    Target::Origin(target) | Target::Absolute(target) => target,
+                    Target::Asterisk => Bytes::from_static(b"*"),
+                    Target::AbsoluteTls | Target::Authority => {
+                        return Reply::Answer(call::refuse_head(proxy, door, HeadError::Target));
+                    }
+                };
+                let asked = Asked { to, method: head.method, target, headers: head.headers, body };
+                Reply::Answer(call::serve(proxy, door, asked, patience).await)
+            }
+        }
+    }
+
+    const fn door(&self) -> &Door {
+        match self {
+            Self::Bots(side) => side.door(),
+            Self::Peer(door) => door,
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mut handler: Handler) {
+    // Boxed once: it is handed from step to step of every request.
+    let mut reader = Box::new(Reader::new(read, proxy.limits));
+    let mut writer = Writer::new(write, proxy.limits.body_idle);
+    let mut patience = Deadline::default();
+    let mut closing = std::pin::pin!(proxy.closing.cancelled());
+    loop {
+        // Reading a head is cancel safe, and a connection between two calls has nothing to lose.
+        let head = tokio::select! {
+            biased;
+            head = reader.head() => head,
+            () = closing.as_mut() => return,
+        };
+        let head = match head {
+            Ok(Some(head)) => RequestHead::parse(&head),
+            Ok(None) => return,
+            Err(ReadError::Head(error)) => Err(error),
+            Err(error) => return gone(proxy, &handler, &error),
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(error) => return refuse(proxy, &handler, reader, writer, error).await,
+        };
+        let conversation = Conversation { proxy, writer: &mut writer, patience: &mut patience };
+        match conversation.hold(&mut handler, reader, head).await {
+            After::Next(same) => reader = same,
+            After::End(Some(same)) => return linger(same, writer).await,
+            After::End(None) => return,
+        }
+    }
+}
+
+/// Notes why a connection broke inside a head: for a bot's socket it can mean that another process spoke on it.
+fn gone(proxy: &Proxy, handler: &Handler, error: &ReadError) {
+    if let ReadError::Io { source } = error
+        && let Some(unattested) = crate::attest::refusal_of(source)
+    {
+        tracing::warn!(why = %unattested, "ended a connection on which somebody else spoke");
+        proxy.metrics.denied(crate::reason::Reason::UnknownCaller);
+        return;
+    }
+    tracing::debug!(side = ?handler.door().side(), error = error as &dyn std::error::Error, "a connection ended");
+}
+
+enum After {
+    /// The connection goes on.
+    Next(Box<Reader<ReadEnd>>),
+    /// It ends; what the peer still sends is read for a while, if it can be.
+    End(Option<Box<Reader<ReadEnd>>>),
+}
+
+struct Conversation<'a> {
+    proxy: &'a Arc<Proxy>,
+    writer: &'a mut Writer<WriteEnd>,
+    patience: &'a mut Deadline,
+}
+
+impl Conversation<'_> {
+    /// Answers one request.
+    async fn hold(mut self, handler: &mut Handler, reader: Box<Reader<ReadEnd>>, head: RequestHead) -> After {
+        let (method, version, persists) = (head.method.clone(), head.version, head.persists);
+        let expects = head.expects_continue;
+        let (body, at) = split(reader, head.framing);
+        let (reply, mut at) = self.reply(handler, head, body, at, expects).await;
+        let answer = match reply {
+            Reply::Answer(answer) => answer,
+            Reply::Opened(headers) => return self.open(&headers, at).await,
+        };
+        let goes_on = persists && !answer.last && !self.proxy.closing.is_cancelled() && at.settle(expects);
+        let Answer { status, headers, mut body, .. } = answer;
+        let head = Head { version, method: &method, status, headers: &headers, persists: goes_on };
+        let keeps_open = head.keeps_open();
+        if let Err(error) = self.writer.answer(head, &mut body, self.proxy.bounds.answer_silence).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "an answer was not written whole");
+            if matches!(error, WriteError::Ended | WriteError::Slow | WriteError::Io { .. }) {
+                body.ended(CALLER_GONE);
+            }
+            return After::End(None);
+        }
+        // With the body, the call ends: the record of its end does not wait for the next request.
+        drop(body);
+        at.after(keeps_open).await
+    }
+
+    /// Waits for the reply, and says `100 Continue` when somebody wants the body first.
+    async fn reply(
+        &mut self,
+        handler: &mut Handler,
+        head: RequestHead,
+        body: RequestBody,
+        mut at: Whereabouts,
+        expects: bool,
+    ) -> (Reply, Whereabouts) {
+        let mut replying = std::pin::pin!(handler.reply(self.proxy, head, body, self.patience));
+        if let (Whereabouts::Away(away), true) = (&mut at, expects) {
+            // The reply is waited for again after the other arm; the other arm is taken once.
+            tokio::select! {
+                biased;
+                reply = replying.as_mut() => return (reply, at),
+                Ok(()) = &mut away.wanted => {}
+            }
+            self.writer.out().put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if let Err(error) = self.writer.send(Tail::default()).await {
+                // The body will not come then, and whoever waits for it finds out.
+                tracing::debug!(error = &error as &dyn std::error::Error, "a caller did not wait to be told to go on");
+            }
+            at = at.told();
+        }
+        (replying.await, at)
+    }
+
+    /// RFC 9110 §9.3.6: an answer of 2xx to CONNECT has neither a body nor fields that speak of one.
+    async fn open(self, headers: &http::HeaderMap, at: Whereabouts) -> After {
+        encode::answer_head(self.writer.out(), Version::Http11, StatusCode::OK, headers, encode::Form::None, true);
+        match (self.writer.send(Tail::default()).await, at) {
+            (Ok(()), Whereabouts::Here(reader)) => After::Next(reader),
+            _ => After::End(None),
+        }
+    }
+}
+
+/// Where the reader of a connection is while a request is answered.
+enum Whereabouts {
+    /// Not away: the body was empty, or here whole already.
+    Here(Box<Reader<ReadEnd>>),
+    /// With the body.
+    Away(Away<ReadEnd>),
+    /// With the body, which the peer was told to send.
+    Told(Away<ReadEnd>),
+    /// Back, with what was not read of the body.
+    Back(Box<Reader<ReadEnd>>, Left),
+    /// Lost with a broken body.
+    Lost,
+}
+
+/// Takes the body out of the reader if it is there whole, or sends the reader away with it.
+fn split(mut reader: Box<Reader<ReadEnd>>, framing: Framing) -> (RequestBody, Whereabouts) {
+    match framing {
+        Framing::None => (RequestBody::empty(), Whereabouts::Here(reader)),
+        Framing::Length(length) if length <= reader.buffered().len() as u64 => {
+            let length = usize::try_from(length).unwrap_or_default();
+            let body = reader.buffered().split_to(length).freeze();
+            (RequestBody::whole(body), Whereabouts::Here(reader))
+        }
+        Framing::Length(_) | Framing::Chunked => {
+            let (body, away) = Body::new(*reader, Left::from(framing));
+            (RequestBody::http1(body), Whereabouts::Away(away))
+        }
+    }
+}
+
+impl Whereabouts {
+    fn told(self) -> Self {
+        match self {
+            Self::Away(away) => Self::Told(away),
+            other @ (Self::Here(_) | Self::Told(_) | Self::Back(..) | Self::Lost) => other,
+        }
+    }
+
+    /// Looks, without waiting, whether the connection can go on after the answer: not when the peer may still send a
+    /// body that nobody reads, for how much that is would depend on who counts.
+    fn settle(&mut self, expects: bool) -> bool {
+        let was_told = matches!(self, Self::Told(_));
+        if let Self::Away(away) | Self::Told(away) = self {
+            match away.home.try_recv() {
+                Ok(back) => *self = Self::Back(Box::new(back.reader), back.left),
+                Err(tokio::sync::oneshot::error::TryRecvError::Empty) => return false,
+                Err(tokio::sync::oneshot::error::TryRecvError::Closed) => *self = Self::Lost,
+            }
+        }
+        match self {
+            Self::Here(_) => true,
+            // A peer that waits for `100 Continue` may send the body all the same, or may not (RFC 9110 §10.1.1).
+            Self::Back(_, left) if expects && !was_told => left.is_done(),
+            Self::Back(_, left) => left.size_hint().is_some_and(|rest| rest <= DRAIN_BYTES_MAX),
+            Self::Away(_) | Self::Told(_) | Self::Lost => false,
+        }
+    }
+
+    /// Brings the reader to the next request, or says that there is none.
+    async fn after(self, keeps_open: bool) -> After {
+        match self {
+            Self::Here(reader) if keeps_open => After::Next(reader),
+            Self::Here(reader) => After::End(Some(reader)),
+            Self::Back(reader, left) if left.is_done() && keeps_open => After::Next(reader),
+            Self::Back(mut reader, left) if keeps_open => match drain(&mut reader, left).await {
+                Some(()) => After::Next(reader),
+                None => After::End(None),
+            },
+            Self::Back(reader, _) => After::End(Some(reader)),
+            Self::Away(_) | Self::Told(_) | Self::Lost => After::End(None),
+        }
+    }
+}
+
+/// Reads the rest of a body that nobody wants.
+async fn drain(reader: &mut Reader<ReadEnd>, mut left: Left) -> Option<()> {
+    let draining = std::future::poll_fn(|cx| {
+        loop {
+            match std::task::ready!(left.poll_frame(reader, cx)) {
+                None => return std::task::Poll::Ready(Some(())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return std::task::Poll::Ready(None),
+            }
+        }
+    });
+    timeout(DRAIN, draining).await.ok().flatten()
+}
+
+/// Refuses a request whose head could not be read; nothing after it on the connection can be trusted.
+async fn refuse(
+    proxy: &Arc<Proxy>,
+    handler: &Handler,
+    reader: Box<Reader<ReadEnd>>,
+    mut writer: Writer<WriteEnd>,
+    error: HeadError,
+) {
+    let Answer { status, headers, mut body, .. } = call::refuse_head(proxy, handler.door(), error);
+    let head = Head { version: Version::Http11, method: &Method::GET, status, headers: &headers, persists: false };
+    if let Err(error) = writer.answer(head, &mut body, proxy.bounds.answer_silence).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a refusal was not written whole");
+        return;
+    }
+    linger(reader, writer).await;
+}
+
+/// Ends a connection so that the peer can read what was written last: closing with bytes unread would reset the
+/// connection, and a reset can take the answer with it (RFC 9112 §9.6).
+async fn linger(mut reader: Box<Reader<ReadEnd>>, mut writer: Writer<WriteEnd>) {
+    if writer.shutdown().await.is_err() {
+        return;
+    }
+    reader.buffered().clear();
+    // The end of a connection whose peer sends on is not waited for.
+    drain(&mut reader, Left::Length(DRAIN_BYTES_MAX)).await.unwrap_or_default();
+}
+
+/// Waits a little after `accept` failed: what it lacks (files, memory) does not come back at once.
+pub(crate) async fn accept_failed(listener: &str, error: &std::io::Error) {
+    tracing::error!(listener, %error, "cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}

@@ -1,0 +1,123 @@
+//! The two halves of every kind of connection that carries HTTP/1.1.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio_rustls::server::TlsStream;
+
+use crate::attest::Witnessed;
+
+/// Where bytes come from.
+#[derive(Debug)]
+pub(crate) enum ReadEnd {
+    /// TCP, of a bot or a callee.
+    Tcp(tcp::OwnedReadHalf),
+    /// A Unix socket, of a callee or of somebody who is no bot.
+    Unix(unix::OwnedReadHalf),
+    /// The Unix socket of an attested bot: each byte's sender is checked.
+    Witnessed(ReadHalf<Witnessed>),
+    /// A foreign peer.
+    Tls(Box<ReadHalf<TlsStream<TcpStream>>>),
+}
+
+/// Where bytes go.
+#[derive(Debug)]
+pub(crate) enum WriteEnd {
+    /// TCP, of a bot or a callee.
+    Tcp(tcp::OwnedWriteHalf),
+    /// A Unix socket, of a callee or of somebody who is no bot.
+    Unix(unix::OwnedWriteHalf),
+    /// The Unix socket of an attested bot.
+    Witnessed(WriteHalf<Witnessed>),
+    /// A foreign peer.
+    Tls(Box<WriteHalf<TlsStream<TcpStream>>>),
+}
+
+/// Splits a TCP connection.
+pub(crate) fn tcp(stream: TcpStream) -> (ReadEnd, WriteEnd) {
+    let (read, write) = stream.into_split();
+    (ReadEnd::Tcp(read), WriteEnd::Tcp(write))
+}
+
+/// Splits a connection over a Unix socket.
+pub(crate) fn unix(stream: UnixStream) -> (ReadEnd, WriteEnd) {
+    let (read, write) = stream.into_split();
+    (ReadEnd::Unix(read), WriteEnd::Unix(write))
+}
+
+/// Splits the connection of an attested bot over a Unix socket.
+pub(crate) fn witnessed(stream: Witnessed) -> (ReadEnd, WriteEnd) {
+    let (read, write) = tokio::io::split(stream);
+    (ReadEnd::Witnessed(read), WriteEnd::Witnessed(write))
+}
+
+/// Splits the connection of a foreign peer.
+pub(crate) fn tls(stream: TlsStream<TcpStream>) -> (ReadEnd, WriteEnd) {
+    let (read, write) = tokio::io::split(stream);
+    (ReadEnd::Tls(Box::new(read)), WriteEnd::Tls(Box::new(write)))
+}
+
+impl AsyncRead for ReadEnd {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Witnessed(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for WriteEnd {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Witnessed(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Tls(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Witnessed(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Tls(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(io) => io.is_write_vectored(),
+            Self::Unix(io) => io.is_write_vectored(),
+            Self::Witnessed(io) => io.is_write_vectored(),
+            Self::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Self::Unix(io) => Pin::new(io).poll_flush(cx),
+            Self::Witnessed(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Unix(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Witnessed(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The mesh side: other proxies, and foreign peers with an SVID of this trust domain, call the bots of this host.
+//!
+//! The callee is fixed by the certificate that the peer asked for and got; a call on that connection for another bot
+//! is `callee_mismatch`. Handshakes that are refused are counted by reason, and recorded by source and minute.
+
+mod peers;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::{ServerConfig, ServerConnection};
+use spiffe::id::IdKind;
+use spiffe_tls::{peer_leaf, refusal_of};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::TaskTracker;
+
+use crate::call::{self, Answer, AnswerBody, Asked, Door, Refusal, RequestBody, Route, Who, push_hex};
+use crate::connection::{self, Handler};
+use crate::ends;
+use crate::http1::deadline::Deadline;
+use crate::http1::target::Authority;
+use crate::proxy::Proxy;
+use crate::reason::Reason;
+use peers::{Admitted, Peers};
+
+/// The most calls at a time on one connection.
+pub(crate) const STREAMS_MAX: u32 = 256;
+
+/// The longest list of fields, as HTTP/2 counts it: what HTTP/1.1 may have too.
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 32 * 1024;
+
+/// How much of one body may be under way.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+
+/// How much of all bodies may be under way: more than one slow call can hold.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// The largest frame: as much as one read of a body brings.
+pub(crate) const FRAME_BYTES: u32 = 64 * 1024;
+
+/// Resets by the peer that may wait to be looked at (CVE-2023-44487).
+const PENDING_RESETS_MAX: usize = 20;
+
+/// Resets that the peer may provoke before it is sent away (CVE-2025-8671).
+const PROVOKED_RESETS_MAX: usize = 128;
+
+/// Has hyper's tasks belong to the proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct Tasks(TaskTracker);
+
+impl Tasks {
+    pub(crate) fn of(proxy: &Proxy) -> Self {
+        Self(proxy.tasks.clone())
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, work: F) {
+        drop(self.0.spawn(work));
+    }
+}
+
+/// Takes connections until the proxy closes.
+pub(crate) async fn serve(proxy: Arc<Proxy>, listener: TcpListener, tls: Arc<ServerConfig>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let peers = Arc::new(Peers::new(proxy.bounds));
+    loop {
+        // Losing `accept` midway loses no connection: the kernel keeps it.
+        let accepted = tokio::select! {
+            () = proxy.closing.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, source) = match accepted {
+            Ok((stream, source)) => (stream, source.ip().to_canonical()),
+            Err(error) => {
+                connection::accept_failed("mesh", &error).await;
+                continue;
+            }
+        };
+        match peers.admit(source) {
+            Some(admitted) => {
+                let (proxy, acceptor) = (Arc::clone(&proxy), acceptor.clone());
+                let tasks = proxy.tasks.clone();
+                drop(tasks.spawn(async move { meet(proxy, acceptor, stream, source, admitted).await }));
+            }
+            None => refuse(&proxy, source, "too_many_connections"),
+        }
+    }
+}
+
+fn refuse(proxy: &Proxy, source: IpAddr, reason: &str) {
+    proxy.metrics.handshake_refused(reason);
+    proxy.ledger.stranger(source, reason);
+}
+
+/// Shakes hands with a peer and serves it.
+async fn meet(proxy: Arc<Proxy>, acceptor: TlsAcceptor, stream: TcpStream, source: IpAddr, mut admitted: Admitted) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a peer's connection ended at once");
+        return;
+    }
+    let stream = match timeout(proxy.bounds.handshake, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let refusal = refusal_of(&error);
+            let reason = refusal.as_ref().map_or("handshake_failed", |refusal| refusal.reason());
+            tracing::info!(%source, reason, error = &error as &dyn std::error::Error, "refused a handshake");
+            return refuse(&proxy, source, reason);
+        }
+        Err(_elapsed) => return refuse(&proxy, source, "handshake_timeout"),
+    };
+    admitted.shaken();
+    match door(&proxy, &stream) {
+        Ok(door) => {
+            let connections = proxy.metrics.connections("mesh");
+            connections.inc();
+            Box::pin(talk(&proxy, stream, door)).await;
+            connections.dec();
+        }
+        Err(reason) => refuse(&proxy, source, reason),
+    }
+}
+
+/// Says who the peer is and which bot it wants; a word where it may not be served.
+fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static str> {
+    let session = stream.get_ref().1;
+    let leaf = peer_leaf(session.peer_certificates()).map_err(|refusal| refusal.reason())?;
+    // Hosts and servers of the CA have SVIDs too; calling is for bots.
+    let IdKind::Bot(bot) = leaf.id().kind() else {
+        return Err("not_a_bot");
+    };
+    let ours = session.server_name().and_then(|name| proxy.control.svid_by_name(name)).ok_or("unknown_name")?;
+    let IdKind::Bot(callee) = ours.leaf().id().kind() else {
+        return Err("unknown_name");
+    };
+    let to = Route::new(&proxy.trust_domain, callee).ok_or("unknown_name")?;
+    let header = HeaderValue::from_str(leaf.id().as_str()).map_err(|_invalid| "not_a_bot")?;
+    let mut hash = String::with_capacity(64);
+    leaf.sha256().iter().for_each(|byte| push_hex(&mut hash, *byte));
+    let client_cert = HeaderValue::from_str(&format!("By={};Hash={hash};URI={}", to.id, leaf.id()))
+        .map_err(|_invalid| "not_a_bot")?;
+    let who = Who { bot, id: leaf.id().clone(), header, facts: None, serial: Some(*leaf.serial()) };
+    let to_serial = Some(*ours.leaf().serial());
+    Ok(Door::Peer { who, not_after: leaf.not_after(), to, to_serial, client_cert, tls: session_words(session) })
+}
+
+/// Writes version and key exchange of a session: `TLSv1.3 X25519MLKEM768`.
+fn session_words(session: &ServerConnection) -> Option<Arc<str>> {
+    let version = session.protocol_version()?.as_str()?.replace('_', ".");
+    let group = session.negotiated_key_exchange_group()?.name();
+    Some(format!("{version} {group:?}").into())
+}
+
+async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Door) {
+    let Door::Peer { not_after, .. } = &door else {
+        return;
+    };
+    let not_after = *not_after;
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let talking = async {
+        if is_h2 {
+            talk_http2(proxy, stream, Arc::new(door)).await;
+        } else {
+            let (read, write) = ends::tls(stream);
+            connection::serve(proxy, read, write, Handler::Peer(door)).await;
+        }
+    };
+    // What the peer proved ends with its SVID, and whatever runs on the connection ends with that.
+    tokio::select! {
+        () = talking => {}
+        () = proxy.clock.sleep_until(not_after) => {}
+    }
+}
+
+async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<Door>) {
+    let (closing, shared) = (proxy.closing.clone(), Arc::clone(proxy));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (proxy, door) = (Arc::clone(&shared), Arc::clone(&door));
+        async move { Ok::<_, Infallible>(answer_http2(&proxy, &door, request).await) }
+    });
+    let connection = http2::Builder::new(Tasks::of(proxy))
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(PROVOKED_RESETS_MAX)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // The connection is polled on after the other arm was taken: nothing of it is lost.
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a peer's connection ended");
+    }
+}
+
+async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming>) -> Response<AnswerBody> {
+    let (parts, body) = request.into_parts();
+    let host = parts.headers.get_all(http::header::HOST).iter().map(HeaderValue::as_bytes);
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let to = callee(door, authority.into_iter().chain(host));
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let is_head = parts.method == Method::HEAD;
+    let asked = Asked {
+        to,
+        target: Bytes::copy_from_slice(target.as_bytes()),
+        method: parts.method,
+        headers: parts.headers,
+        body: RequestBody::http2(body),
+    };
+    let Answer { status, headers, body, .. } = call::serve(proxy, door, asked, &mut Deadline::default()).await;
+    let mut answer = Response::new(if is_head { body.without_bytes() } else { body });
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+/// Finds the callee of a call: the bot whose certificate was asked for, if that is what all names in the request say,
+/// and there is one.
+pub(crate) fn callee<'a>(
+    door: &Door,
+    names: impl Iterator<Item = &'a [u8]>,
+) -> Result<Arc<Route>, Box<Refusal>> {
+    let Door::Peer { to, .. } = door else {
+        return Err(Refusal::boxed(Reason::BadRequest, "this is not the mesh side"));
+    };
+    let mut named = false;
+    for name in names {
+        let is_ours = Authority::parse(&Bytes::copy_from_slice(name)).is_ok_and(|name| {
+            to.host == name.host() && matches!(name.port(), None | Some(80 | 443))
+        });
+        if !is_ours {
+            let detail = "the call names another bot than the one whose certificate was asked for";
+            return Err(Refusal::boxed(Reason::CalleeMismatch, detail).to(to));
+        }
+        named = true;
+    }
+    if named { Ok(Arc::clone(to)) } else { Err(Refusal::boxed(Reason::BadRequest, "the call names no host").to(to)) }
+}

@@ -1,0 +1,306 @@
+//! Connections to the proxies of other hosts: TLS with the caller's SVID to exactly the callee's ID, and HTTP/2 on it.
+//!
+//! A connection belongs to one caller's certificate, one callee, one address and one trust bundle; whatever of these
+//! changes means another connection. So no call ever travels under a name that its connection did not prove.
+
+mod connect;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use rustls::ClientConfig;
+use spiffe::bundle::TrustBundle;
+use spiffe::id::SpiffeId;
+use spiffe::time::Timestamp;
+use spiffe_tls::{HandshakeRefusal, Svid, TlsError};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::call::RequestBody;
+use crate::proxy::Proxy;
+
+/// How many calls run on a connection before another is opened beside it. Half of what the peer takes
+/// ([`crate::mesh::STREAMS_MAX`]), so that a burst finds room.
+const CALLS_PER_CONNECTION: usize = 128;
+
+/// The most connections of one key.
+const CONNECTIONS_MAX: usize = 8;
+
+/// How long a connection is kept without calls.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How many of a callee's addresses are tried for one call.
+const ADDRESSES_TRIED_MAX: usize = 3;
+
+/// The connections to other proxies.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    reuse: bool,
+    slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
+    turn: AtomicUsize,
+}
+
+/// What a connection belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    caller: [u8; 32],
+    callee: SpiffeId,
+    address: SocketAddr,
+    bundle: u64,
+}
+
+/// The connections of one key.
+#[derive(Debug)]
+struct Slot {
+    tls: Arc<ClientConfig>,
+    links: Mutex<Vec<Link>>,
+    /// Held while one connects, so that many calls that come at once open one connection and not many.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+struct Link {
+    send: SendRequest<RequestBody>,
+    busy: Arc<AtomicUsize>,
+    used: Instant,
+    /// When the callee's SVID ends, and with it what it proved.
+    not_after: Timestamp,
+}
+
+/// A connection in use by one call. Given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    busy: Arc<AtomicUsize>,
+}
+
+impl Lease {
+    fn of(busy: &Arc<AtomicUsize>) -> Self {
+        busy.fetch_add(1, Ordering::Relaxed);
+        Self { busy: Arc::clone(busy) }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The other end of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer<'a> {
+    /// As whom the call is made.
+    pub(crate) svid: &'a Svid,
+    /// Who must be at the other end.
+    pub(crate) callee: &'a SpiffeId,
+    /// By which authorities.
+    pub(crate) bundle: &'a Arc<TrustBundle>,
+    /// Where; not empty.
+    pub(crate) addresses: &'a [SocketAddr],
+}
+
+impl Pool {
+    pub(crate) fn new(reuse: bool) -> Self {
+        Self { reuse, slots: Mutex::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// Sends a request and waits for the head of its answer. Addresses are taken in turn; one that cannot be reached is
+    /// followed by the next, for until then nothing was sent.
+    pub(crate) async fn call(
+        &self,
+        proxy: &Arc<Proxy>,
+        peer: Peer<'_>,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), PoolFault> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut last = PoolFault::NoAddress;
+        for attempt in 0..peer.addresses.len().min(ADDRESSES_TRIED_MAX) {
+            let turn = first.wrapping_add(attempt) % peer.addresses.len();
+            let Some(address) = peer.addresses.get(turn) else {
+                continue;
+            };
+            let (mut send, lease) = match self.lease(proxy, peer, *address).await {
+                Ok(leased) => leased,
+                Err(fault) => {
+                    last = fault;
+                    continue;
+                }
+            };
+            match send.try_send_request(request).await {
+                Ok(answer) => return Ok((answer, lease)),
+                Err(mut failed) => match failed.take_message() {
+                    // The connection ended before the request was sent: it comes back whole.
+                    Some(unsent) => {
+                        request = unsent;
+                        last = PoolFault::Exchange { source: failed.into_error() };
+                    }
+                    None => return Err(PoolFault::Exchange { source: failed.into_error() }),
+                },
+            }
+        }
+        Err(last)
+    }
+
+    /// Finds or opens a connection.
+    async fn lease(
+        &self,
+        proxy: &Arc<Proxy>,
+        peer: Peer<'_>,
+        address: SocketAddr,
+    ) -> Result<(SendRequest<RequestBody>, Lease), PoolFault> {
+        let slot = self.slot(proxy, peer, address)?;
+        if !self.reuse {
+            let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
+            let lease = Lease::of(&link.busy);
+            return Ok((link.send, lease));
+        }
+        let now = proxy.control.now();
+        if let Some(leased) = slot.least_busy(now, CALLS_PER_CONNECTION) {
+            return Ok(leased);
+        }
+        let _connecting = slot.connecting.lock().await;
+        if let Some(leased) = slot.least_busy(now, CALLS_PER_CONNECTION) {
+            return Ok(leased);
+        }
+        if slot.links().len() >= CONNECTIONS_MAX {
+            return slot.least_busy(now, crate::mesh::STREAMS_MAX as usize).ok_or(PoolFault::Full);
+        }
+        let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
+        let lease = Lease::of(&link.busy);
+        let send = link.send.clone();
+        slot.links().push(link);
+        Ok((send, lease))
+    }
+
+    fn slot(&self, proxy: &Proxy, peer: Peer<'_>, address: SocketAddr) -> Result<Arc<Slot>, PoolFault> {
+        let key = Key {
+            caller: *peer.svid.leaf().sha256(),
+            callee: peer.callee.clone(),
+            address,
+            bundle: peer.bundle.sequence(),
+        };
+        if let Some(slot) = self.slots().get(&key) {
+            return Ok(Arc::clone(slot));
+        }
+        let tls = connect::config(proxy, peer)?;
+        let slot = Arc::new(Slot { tls, links: Mutex::default(), connecting: tokio::sync::Mutex::default() });
+        Ok(Arc::clone(self.slots().entry(key).or_insert(slot)))
+    }
+
+    /// Ends connections that nobody used for long or whose callee's SVID has ended, and forgets keys without any.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let moment = Instant::now();
+        self.slots().retain(|_, slot| {
+            let mut links = slot.links();
+            links.retain(|link| {
+                let idle = link.busy.load(Ordering::Relaxed) == 0 && moment.duration_since(link.used) >= IDLE;
+                !idle && !link.send.is_closed() && now < link.not_after
+            });
+            // A key that somebody holds is about to get a connection.
+            !links.is_empty() || Arc::strong_count(slot) > 1
+        });
+    }
+
+    /// A thread that panicked while it held the lock left a whole map.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Takes the connection with the fewest calls, if it has fewer than `most`.
+    fn least_busy(&self, now: Timestamp, most: usize) -> Option<(SendRequest<RequestBody>, Lease)> {
+        let mut links = self.links();
+        links.retain(|link| !link.send.is_closed() && now < link.not_after);
+        let link = links.iter_mut().min_by_key(|link| link.busy.load(Ordering::Relaxed))?;
+        if link.busy.load(Ordering::Relaxed) >= most {
+            return None;
+        }
+        link.used = Instant::now();
+        Some((link.send.clone(), Lease::of(&link.busy)))
+    }
+
+    fn links(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a call did not come back from another proxy.
+#[derive(Debug, Error)]
+pub(crate) enum PoolFault {
+    /// There is nobody to call.
+    #[error("the callee has no address")]
+    NoAddress,
+    /// The caller's SVID or the bundle is not usable.
+    #[error("set up TLS in the caller's name")]
+    Config {
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// Nobody listens, or too slowly.
+    #[error("connect to {address}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The other end is somebody else.
+    #[error("{address} is not the callee's proxy")]
+    WrongId {
+        /// Where.
+        address: SocketAddr,
+        /// Who it is.
+        #[source]
+        source: HandshakeRefusal,
+    },
+    /// The other end proved nothing.
+    #[error("{address} proved nothing")]
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: HandshakeRefusal,
+    },
+    /// The handshake failed for another reason, or the other end refused us.
+    #[error("shake hands with {address}")]
+    Handshake {
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The other end does not speak HTTP/2.
+    #[error("{address} does not speak HTTP/2")]
+    Protocol {
+        /// Where.
+        address: SocketAddr,
+        /// What happened, if it began to.
+        #[source]
+        source: Option<hyper::Error>,
+    },
+    /// The connection failed under the call.
+    #[error("send the call and read its answer")]
+    Exchange {
+        /// What happened.
+        #[source]
+        source: hyper::Error,
+    },
+    /// All connections are full.
+    #[error("all connections to the callee's proxy are full")]
+    Full,
+    /// It took too long.
+    #[error("no answer in time")]
+    Slow,
+}

@@ -1,0 +1,100 @@
+//! What all connections of the process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use audit::Ledger;
+use spiffe::id::{HostName, TrustDomain};
+use spiffe::time::Clock;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attest::Attestor;
+use crate::callee::Callees;
+use crate::config::{Disclose, LocalHop};
+use crate::control::Control;
+use crate::http1;
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+
+/// The bounds of the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Calls at a time.
+    pub(crate) calls: usize,
+    /// Connections of bots at a time, by listener.
+    pub(crate) connections: usize,
+    /// Connections at a time of all processes of one user.
+    pub(crate) connections_of_uid: usize,
+    /// Connections of peers at a time.
+    pub(crate) peers: usize,
+    /// Handshakes of one source address at a time.
+    pub(crate) handshakes_of_source: usize,
+    /// How long a TLS handshake may take.
+    pub(crate) handshake: Duration,
+    /// How long an answer may be waited for while nothing of the request moves.
+    pub(crate) request: Duration,
+    /// How long an answer's body may stand still.
+    pub(crate) answer_silence: Duration,
+    /// How long calls may go on after the process was told to end.
+    pub(crate) drain: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            calls: 8_192,
+            connections: 16_384,
+            connections_of_uid: 8_192,
+            peers: 8_192,
+            handshakes_of_source: 256,
+            handshake: Duration::from_secs(10),
+            request: Duration::from_secs(30),
+            answer_silence: Duration::from_mins(10),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) host: HostName,
+    pub(crate) clock: Clock,
+    pub(crate) control: Control,
+    pub(crate) attestor: Attestor,
+    pub(crate) ledger: Ledger,
+    pub(crate) metrics: Metrics,
+    pub(crate) pool: Pool,
+    pub(crate) callees: Arc<Callees>,
+    pub(crate) local_hop: LocalHop,
+    pub(crate) disclose: Disclose,
+    pub(crate) limits: http1::Limits,
+    pub(crate) bounds: Bounds,
+    /// Every task of the data path.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when no new calls are to be taken.
+    pub(crate) closing: CancellationToken,
+    pub(crate) calls: AtomicUsize,
+}
+
+/// One of the calls that may run at a time.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Proxy>);
+
+impl Slot {
+    /// Takes a slot, or nothing where all are taken.
+    pub(crate) fn take(proxy: &Arc<Proxy>) -> Option<Self> {
+        // Counted first and looked at afterwards, so that two that come at once do not both take the last.
+        let slot = Self(Arc::clone(proxy));
+        (proxy.calls.fetch_add(1, Ordering::Relaxed) < proxy.bounds.calls).then_some(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,283 @@
+//! The process of the proxy: opens everything in order, serves, and ends in order.
+
+mod bind;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use audit::{EventKind, EventRecord, Ledger, LedgerConfig, OpenError};
+use spiffe::id::SpiffeId;
+use spiffe::time::Clock;
+use spiffe_tls::{BundleSource, ClientAuth, ServerIdentity, TlsError, server_config};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin};
+use crate::attest::{AttestConfig, Attestor, KernelError, Mode};
+use crate::bots::{self, Listeners};
+use crate::callee::Callees;
+use crate::config::Settings;
+use crate::control::{Control, ControlConfig, StartError};
+use crate::http1::Limits;
+use crate::mesh;
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::proxy::{Bounds, Proxy};
+use bind::Bound;
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Runs the proxy until `cancel`, then lets calls under way finish, for ten seconds at most.
+///
+/// # Errors
+///
+/// A [`RunError`] for whatever keeps it from starting.
+pub async fn run(settings: Settings, clock: Clock, cancel: CancellationToken) -> Result<(), RunError> {
+    let running = start(settings, clock, cancel.clone()).await?;
+    cancel.cancelled().await;
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts the proxy. Listeners are bound first, then the ledger is opened, then the host joins or finds its identity;
+/// calls are taken from then on.
+///
+/// # Errors
+///
+/// A [`RunError`] for whatever keeps it from starting.
+pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) -> Result<Running, RunError> {
+    bind::raise_file_limit();
+    let bound = Bound::new(&settings).await?;
+    let ledger = open_ledger(&settings, &clock).await?;
+    let attestor =
+        Attestor::new(AttestConfig::default(), clock.clone()).map_err(|source| RunError::Attest { source })?;
+    if attestor.mode() == Mode::SameUser {
+        tracing::warn!("not root: identities among processes of one user are a convenience here, not a boundary");
+    }
+    let config = ControlConfig::new(&settings, bound.mesh_address);
+    let entries = attestor.clone();
+    let told = move |new| entries.set_entries(new);
+    let control = Control::start(config, clock.clone(), ledger.clone(), told, cancel.clone()).await;
+    let control = control.map_err(|source| RunError::Control { source: Box::new(source) })?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|source| RunError::Metrics { source })?;
+    let limits = Limits::default();
+    let proxy = Arc::new(Proxy {
+        trust_domain: settings.trust_domain.clone(),
+        host: settings.host.clone(),
+        clock,
+        control,
+        attestor,
+        ledger,
+        metrics,
+        pool: Pool::new(settings.mesh_reuse),
+        callees: Arc::new(Callees::new(limits)),
+        local_hop: settings.local_hop,
+        disclose: settings.disclose,
+        limits,
+        bounds: Bounds::default(),
+        tasks: TaskTracker::new(),
+        closing: cancel.child_token(),
+        calls: AtomicUsize::new(0),
+    });
+    serve(proxy, bound, &settings)
+}
+
+/// A proxy that serves.
+#[derive(Debug)]
+pub struct Running {
+    proxy: Arc<Proxy>,
+    addresses: BTreeMap<String, String>,
+}
+
+impl Running {
+    /// Returns where it listens: `bots`, `bots_socket`, `mesh`, `admin`, `metrics`, and `listener N` for each of
+    /// `listeners:`, from 0.
+    #[must_use]
+    pub const fn addresses(&self) -> &BTreeMap<String, String> {
+        &self.addresses
+    }
+
+    /// Takes no more calls, lets those under way finish, for ten seconds at most, and closes the ledger.
+    pub async fn stop(self) {
+        let Self { proxy, .. } = self;
+        proxy.closing.cancel();
+        proxy.tasks.close();
+        if tokio::time::timeout(proxy.bounds.drain, proxy.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = proxy.tasks.len(), "calls under way were cut off");
+        }
+        event(&proxy, EventKind::Stopped);
+        let ledger = proxy.ledger.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || ledger.shutdown()).await {
+            tracing::error!(%error, "the ledger was not closed");
+        }
+    }
+}
+
+fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running, RunError> {
+    let Bound { shared, fixed, mesh, admin: socket, metrics, addresses, .. } = bound;
+    let identity: Arc<dyn ServerIdentity> = Arc::new(proxy.control.clone());
+    let bundle: Arc<dyn BundleSource> = Arc::new(proxy.control.clone());
+    let tls = server_config(identity, bundle, ClientAuth::Required, &proxy.clock, &[b"h2", b"http/1.1"])
+        .map_err(|source| RunError::Tls { source })?;
+    let listeners = Arc::new(Listeners::default());
+    let mut http_proxy = String::new();
+    for (source, name) in shared {
+        let own = source.address();
+        if let Some(own) = own {
+            http_proxy = format!("http://{own}");
+        }
+        let way = bots::WayIn::Shared { trust_domain: proxy.trust_domain.clone(), own };
+        drop(proxy.tasks.spawn(bots::serve(Arc::clone(&proxy), Arc::clone(&listeners), source, way, name)));
+    }
+    for (source, to) in fixed {
+        let way = bots::WayIn::Fixed { own: source.address(), to };
+        drop(proxy.tasks.spawn(bots::serve(Arc::clone(&proxy), Arc::clone(&listeners), source, way, "listener")));
+    }
+    drop(proxy.tasks.spawn(mesh::serve(Arc::clone(&proxy), mesh, tls)));
+    let admin = Arc::new(Admin {
+        operators: admin::uids(&settings.operators),
+        allow_run: settings.allow_run,
+        listeners: addresses.clone(),
+        ledger: settings.ledger_dir.display().to_string(),
+        http_proxy,
+    });
+    drop(proxy.tasks.spawn(admin::serve(Arc::clone(&proxy), admin, socket)));
+    drop(proxy.tasks.spawn(admin::serve_health(Arc::clone(&proxy), metrics)));
+    drop(proxy.tasks.spawn(sweep(Arc::clone(&proxy))));
+    let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
+    drop(proxy.tasks.spawn(async move { attestor.watch(closing).await }));
+    event(&proxy, EventKind::Started);
+    tracing::info!(host = %proxy.host, ?addresses, "serving");
+    Ok(Running { proxy, addresses })
+}
+
+/// Ends idle connections, until the proxy closes.
+async fn sweep(proxy: Arc<Proxy>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        // A tick that is lost is the last one.
+        tokio::select! {
+            () = proxy.closing.cancelled() => return,
+            _tick = ticks.tick() => {}
+        }
+        proxy.callees.sweep();
+        proxy.pool.sweep(proxy.control.now());
+    }
+}
+
+async fn open_ledger(settings: &Settings, clock: &Clock) -> Result<Ledger, RunError> {
+    let config = LedgerConfig {
+        dir: settings.ledger_dir.clone(),
+        key_file: settings.ledger_key_file(),
+        origin: format!("{}/host/{}", settings.trust_domain, settings.host),
+        sync: settings.ledger_sync,
+        max_bytes: settings.ledger_max_bytes,
+    };
+    let (dir, clock) = (settings.ledger_dir.clone(), clock.clone());
+    let state_dir = settings.state_dir.clone();
+    let opening = move || {
+        bind::private_dir(&state_dir)?;
+        if let Some(parent) = config.dir.parent() {
+            bind::private_dir(parent)?;
+        }
+        Ledger::open(config, clock).map_err(|source| RunError::Ledger { dir, source })
+    };
+    let opened = tokio::task::spawn_blocking(opening).await.map_err(|source| RunError::Blocking { source })?;
+    let (ledger, report) = opened?;
+    tracing::info!(?report, "opened the ledger");
+    Ok(ledger)
+}
+
+fn event(proxy: &Proxy, kind: EventKind) {
+    let record = EventRecord {
+        kind,
+        time: proxy.control.now(),
+        actor: format!("host:{}", proxy.host),
+        subject: SpiffeId::for_host(&proxy.trust_domain, &proxy.host).to_string(),
+        detail: BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").into())]),
+    };
+    if let Err(error) = proxy.ledger.event(&record) {
+        tracing::error!(error = &error as &dyn std::error::Error, "an event is missing in the ledger");
+    }
+}
+
+/// Why the proxy did not start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A listener could not be bound.
+    #[error("listen on {setting} {address}")]
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// Where.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A folder could not be made.
+    #[error("make the folder {}", path.display())]
+    Dir {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A destination's name makes no host.
+    #[error("listeners: {bot} makes no host name")]
+    Destination {
+        /// The bot.
+        bot: String,
+    },
+    /// The ledger could not be opened.
+    #[error("open the ledger in {}", dir.display())]
+    Ledger {
+        /// Its folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// The kernel cannot be asked about processes.
+    #[error("look into processes")]
+    Attest {
+        /// Why.
+        #[source]
+        source: KernelError,
+    },
+    /// The control side did not start.
+    #[error("find out who this host is")]
+    Control {
+        /// Why.
+        #[source]
+        source: Box<StartError>,
+    },
+    /// The metrics could not be registered.
+    #[error("register the metrics")]
+    Metrics {
+        /// Why.
+        #[source]
+        source: prometheus::Error,
+    },
+    /// TLS could not be set up.
+    #[error("set up TLS for the mesh side")]
+    Tls {
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// A thread for blocking work ended.
+    #[error("wait for a thread")]
+    Blocking {
+        /// Why.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}

@@ -1,0 +1,127 @@
+//! Binds every listener before anything else, so that a port that is taken is said at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use spiffe::id::TrustDomain;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use super::RunError;
+use crate::attest::prepare_listener;
+use crate::bots::Source;
+use crate::call::Route;
+use crate::config::{ListenAddress, Listener, Settings};
+
+/// Every process of the host may connect to the bot side: who it is decides what it may.
+const FOR_ALL: u32 = 0o666;
+
+/// Only operators have business here, and each of them is asked for.
+const FOR_OPERATORS: u32 = 0o666;
+
+/// The listeners of the process.
+pub(super) struct Bound {
+    pub(super) shared: Vec<(Source, &'static str)>,
+    pub(super) fixed: Vec<(Source, Arc<Route>)>,
+    pub(super) mesh: TcpListener,
+    pub(super) mesh_address: SocketAddr,
+    pub(super) admin: UnixListener,
+    pub(super) metrics: TcpListener,
+    pub(super) addresses: BTreeMap<String, String>,
+}
+
+impl Bound {
+    pub(super) async fn new(settings: &Settings) -> Result<Self, RunError> {
+        let mut addresses = BTreeMap::new();
+        let bots = tcp("bots.listen", settings.bots_listen).await?;
+        let socket = bot_socket("bots.socket", &settings.bots_socket).await?;
+        let mesh = tcp("mesh.listen", settings.mesh_listen).await?;
+        let metrics = tcp("metrics.listen", settings.metrics_listen).await?;
+        let admin = unix("admin.socket", &settings.admin_socket, FOR_OPERATORS).await?;
+        let mesh_address = address("mesh.listen", &mesh)?;
+        addresses.insert("bots".to_owned(), address("bots.listen", &bots)?.to_string());
+        addresses.insert("bots_socket".to_owned(), format!("unix:{}", settings.bots_socket.display()));
+        addresses.insert("mesh".to_owned(), mesh_address.to_string());
+        addresses.insert("metrics".to_owned(), address("metrics.listen", &metrics)?.to_string());
+        addresses.insert("admin".to_owned(), format!("unix:{}", settings.admin_socket.display()));
+        let mut fixed = Vec::with_capacity(settings.listeners.len());
+        for (number, listener) in settings.listeners.iter().enumerate() {
+            let (source, route) = listen(&settings.trust_domain, listener).await?;
+            let shown = source.address().map_or_else(|| listener.listen.to_string(), |bound| bound.to_string());
+            addresses.insert(format!("listener {number}"), format!("{shown} to {}", listener.to));
+            fixed.push((source, route));
+        }
+        let shared = vec![(Source::Tcp(bots), "bots"), (Source::Unix(socket), "bots_socket")];
+        Ok(Self { shared, fixed, mesh, mesh_address, admin, metrics, addresses })
+    }
+}
+
+async fn listen(trust_domain: &TrustDomain, listener: &Listener) -> Result<(Source, Arc<Route>), RunError> {
+    let route = Route::new(trust_domain, listener.to.clone())
+        .ok_or_else(|| RunError::Destination { bot: listener.to.to_string() })?;
+    let source = match &listener.listen {
+        ListenAddress::Tcp(address) => Source::Tcp(tcp("listeners", *address).await?),
+        ListenAddress::Unix(path) => Source::Unix(bot_socket("listeners", path).await?),
+    };
+    Ok((source, route))
+}
+
+async fn tcp(setting: &'static str, listen: SocketAddr) -> Result<TcpListener, RunError> {
+    let failed = |source| RunError::Bind { setting, address: listen.to_string(), source };
+    TcpListener::bind(listen).await.map_err(failed)
+}
+
+fn address(setting: &'static str, listener: &TcpListener) -> Result<SocketAddr, RunError> {
+    listener.local_addr().map_err(|source| RunError::Bind { setting, address: "its address".to_owned(), source })
+}
+
+async fn bot_socket(setting: &'static str, path: &Path) -> Result<UnixListener, RunError> {
+    let listener = unix(setting, path, FOR_ALL).await?;
+    let failed = |source| RunError::Bind { setting, address: path.display().to_string(), source };
+    prepare_listener(&listener).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Binds a Unix socket. A socket that nobody listens on any more is what a killed process left, and is replaced;
+/// anything else that is there is not touched.
+async fn unix(setting: &'static str, path: &Path, mode: u32) -> Result<UnixListener, RunError> {
+    let failed = |source| RunError::Bind { setting, address: path.display().to_string(), source };
+    if let Some(parent) = path.parent() {
+        dir(parent, 0o755)?;
+    }
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() || UnixStream::connect(path).await.is_ok() {
+            return Err(failed(std::io::Error::from(std::io::ErrorKind::AddrInUse)));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Makes a folder that only this user may enter, where there is none.
+pub(super) fn private_dir(path: &Path) -> Result<(), RunError> {
+    dir(path, 0o700)
+}
+
+fn dir(path: &Path, mode: u32) -> Result<(), RunError> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let failed = |source| RunError::Dir { path: path.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)
+}
+
+/// Lets this process open as many files as it may: each connection is one.
+pub(super) fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
+}
