@@ -422,7 +422,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     within(async {
         loop {
-            if let Some(answer) = ask().await {
+            if let Some(answer) = Box::pin(ask()).await {
                 return answer;
             }
             tokio::task::yield_now().await;
