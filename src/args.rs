@@ -1,0 +1,504 @@
+//! The command line, as a person or a script types it. Parsing only: nothing here reads a file or the environment.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use spiffe::id::{BotName, HostName};
+use spiffe::time::Timestamp;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "botmesh",
+    about = "Identity, mutual TLS and least-privilege routes for bots that hold no key",
+    long_about = "Every bot gets an identity that the kernel vouches for and calls other bots through a proxy on its own host.\n\
+                  The proxy opens mutual TLS in the bot's name, enforces who may call what at both ends, and records every call.",
+    after_help = "Start here:  botmesh demo\nExit codes:  0 fine · 1 done, with findings · 2 usage · 3 invalid input file · \
+                  4 server unreachable or timeout · 5 not authorised",
+    disable_help_subcommand = true,
+    propagate_version = false,
+    version = version()
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The text of `--version`: a build that takes its time from a test says so.
+pub(crate) const fn version() -> &'static str {
+    if cfg!(feature = "test-clock") {
+        concat!(env!("CARGO_PKG_VERSION"), " (features: test-clock)")
+    } else {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// How data is printed
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub(crate) output: Format,
+    /// When to colour; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) color: Color,
+    /// No progress, no hints
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More logging on stderr; twice for more still
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// The server to ask, as unix:PATH of a socket or of the folder that holds it [default: BOTMESH_SERVER, else the default socket]
+    #[arg(long, global = true, value_name = "unix:PATH", value_parser = unix_path)]
+    pub(crate) server: Option<PathBuf>,
+    /// Takes the time from a test instead of the machine
+    #[cfg(feature = "test-clock")]
+    #[arg(long, global = true, hide = true, value_name = "unix:PATH", value_parser = unix_path)]
+    pub(crate) clock: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    Json,
+    Jsonl,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A CA and two proxies on this machine, sample bots, real mTLS hops, no root
+    Demo(Demo),
+    /// The CA and the proxy of one host under one supervisor; re-applies the mesh file when it changes
+    Up(Up),
+    /// The certificate authority
+    #[command(subcommand)]
+    Ca(Ca),
+    /// The proxy of this host
+    #[command(subcommand)]
+    Proxy(Proxy),
+    /// The hosts of the mesh
+    #[command(subcommand)]
+    Host(Host),
+    /// Makes mesh files live, whole or not at all, after their own tests pass
+    Apply(Apply),
+    /// Makes an earlier revision live again, as a new revision
+    Rollback(Rollback),
+    /// Checks, tests and explains mesh files
+    #[command(subcommand)]
+    Policy(Policy),
+    /// The bots of the mesh
+    #[command(subcommand)]
+    Bot(Bot),
+    /// Runs a command as a bot (needs `allow_run` on this host and `run_by` in the bot's entry)
+    Run(Run),
+    /// Who the proxy says the caller is
+    Whoami,
+    /// What the proxy sees of a process, and which bot that makes it
+    Whois(Whois),
+    /// The ledger: every call, issuance and operator action
+    #[command(subcommand)]
+    Audit(Audit),
+    /// One screen: CA, hosts, bots, revision, last denials
+    Status,
+    /// Twenty lines that tell a coding agent how to call through botmesh
+    AgentsMd,
+    /// Explains a code such as BM0120, or a command
+    Help(Help),
+    /// The demo's sample bots
+    #[command(subcommand, hide = true)]
+    DemoBot(DemoBot),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Runs the script once and exits
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Keeps everything in this folder [default: a temporary folder, removed at the end]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Tries to break it: each attack, what refused it, and why
+    #[arg(long)]
+    pub(crate) attack: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The mesh file, or a folder of them
+    #[arg(long, default_value = "mesh.yaml")]
+    pub(crate) mesh: PathBuf,
+    /// Where state and sockets are kept [default: ./.botmesh]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// The name of this host in the mesh file [default: the machine's name]
+    #[arg(long)]
+    pub(crate) host: Option<HostName>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ca {
+    /// Makes the CA's keys and its store
+    Init(Config),
+    /// Runs the CA until SIGTERM
+    Run(ServerRun),
+    /// What the CA is doing
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Proxy {
+    /// Runs the proxy of this host until SIGTERM
+    Run(ServerRun),
+    /// What this host's proxy is doing
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// The configuration file
+    #[arg(long)]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerRun {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// Ends when stdin does, so that no server outlives the supervisor that holds the other end
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Host {
+    /// Prints a join token for a host, alone on stdout
+    Token(HostRef),
+    /// Hosts that have joined
+    List,
+    /// Ends a host's identity and its stream; it needs a new token to come back
+    Evict(HostRef),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HostRef {
+    pub(crate) host: HostName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// Mesh files, or folders of them
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Says what would happen and changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Does not wait until every connected host has it live
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Applies although the live revision is not the one these files were last applied over
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// A revision number, or EPOCH.REVISION
+    #[arg(value_parser = revision)]
+    pub(crate) revision: RevisionRef,
+}
+
+/// A revision as typed: the epoch is the live one unless it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RevisionRef {
+    pub(crate) epoch: Option<u64>,
+    pub(crate) revision: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Parses and validates mesh files
+    Check(MeshFiles),
+    /// Runs the tests that mesh files hold
+    Test(MeshFiles),
+    /// Says whether a call would be allowed, by which rule, or which rule came nearest
+    Explain(Explain),
+    /// Prints the JSON Schema of the mesh file
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeshFiles {
+    /// Mesh files, or folders of them
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The calling bot, or a SPIFFE ID
+    #[arg(required_unless_present = "batch")]
+    pub(crate) from: Option<String>,
+    /// The bot that is called
+    #[arg(required_unless_present = "batch")]
+    pub(crate) to: Option<BotName>,
+    /// The call, as 'GET /orders/17'
+    #[arg(required_unless_present = "batch", num_args = 1..=2, value_name = "METHOD PATH")]
+    pub(crate) call: Vec<String>,
+    /// Judges the calls of a file, one a line: FROM TO METHOD PATH
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "call"])]
+    pub(crate) batch: Option<PathBuf>,
+    /// Mesh files to read [default: the mesh that is live at the CA]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) mesh: Vec<PathBuf>,
+    /// The time to judge by, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) at: Option<Timestamp>,
+    /// Exits with 1 when the call would be refused
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bot {
+    /// Bots, who owns them, and the hosts that may claim them
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The bot to become
+    #[arg(long = "as", value_name = "BOT")]
+    pub(crate) bot: BotName,
+    /// The command and its arguments, after --
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Whois {
+    pub(crate) pid: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Prints records as they are written
+    Tail(AuditTail),
+    /// Finds records, for example: 'verdict=deny from=prod/*'
+    Query(AuditQuery),
+    /// Proves that no record was changed, or names the first that was
+    Verify(AuditVerify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditTail {
+    /// The ledger's folder [default: the one of the server]
+    pub(crate) dir: Option<PathBuf>,
+    /// Prints what is there and ends
+    #[arg(long)]
+    pub(crate) no_follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditQuery {
+    /// field=value, separated by spaces; `*` in a value matches anything
+    pub(crate) filter: String,
+    /// The ledgers' folders [default: the one of the server]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Nothing older: RFC 3339, or an age such as 24h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Nothing newer
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// The most records to print
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerify {
+    /// The ledgers' folders
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// The verifier key, or a file that holds it [default: DIR/ledger.vkey]
+    #[arg(long, value_name = "VKEY|FILE")]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Help {
+    /// A code such as BM0120, or a command
+    pub(crate) topic: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DemoBot {
+    /// Answers every request with what it saw of it
+    Serve {
+        /// 127.0.0.1:PORT or unix:PATH
+        #[arg(long)]
+        listen: String,
+    },
+    /// Makes the calls that it reads from stdin, one JSON object a line
+    Call {
+        /// The proxy's bot socket
+        #[arg(long)]
+        socket: PathBuf,
+    },
+}
+
+fn unix_path(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("the path is empty".to_owned()),
+        Some(path) => Ok(PathBuf::from(path)),
+        None => Err("expected unix:PATH, for example unix:/run/botmesh/ca.sock".to_owned()),
+    }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::from_rfc3339(text)
+        .map_err(|error| format!("{error}; expected RFC 3339, for example 2026-12-01T18:00:00Z"))
+}
+
+fn revision(text: &str) -> Result<RevisionRef, String> {
+    let number = |part: &str| {
+        part.parse::<u64>()
+            .map_err(|error| format!("{error}; expected REVISION or EPOCH.REVISION"))
+    };
+    match text.split_once('.') {
+        None => Ok(RevisionRef {
+            epoch: None,
+            revision: number(text)?,
+        }),
+        Some((epoch, revision)) => Ok(RevisionRef {
+            epoch: Some(number(epoch)?),
+            revision: number(revision)?,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("botmesh").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_tree_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_belongs_to_the_command_that_is_run() {
+        let cli = parse("run --as prod/backfill -- curl -s -o /dev/null http://orders.prod.mesh/").unwrap();
+        let Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.bot.as_str(), "prod/backfill");
+        assert_eq!(run.command.len(), 5);
+        assert_eq!(cli.global.output, Format::Table);
+    }
+
+    #[test]
+    fn run_without_a_command_is_a_usage_error() {
+        assert!(parse("run --as prod/backfill").is_err());
+        assert!(parse("run --as prod/backfill --").is_err());
+    }
+
+    #[test]
+    fn a_name_outside_the_grammar_is_refused_where_it_is_typed() {
+        for line in [
+            "run --as Prod/x -- true",
+            "host token a/b",
+            "policy explain a .. GET_/",
+            "run --as botmesh/ca -- true",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_a_unix_socket_and_nothing_else() {
+        assert!(parse("status --server unix:/run/x.sock").is_ok());
+        for server in ["/run/x.sock", "http://127.0.0.1:7070", "unix:"] {
+            assert!(parse(&format!("status --server {server}")).is_err(), "{server}");
+        }
+    }
+
+    #[test]
+    fn a_revision_may_name_its_epoch() {
+        assert_eq!(
+            revision("7"),
+            Ok(RevisionRef {
+                epoch: None,
+                revision: 7
+            })
+        );
+        assert_eq!(
+            revision("2.7"),
+            Ok(RevisionRef {
+                epoch: Some(2),
+                revision: 7
+            })
+        );
+        for wrong in ["", "x", "1.", ".1", "-1", "1.2.3"] {
+            assert!(revision(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_call_may_be_one_word_or_two() {
+        for line in [
+            "policy explain a/b c/d GET /x",
+            "policy explain a/b c/d GET /x --mesh m.yaml -o json",
+        ] {
+            let Command::Policy(Policy::Explain(explain)) = parse(line).unwrap().command else {
+                panic!("not explain")
+            };
+            assert_eq!(explain.call, ["GET", "/x"]);
+        }
+    }
+
+    #[test]
+    fn commands_of_later_versions_do_not_exist() {
+        for line in [
+            "quarantine a/b --reason x",
+            "grant list",
+            "tap",
+            "top",
+            "check",
+            "backup",
+            "secret list",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[cfg(not(feature = "test-clock"))]
+    #[test]
+    fn the_default_build_has_no_test_clock() {
+        assert!(!version().contains("test-clock"));
+        assert!(parse("status --clock unix:/tmp/c.sock").is_err());
+    }
+
+    #[cfg(feature = "test-clock")]
+    #[test]
+    fn a_build_with_the_test_clock_says_so() {
+        assert!(version().contains("test-clock"));
+        assert!(parse("status --clock unix:/tmp/c.sock").is_ok());
+    }
+}

@@ -1,0 +1,107 @@
+//! The commands: each module runs one family of them and answers with an exit code.
+
+mod agents_md;
+mod apply;
+mod audit;
+mod bot;
+pub(crate) mod ca;
+mod demo;
+mod demo_bot;
+mod help;
+mod host;
+mod policy;
+pub(crate) mod proxy;
+mod run;
+mod site;
+mod status;
+mod up;
+mod who;
+
+use anyhow::Result;
+use spiffe::time::Clock;
+
+use crate::args::{Cli, Command, Global};
+use crate::exit::Exit;
+use crate::logging::{self, Speaker};
+use crate::output::Screen;
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) screen: Screen,
+    pub(crate) clock: Clock,
+    pub(crate) global: Global,
+}
+
+/// Runs the command that was typed.
+pub(crate) async fn run(cli: Cli) -> Result<Exit> {
+    logging::start(speaker(&cli.command), &cli.global);
+    let context = Context {
+        screen: Screen::new(&cli.global),
+        clock: clock(&cli.global).await?,
+        global: cli.global,
+    };
+    let context = &context;
+    match cli.command {
+        Command::Demo(args) => Box::pin(demo::run(args, context)).await,
+        Command::Up(args) => Box::pin(up::run(args, context)).await,
+        Command::Ca(command) => Box::pin(ca::run(command, context)).await,
+        Command::Proxy(command) => Box::pin(proxy::run(command, context)).await,
+        Command::Host(command) => host::run(command, context).await,
+        Command::Apply(args) => apply::apply(args, context).await,
+        Command::Rollback(args) => apply::rollback(args, context).await,
+        Command::Policy(command) => policy::run(command, context).await,
+        Command::Bot(command) => bot::run(command, context).await,
+        Command::Run(args) => run::run(args, context).await,
+        Command::Whoami => who::whoami(context).await,
+        Command::Whois(args) => who::whois(&args, context).await,
+        Command::Audit(command) => audit::run(command, context).await,
+        Command::Status => status::run(context).await,
+        Command::AgentsMd => agents_md::run(&context.screen),
+        Command::Help(args) => help::run(&args, &context.screen),
+        Command::DemoBot(command) => demo_bot::run(command, &context.screen).await,
+    }
+}
+
+fn speaker(command: &Command) -> Speaker {
+    use crate::args::{Ca, Proxy};
+    match command {
+        Command::Ca(Ca::Run(_)) | Command::Proxy(Proxy::Run(_)) | Command::Up(_) => Speaker::Server,
+        Command::Ca(Ca::Init(_) | Ca::Status)
+        | Command::Proxy(Proxy::Status)
+        | Command::Demo(_)
+        | Command::Host(_)
+        | Command::Apply(_)
+        | Command::Rollback(_)
+        | Command::Policy(_)
+        | Command::Bot(_)
+        | Command::Run(_)
+        | Command::Whoami
+        | Command::Whois(_)
+        | Command::Audit(_)
+        | Command::Status
+        | Command::AgentsMd
+        | Command::Help(_)
+        | Command::DemoBot(_) => Speaker::Command,
+    }
+}
+
+#[cfg(feature = "test-clock")]
+async fn clock(global: &Global) -> Result<Clock> {
+    use anyhow::Context as _;
+    match &global.clock {
+        Some(path) => Clock::follow(path)
+            .await
+            .with_context(|| format!("follow the clock at {}", path.display())),
+        None => Ok(Clock::system()),
+    }
+}
+
+#[cfg(not(feature = "test-clock"))]
+#[expect(
+    clippy::unused_async,
+    reason = "the build with the feature `test-clock` connects to its clock here"
+)]
+async fn clock(_global: &Global) -> Result<Clock> {
+    Ok(Clock::system())
+}

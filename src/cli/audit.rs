@@ -1,0 +1,266 @@
+//! `audit tail|query|verify`: reads ledgers where they lie; no server is needed, and none is believed.
+
+mod line;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use audit::{Start, VerifyFailure, VerifyReport};
+use ca_api::admin::{CaStatus, path as ca_path};
+use ca_api::proxy_admin::{ProxyStatus, path as proxy_path};
+use serde_json::{Value, json};
+use spiffe::time::Timestamp;
+
+pub(crate) use self::line::line;
+use crate::args::{Audit, AuditQuery, AuditTail, AuditVerify};
+use crate::cli::Context;
+use crate::client::{Peer, Server};
+use crate::config::read_bounded;
+use crate::exit::{Exit, Failure};
+use crate::output::{green, red};
+use crate::signals::Stop;
+
+/// The largest file that holds a verifier key: one line.
+const KEY_BYTES_MAX: u64 = 4096;
+
+/// How far back [`newest`] looks, in records.
+const NEWEST_LOOK_BACK: u64 = 20_000;
+
+/// How many records `tail` shows before it waits for more.
+const TAIL_FIRST: u64 = 20;
+
+/// How often `tail` looks for more.
+const TAIL_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs one of them.
+pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
+    match command {
+        Audit::Tail(args) => tail(args, context).await,
+        Audit::Query(args) => query(args, context).await,
+        Audit::Verify(args) => verify(&args, context),
+    }
+}
+
+async fn tail(args: AuditTail, context: &Context) -> Result<Exit> {
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => server_ledger(context).await?,
+    };
+    must_be_a_ledger(&dir)?;
+    let mut stop = Stop::watch()?;
+    let mut tail = audit::tail(&dir, Start::Last(TAIL_FIRST)).context("read the ledger")?;
+    loop {
+        for entry in tail.by_ref() {
+            let entry = entry.context("read the ledger")?;
+            let record: Value = serde_json::from_slice(&entry.line)
+                .with_context(|| format!("record {} is not JSON: see `botmesh audit verify`", entry.index))?;
+            show(&record, context)?;
+        }
+        if args.no_follow {
+            return Ok(Exit::Fine);
+        }
+        // Both arms only wait.
+        tokio::select! {
+            () = tokio::time::sleep(TAIL_EVERY) => {}
+            _name = stop.wait() => return Ok(Exit::Fine),
+        }
+    }
+}
+
+async fn query(args: AuditQuery, context: &Context) -> Result<Exit> {
+    let now = context.clock.now();
+    let mut filter = args.filter.clone();
+    for (key, value) in [("since", &args.since), ("until", &args.until)] {
+        if let Some(value) = value {
+            filter.push_str(&format!(" {key}={value}"));
+        }
+    }
+    // The filter before the ledgers: a typing error is a usage error wherever they are.
+    parsed(&filter, now)?;
+    let dirs = if args.dirs.is_empty() {
+        vec![server_ledger(context).await?]
+    } else {
+        args.dirs
+    };
+    let mut found = Vec::new();
+    for dir in &dirs {
+        must_be_a_ledger(dir)?;
+        found.extend(matching(dir, &filter, now, args.limit)?);
+    }
+    if dirs.len() > 1 {
+        // Several ledgers are one story: RFC 3339 in one zone and with equal digits sorts as time does.
+        let time = |record: &Value| {
+            record
+                .get("time")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        found.sort_by_cached_key(time);
+        found.truncate(args.limit);
+    }
+    if context.screen.format == crate::args::Format::Json {
+        context.screen.document(&json!({ "items": found }))?;
+    } else {
+        found.iter().try_for_each(|record| show(record, context))?;
+    }
+    context.screen.note(format!("{} records", found.len()));
+    Ok(Exit::Fine)
+}
+
+fn show(record: &Value, context: &Context) -> Result<()> {
+    if context.screen.is_table() {
+        context.screen.line(line(record))?;
+    } else {
+        context.screen.document_line(record)?;
+    }
+    Ok(())
+}
+
+fn verify(args: &AuditVerify, context: &Context) -> Result<Exit> {
+    let key = args.key.as_deref().map(key_text).transpose()?;
+    let screen = &context.screen;
+    let mut exit = Exit::Fine;
+    for dir in &args.dirs {
+        must_be_a_ledger(dir)?;
+        match verified(dir, key.as_deref()) {
+            Ok(report) if screen.is_table() => screen.line(told(dir, &report))?,
+            Ok(report) => screen.document(&json!({
+                "dir": dir, "intact": true, "origin": report.origin, "key": report.key, "records": report.records,
+                "covered": report.covered, "not_covered": report.not_covered, "torn_bytes": report.torn_bytes,
+                "checkpoints": report.checkpoints, "segments": report.segments,
+            }))?,
+            Err(failure) => {
+                exit = Exit::Findings;
+                if screen.is_table() {
+                    screen.line(format!("{} {}: {failure}", red("broken"), dir.display()))?;
+                } else {
+                    screen.document(&json!({
+                        "dir": dir, "intact": false, "record": failure.index, "file": failure.file,
+                        "offset": failure.offset, "what": failure.what.to_string(),
+                    }))?;
+                }
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn told(dir: &Path, report: &VerifyReport) -> String {
+    let mut text = format!(
+        "{} {}: {} records of {}, {} checkpoints",
+        green("ok"),
+        dir.display(),
+        report.records,
+        report.origin,
+        report.checkpoints
+    );
+    if report.not_covered > 0 {
+        text.push_str(&format!(
+            "; the last {} are not under a checkpoint yet",
+            report.not_covered
+        ));
+    }
+    if report.torn_bytes > 0 {
+        text.push_str(&format!(
+            "; {} bytes of an unfinished record at the end",
+            report.torn_bytes
+        ));
+    }
+    text
+}
+
+/// Verifies one ledger.
+pub(crate) fn verified(dir: &Path, key: Option<&str>) -> Result<VerifyReport, Box<VerifyFailure>> {
+    audit::verify(dir, key).map_err(Box::new)
+}
+
+/// The key as text, or as the file that holds it.
+fn key_text(key: &str) -> Result<String> {
+    let path = Path::new(key);
+    if !path.is_file() {
+        return Ok(key.to_owned());
+    }
+    Ok(read_bounded(path, KEY_BYTES_MAX)?.trim().to_owned())
+}
+
+fn must_be_a_ledger(dir: &Path) -> Result<()> {
+    if dir.join("segments").is_dir() {
+        return Ok(());
+    }
+    Err(Failure::invalid_file(format!("{} is no ledger: it has no folder `segments`", dir.display())).into())
+}
+
+/// Where the server's ledger is: the proxy's, else the CA's. It is read here, with this user's rights.
+async fn server_ledger(context: &Context) -> Result<PathBuf> {
+    let flag = context.global.server.as_deref();
+    let proxy = Server::find(Peer::Proxy, flag)?;
+    match proxy.get::<ProxyStatus>(proxy_path::STATUS).await {
+        Ok(status) => Ok(status.ledger.into()),
+        Err(proxy_error) => match Server::find(Peer::Ca, flag)?.get::<CaStatus>(ca_path::STATUS).await {
+            Ok(status) => Ok(status.ledger.into()),
+            Err(_ca_error) => Err(proxy_error.context("name the ledger's folder, or its server")),
+        },
+    }
+}
+
+fn parsed(filter: &str, now: Timestamp) -> Result<audit::query::Filter> {
+    audit::query::parse(filter, now).map_err(|error| Failure::usage(error.to_string()).into())
+}
+
+fn matching(dir: &Path, filter: &str, now: Timestamp, limit: usize) -> Result<Vec<Value>> {
+    let limit = u64::try_from(limit).context("count the records")?;
+    let found = audit::query::run(dir, parsed(filter, now)?, Some(limit)).context("read the ledger")?;
+    found.map(|record| record.context("read the ledger")).collect()
+}
+
+/// The first records that a filter without times finds.
+pub(crate) fn find(dir: &Path, filter: &str, limit: usize) -> Result<Vec<Value>> {
+    matching(dir, filter, Timestamp::from_unix_millis(0), limit)
+}
+
+/// The newest records that a filter without times finds, among the last of the ledger, oldest first.
+pub(crate) fn newest(dir: &Path, filter: &str, limit: usize) -> Result<Vec<Value>> {
+    let filter = parsed(filter, Timestamp::from_unix_millis(0))?;
+    let mut found = VecDeque::with_capacity(limit + 1);
+    for entry in audit::tail(dir, Start::Last(NEWEST_LOOK_BACK)).context("read the ledger")? {
+        let entry = entry.context("read the ledger")?;
+        if filter.matches(&entry.line) {
+            found.push_back(serde_json::from_slice(&entry.line).context("read a record")?);
+        }
+        if found.len() > limit {
+            found.pop_front();
+        }
+    }
+    Ok(found.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::code_of;
+
+    #[test]
+    fn a_folder_that_is_no_ledger_is_invalid_input_and_not_a_broken_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(code_of(&must_be_a_ledger(dir.path()).unwrap_err()), Exit::InvalidFile);
+    }
+
+    #[test]
+    fn a_wrong_filter_is_a_usage_error_that_names_what_there_is() {
+        let error = parsed("verdikt=deny", Timestamp::from_unix_millis(0)).unwrap_err();
+        assert_eq!(code_of(&error), Exit::Usage);
+        assert!(error.to_string().contains("verdict"), "{error}");
+    }
+
+    #[test]
+    fn a_key_may_be_given_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ledger.vkey");
+        std::fs::write(&file, "acme+1234+abc\n").unwrap();
+        assert_eq!(key_text(&file.display().to_string()).unwrap(), "acme+1234+abc");
+        assert_eq!(key_text("acme+1234+abc").unwrap(), "acme+1234+abc");
+    }
+}

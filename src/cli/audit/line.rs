@@ -1,0 +1,148 @@
+//! A record as one line that people read.
+
+use serde_json::Value;
+
+use crate::output::{dim, green, printable, red};
+
+/// Writes a record as one line. What came from callers is escaped.
+pub(crate) fn line(record: &Value) -> String {
+    let kind = text(record, "kind");
+    let told = match kind.as_str() {
+        "call" => call(record),
+        "end" => format!("{:<6} {} {}", "end", number(record, "status"), text(record, "outcome")),
+        "refusals" => format!(
+            "{} {}× {} {}",
+            red("DENY "),
+            number(record, "count"),
+            text(record, "reason"),
+            from(record)
+        ),
+        "strangers" => format!(
+            "{} {}× {} from {}",
+            red("DENY "),
+            number(record, "count"),
+            text(record, "reason"),
+            or(text(record, "source"), "many sources")
+        ),
+        _ => format!(
+            "{kind:<6} {} {}  {}",
+            text(record, "actor"),
+            text(record, "subject"),
+            detail(record)
+        ),
+    };
+    let id = text(record, "id");
+    let id = if id.is_empty() { id } else { dim(&format!("  {id}")) };
+    format!("{}  {}{id}", text(record, "time"), told.trim_end())
+}
+
+fn call(record: &Value) -> String {
+    let verdict = if text(record, "verdict") == "allow" {
+        green("ALLOW")
+    } else {
+        red("DENY ")
+    };
+    let to = record
+        .pointer("/to/id")
+        .or_else(|| record.pointer("/to/host"))
+        .and_then(Value::as_str);
+    let mut line = format!(
+        "{verdict} {:<3} {} → {}  {} {}",
+        text(record, "direction"),
+        from(record),
+        to.map_or_else(|| "?".to_owned(), short),
+        text(record, "method"),
+        text(record, "path"),
+    );
+    for field in ["reason", "rule", "hop", "tls"] {
+        let value = text(record, field);
+        if !value.is_empty() {
+            line.push_str("  ");
+            line.push_str(&value);
+        }
+    }
+    let status = number(record, "status");
+    if !status.is_empty() {
+        line.push_str(&format!("  {status}"));
+    }
+    line
+}
+
+/// The caller: its name, else the user whose process it is.
+fn from(record: &Value) -> String {
+    if let Some(id) = record.pointer("/from/id").and_then(Value::as_str) {
+        return short(id);
+    }
+    match record.pointer("/from/facts/uid").and_then(Value::as_u64) {
+        Some(uid) => format!("uid {uid}"),
+        None => "?".to_owned(),
+    }
+}
+
+/// A SPIFFE ID without its scheme and trust domain, as rules name it.
+fn short(id: &str) -> String {
+    let path = id
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.split_once('/'))
+        .map(|(_, path)| path);
+    printable(path.unwrap_or(id))
+}
+
+fn text(record: &Value, field: &str) -> String {
+    printable(record.get(field).and_then(Value::as_str).unwrap_or_default())
+}
+
+fn number(record: &Value, field: &str) -> String {
+    record
+        .get(field)
+        .and_then(Value::as_u64)
+        .map(|number| number.to_string())
+        .unwrap_or_default()
+}
+
+fn or(text: String, other: &str) -> String {
+    if text.is_empty() { other.to_owned() } else { text }
+}
+
+fn detail(record: &Value) -> String {
+    let Some(fields) = record.get("detail").and_then(Value::as_object) else {
+        return String::new();
+    };
+    let field = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{name}={}", printable(text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            format!("{name}={}", printable(&value.to_string()))
+        }
+    };
+    fields.iter().map(field).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain(record: &Value) -> String {
+        anstream::adapter::strip_str(&line(record)).to_string()
+    }
+
+    #[test]
+    fn a_call_says_who_what_and_why() {
+        let record = json!({
+            "kind": "call", "id": "0190", "time": "2026-11-22T12:00:00.000Z", "direction": "out", "verdict": "deny",
+            "from": {"id": "spiffe://acme.internal/prod/checkout"}, "to": {"id": "spiffe://acme.internal/prod/orders"},
+            "method": "DELETE", "path": "/orders/17", "reason": "no_rule",
+        });
+        assert_eq!(
+            plain(&record),
+            "2026-11-22T12:00:00.000Z  DENY  out prod/checkout → prod/orders  DELETE /orders/17  no_rule  0190"
+        );
+    }
+
+    #[test]
+    fn what_a_stranger_named_cannot_move_the_cursor() {
+        let record = json!({"kind": "call", "verdict": "deny", "to": {"host": "\u{1b}[2J"}, "path": "/\u{7}"});
+        assert!(!plain(&record).chars().any(char::is_control), "{:?}", plain(&record));
+    }
+}

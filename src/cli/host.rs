@@ -1,0 +1,100 @@
+//! `host token|list|evict`.
+
+use anyhow::Result;
+use ca_api::JoinToken;
+use ca_api::admin::{EvictRequest, EvictResponse, Host as HostStatus, HostList, TokenRequest, TokenResponse, path};
+
+use crate::args::{Host, HostRef};
+use crate::cli::Context;
+use crate::client::{Peer, Server};
+use crate::exit::Exit;
+
+/// Runs one of them.
+pub(crate) async fn run(command: Host, context: &Context) -> Result<Exit> {
+    let server = Server::find(Peer::Ca, context.global.server.as_deref())?;
+    match command {
+        Host::Token(args) => token(&args, &server, context).await,
+        Host::List => list(&server, context).await,
+        Host::Evict(args) => evict(args, &server, context).await,
+    }
+}
+
+/// The token alone on stdout: it is piped into a file, and nothing else may end up there.
+async fn token(args: &HostRef, server: &Server, context: &Context) -> Result<Exit> {
+    let response = issue_token(server, &args.host).await?;
+    if context.screen.is_table() {
+        context.screen.line(&response.token)?;
+    } else {
+        context.screen.document(&response)?;
+    }
+    let screen = &context.screen;
+    screen.note(format!(
+        "the host {} may join with it until {}, with one key only",
+        args.host, response.expires
+    ));
+    if response.host_has_key {
+        screen.warn(format!(
+            "{} has joined already: `botmesh host evict {}` first, or the token is of no use",
+            args.host, args.host
+        ));
+    }
+    Ok(Exit::Fine)
+}
+
+/// Asks for a token and reads it back: what this command hands on is a token.
+pub(crate) async fn issue_token(server: &Server, host: &spiffe::id::HostName) -> Result<TokenResponse> {
+    let response: TokenResponse = server
+        .post(path::HOST_TOKEN, &TokenRequest { host: host.clone() })
+        .await?;
+    JoinToken::parse(&response.token)?;
+    Ok(response)
+}
+
+async fn list(server: &Server, context: &Context) -> Result<Exit> {
+    let list: HostList = server.get(path::HOSTS).await?;
+    let headings = [
+        "HOST",
+        "STATE",
+        "STREAM",
+        "APPLIED",
+        "NODE SVID UNTIL",
+        "LAST SEEN",
+        "MESH ADDRESS",
+    ];
+    context.screen.list(&list.hosts, &headings, row)?;
+    if list.hosts.is_empty() {
+        context.screen.note("no host has joined: `botmesh host token HOST`");
+    }
+    Ok(Exit::Fine)
+}
+
+fn row(host: &HostStatus) -> Vec<String> {
+    vec![
+        host.host.to_string(),
+        host.state.clone(),
+        if host.connected { "up" } else { "down" }.to_owned(),
+        host.applied
+            .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+        host.not_after.to_string(),
+        host.last_seen.to_string(),
+        host.advertise.clone().unwrap_or_else(|| "-".to_owned()),
+    ]
+}
+
+async fn evict(args: HostRef, server: &Server, context: &Context) -> Result<Exit> {
+    let response: EvictResponse = server.post(path::HOST_EVICT, &EvictRequest { host: args.host }).await?;
+    if !context.screen.is_table() {
+        context.screen.document(&response)?;
+        return Ok(Exit::Fine);
+    }
+    let stream = if response.was_connected {
+        "its stream was ended"
+    } else {
+        "it was not connected"
+    };
+    context.screen.line(format!(
+        "evicted {}: {stream}; it needs a new token to come back",
+        response.host
+    ))?;
+    Ok(Exit::Fine)
+}
