@@ -62,7 +62,7 @@ prop_compose! {
         (query, verdict, rule) in (vec(text(), 0..4), select(Verdict::ALL), option::of(text())),
         (reason, nearest, trace) in (option::of(text()), option::of(text()), option::of(text())),
         (epoch, revision, shortened) in any::<(u64, u64, bool)>(),
-        (hop, tls, peer_call) in (option::of(select(Hop::ALL)), option::of(text()), option::of(call_id())),
+        (hop, tls, peer_call) in (option::of(select(Hop::ALL)), option::of(text().prop_map(Arc::from)), option::of(call_id())),
     ) -> CallRecord {
         CallRecord {
             id, time, direction, actor, from, to, method, path, query, verdict, rule, reason, nearest, epoch,
