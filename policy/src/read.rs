@@ -35,12 +35,25 @@ pub const MESH_DEPTH_MAX: usize = 8;
 pub const RULES_MAX: usize = 10_000;
 /// The most bots of a mesh.
 pub const BOTS_MAX: usize = 10_000;
-/// The most groups of a mesh.
-const GROUPS_MAX: usize = 1_000;
-/// The most tests of a mesh.
-const TESTS_MAX: usize = 10_000;
 /// The most items of one list inside a bot, group, rule or test.
 const LIST_ITEMS_MAX: usize = 1_000;
+
+/// How many entries the sections have at most, over all sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    bots: usize,
+    groups: usize,
+    /// Allow and deny together.
+    rules: usize,
+    tests: usize,
+}
+
+const COUNTS: Counts = Counts {
+    bots: BOTS_MAX,
+    groups: 1_000,
+    rules: RULES_MAX,
+    tests: 10_000,
+};
 
 /// Reads sources, merges them, and validates the whole.
 ///
@@ -50,8 +63,17 @@ const LIST_ITEMS_MAX: usize = 1_000;
 /// With every error that could be found at once, at most [`DIAGNOSTICS_MAX`](crate::DIAGNOSTICS_MAX), when the sources are
 /// not one valid mesh. Warnings alone do not refuse; they stay with the [`Mesh`].
 pub fn load(sources: &[Source]) -> Result<Mesh, Diagnostics> {
+    load_within(sources, COUNTS)
+}
+
+fn load_within(sources: &[Source], most: Counts) -> Result<Mesh, Diagnostics> {
     let index = Sources::new(sources);
-    let mut reader = Reader::default();
+    let mut reader = Reader {
+        collector: Collector::default(),
+        draft: MeshDraft::default(),
+        whole: true,
+        most,
+    };
     if fits(sources, &mut reader.collector) {
         for (number, source) in sources.iter().enumerate() {
             match yaml::parse(number, &source.text) {
@@ -144,16 +166,7 @@ struct Reader {
     draft: MeshDraft,
     /// Whether every file was read to its end.
     whole: bool,
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self {
-            collector: Collector::default(),
-            draft: MeshDraft::default(),
-            whole: true,
-        }
-    }
+    most: Counts,
 }
 
 impl Reader {
@@ -233,7 +246,7 @@ impl Reader {
     }
 
     fn groups(&mut self, node: Option<&Node>) {
-        for (key, value) in self.section(node, "groups", GROUPS_MAX, self.draft.groups.len()) {
+        for (key, value) in self.section(node, "groups", self.most.groups, self.draft.groups.len()) {
             let Some(name) = self.text(key) else {
                 continue;
             };
@@ -298,3 +311,6 @@ impl Reader {
 fn shared(text: &str) -> Arc<str> {
     Arc::from(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,9 +27,6 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
     resolver.rules();
     resolver.tests();
     overlap::check(&draft, &mut collector);
-    if draft.slice.is_none() {
-        lint::check(&draft, &mut collector);
-    }
     if draft.trust_domain.is_none() && collector.errors() == 0 {
         let start = Span {
             source: 0,
@@ -42,6 +39,10 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
             "the mesh needs the key `trust_domain`",
             "missing here",
         ));
+    }
+    // Beside an error, much looks unused or empty only because a line could not be read.
+    if draft.slice.is_none() && collector.errors() == 0 {
+        lint::check(&draft, &mut collector);
     }
     match (&draft.trust_domain, collector.errors()) {
         (Some(_), 0) => Ok(build(draft, collector, &sources)?),
@@ -183,9 +184,9 @@ impl Resolver<'_> {
     }
 
     fn groups(&mut self) {
-        for group in self.draft.groups.values() {
+        for (name, group) in &self.draft.groups {
             for (pattern, span) in &group.members {
-                self.known_bot(pattern, *span, "the group");
+                self.known_bot(pattern, *span, &format!("group `{name}`"));
             }
         }
     }

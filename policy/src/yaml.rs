@@ -15,8 +15,8 @@ use crate::diagnostics::Draft;
 use crate::read::MESH_DEPTH_MAX;
 use crate::source::Span;
 
-/// More nodes than a mesh file of 4 MiB has, unless it is made of tiny values.
-const NODES_MAX: usize = 1_000_000;
+/// More nodes than rules and bots of 4 MiB have; only tiny values without a meaning are more.
+const NODES_MAX: usize = 500_000;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,22 +53,26 @@ impl Value {
 
 /// Parses the one document of a source.
 pub(crate) fn parse(source: usize, text: &str) -> Result<Node, Draft> {
-    let read: Result<Spanned<Raw>, Error> = serde_saphyr::from_str_with_options(text, options());
+    parse_within(source, text, NODES_MAX)
+}
+
+fn parse_within(source: usize, text: &str, nodes: usize) -> Result<Node, Draft> {
+    let read: Result<Spanned<Raw>, Error> = serde_saphyr::from_str_with_options(text, options(nodes));
     match read {
         Ok(raw) => Ok(node(source, raw)),
         Err(error) => Err(refusal(source, text, &error)),
     }
 }
 
-fn options() -> Options {
+fn options(nodes: usize) -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_aliases: 0,
             max_anchors: 0,
             max_depth: MESH_DEPTH_MAX,
             max_documents: 1,
-            max_nodes: NODES_MAX,
-            max_events: 2 * NODES_MAX,
+            max_nodes: nodes,
+            max_events: 2 * nodes + 8,
             max_inclusion_depth: 0,
         },
         emit_comments: false,
@@ -190,69 +194,100 @@ fn refusal(source: usize, text: &str, error: &Error) -> Draft {
         },
         |location| span(source, location).unwrap_or_else(|| line_start(source, text, location)),
     );
-    let (code, message, label) = told(error.without_snippet());
-    let help = match code {
-        code::YAML_FEATURE => Some("write it out".to_owned()),
-        code::ONE_DOCUMENT => Some("put the second in a file of its own".to_owned()),
-        _ => None,
-    };
-    Draft::new(code, place, message, label).maybe_help(help)
+    let told = told(error.without_snippet());
+    Draft::new(told.code, place, told.message, told.label).maybe_help(told.help.map(str::to_owned))
 }
 
-fn told(error: &Error) -> (Code, String, &'static str) {
+/// What is told about an error.
+struct Told {
+    code: Code,
+    message: String,
+    label: &'static str,
+    help: Option<&'static str>,
+}
+
+impl Told {
+    fn anchor(label: &'static str) -> Self {
+        let help = Some("write the value out; quote a pattern that starts with `*`");
+        Self {
+            code: code::YAML_FEATURE,
+            message: "anchors and aliases are not read".to_owned(),
+            label,
+            help,
+        }
+    }
+
+    fn second_document() -> Self {
+        let help = Some("put it in a file of its own");
+        let message = "a file holds one document".to_owned();
+        Self {
+            code: code::ONE_DOCUMENT,
+            message,
+            label: "a second one starts here",
+            help,
+        }
+    }
+}
+
+fn told(error: &Error) -> Told {
     if let Error::Budget { breach, .. } = error {
         return over_budget(breach);
     }
     if let Error::UnsupportedTag { tag, .. } = error {
-        return (code::YAML_FEATURE, format!("the tag `{tag}` is not read"), "tag");
+        let message = format!("the tag `{tag}` is not read");
+        return Told {
+            code: code::YAML_FEATURE,
+            message,
+            label: "tagged",
+            help: Some("leave the tag out"),
+        };
     }
     if matches!(error, Error::MergeKeyNotAllowed { .. }) {
-        return (code::YAML_FEATURE, "merge keys are not read".to_owned(), "merge key");
+        let message = "merge keys are not read".to_owned();
+        return Told {
+            code: code::YAML_FEATURE,
+            message,
+            label: "merge key",
+            help: Some("write the keys out"),
+        };
     }
     if matches!(error, Error::UnknownAnchor { .. }) {
-        return (
-            code::YAML_FEATURE,
-            "anchors and aliases are not read".to_owned(),
-            "alias",
-        );
+        return Told::anchor("alias");
     }
     if matches!(error, Error::MultipleDocuments { .. }) {
-        return (
-            code::ONE_DOCUMENT,
-            "a file holds one document".to_owned(),
-            "a second one starts here",
-        );
+        return Told::second_document();
     }
-    (
-        code::SYNTAX,
-        format!("this is not YAML: {}", plain_message(error)),
-        "here",
-    )
+    let message = format!("this is not YAML: {}", plain_message(error));
+    Told {
+        code: code::SYNTAX,
+        message,
+        label: "here",
+        help: None,
+    }
 }
 
-fn over_budget(breach: &BudgetBreach) -> (Code, String, &'static str) {
+fn over_budget(breach: &BudgetBreach) -> Told {
     if matches!(breach, BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. }) {
-        return (
-            code::YAML_FEATURE,
-            "anchors and aliases are not read".to_owned(),
-            "anchor or alias",
-        );
+        return Told::anchor("anchor or alias");
     }
     if matches!(breach, BudgetBreach::Documents { .. }) {
-        return (
-            code::ONE_DOCUMENT,
-            "a file holds one document".to_owned(),
-            "a second one starts here",
-        );
+        return Told::second_document();
     }
     if matches!(breach, BudgetBreach::Depth { .. }) {
-        return (
-            code::TOO_LARGE,
-            format!("values nest deeper than {MESH_DEPTH_MAX} levels"),
-            "too deep",
-        );
+        let message = format!("values nest deeper than {MESH_DEPTH_MAX} levels");
+        return Told {
+            code: code::TOO_LARGE,
+            message,
+            label: "too deep",
+            help: None,
+        };
     }
-    (code::TOO_LARGE, "the file holds too many values".to_owned(), "here")
+    Told {
+        code: code::TOO_LARGE,
+        message: "the file holds too many values".to_owned(),
+        label: "here",
+        help: None,
+    }
 }
 
 /// The parser's message without the place that it appends.

@@ -40,9 +40,14 @@ fn group(diag: &Diag) -> Group<'_> {
 
 fn add<'d>(group: Group<'d>, mark: &'d Mark, kind: AnnotationKind) -> Group<'d> {
     let excerpt = &mark.excerpt;
-    // An empty span is shown as one column.
+    // An empty span is shown as one character, or as one column after the end of the line.
+    let next = excerpt
+        .text
+        .get(excerpt.start..)
+        .and_then(|rest| rest.chars().next())
+        .map_or(1, char::len_utf8);
     let end = if excerpt.start == excerpt.end {
-        excerpt.end + 1
+        excerpt.end + next
     } else {
         excerpt.end
     };

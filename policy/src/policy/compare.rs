@@ -19,23 +19,26 @@ pub(crate) fn differences(rule: &Rule, call: &Call, now: Timestamp) -> Vec<Diffe
         .collect()
 }
 
+/// Counts the attributes in which an allow rule and a call differ, but for their ends, without allocating.
+pub(super) fn count(rule: &Rule, call: &Call, now: Timestamp) -> usize {
+    let items = rule.http.iter().map(|item| distance(item, call)).min().unwrap_or(0);
+    items + usize::from(!is_live(rule, now)) + usize::from(call.browser && !rule.browser)
+}
+
+fn distance(item: &HttpMatch, call: &Call) -> usize {
+    usize::from(!item.method.matches(&call.method)) + usize::from(!item.path.matches(&call.path))
+}
+
 /// Compares an allow rule with a call in all attributes but their ends; says of each whether it matches.
 ///
 /// Of several `http` items the one is taken that differs least, then the least by method and path, so that their order
 /// plays no part.
 pub(crate) fn compare(rule: &Rule, call: &Call, now: Timestamp) -> Vec<(bool, Difference)> {
     let mut compared = Vec::with_capacity(4);
-    let rank = |item: &&HttpMatch| {
-        let (method, path) = (item.method.matches(&call.method), item.path.matches(&call.path));
-        usize::from(!method) + usize::from(!path)
-    };
-    let nearest = rule.http.iter().min_by(|left, right| {
-        (rank(left), left.method.as_str(), left.path.as_str()).cmp(&(
-            rank(right),
-            right.method.as_str(),
-            right.path.as_str(),
-        ))
-    });
+    let nearest = rule
+        .http
+        .iter()
+        .min_by_key(|item| (distance(item, call), item.method.as_str(), item.path.as_str()));
     if let Some(item) = nearest {
         let method = Difference {
             attribute: Attribute::Method,

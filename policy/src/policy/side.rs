@@ -5,9 +5,9 @@ use std::sync::Arc;
 use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 
-use super::compare::{differences, is_live};
+use super::compare::{count, differences, is_live};
 use super::trie::{Terminal, Trie};
-use crate::bits::{Bits, numbers};
+use crate::bits::{Bits, Sparse};
 use crate::decision::{Call, Nearest};
 use crate::mesh::Mesh;
 use crate::method::Method;
@@ -49,9 +49,9 @@ impl Compiled {
 pub(super) struct Side {
     rules: Box<[Compiled]>,
     /// For each bot, the rules whose `from` matches it.
-    from: Box<[Bits]>,
+    from: Box<[Sparse]>,
     /// For each bot, the rules whose `to` matches it.
-    to: Box<[Bits]>,
+    to: Box<[Sparse]>,
     trie: Trie,
 }
 
@@ -64,7 +64,7 @@ impl Side {
             .map(|(id, rule)| compiled(mesh, id, rule))
             .collect();
         let mut roster = mesh.roster();
-        let none = || vec![Bits::empty(rules.len()); mesh.bots.len()].into_boxed_slice();
+        let none = || vec![Sparse::default(); mesh.bots.len()].into_boxed_slice();
         let (mut from, mut to) = (none(), none());
         for (number, compiled) in rules.iter().enumerate() {
             // The roster keeps what patterns of the mesh's own rules match, so it reads those.
@@ -83,17 +83,14 @@ impl Side {
         let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
         let mut best: Option<(usize, &Compiled)> = None;
         self.trie.walk(ask.path, &mut |terminal: &Terminal| {
-            for (index, word) in terminal.words() {
-                let linking = word & from.word(index) & to.word(index);
-                for number in numbers(index, linking) {
-                    if best.is_some_and(|(least, _)| number >= least) {
-                        return;
-                    }
-                    let rule = self.rules.get(number).filter(|rule| filter(rule));
-                    if let Some(rule) = rule.filter(|_| terminal.has(number, ask.method)) {
-                        best = Some((number, rule));
-                        return;
-                    }
+            for number in terminal.rules().all(from, to) {
+                if best.is_some_and(|(least, _)| number >= least) {
+                    return;
+                }
+                let rule = self.rules.get(number).filter(|rule| filter(rule));
+                if let Some(rule) = rule.filter(|_| terminal.has(number, ask.method)) {
+                    best = Some((number, rule));
+                    return;
                 }
             }
         });
@@ -103,21 +100,20 @@ impl Side {
     /// Finds the nearest of the rules that link caller and callee.
     pub(super) fn nearest(&self, ask: &Ask<'_>, call: &Call, now: Timestamp) -> Option<Nearest> {
         let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
-        let mut best: Option<(&Compiled, Vec<crate::decision::Difference>)> = None;
+        let mut best: Option<(&Compiled, usize)> = None;
         for rule in from.both(to).filter_map(|number| self.rules.get(number)) {
-            let differs = differences(&rule.rule, call, now);
-            let least = best.as_ref().map_or(usize::MAX, |(_, best)| best.len());
-            if differs.len() < least {
-                let nothing_nearer = differs.len() <= 1;
-                best = Some((rule, differs));
-                if nothing_nearer {
-                    break;
-                }
+            let count = count(&rule.rule, call, now);
+            if best.is_none_or(|(_, least)| count < least) {
+                best = Some((rule, count));
+            }
+            // No refused call differs in nothing, so no later rule is nearer.
+            if count <= 1 {
+                break;
             }
         }
-        best.map(|(rule, differs)| Nearest {
+        best.map(|(rule, _)| Nearest {
             rule: rule.id.clone(),
-            differs,
+            differs: differences(&rule.rule, call, now),
         })
     }
 
@@ -125,7 +121,7 @@ impl Side {
         let (Some(from), Some(to)) = (self.from.get(from), self.to.get(to)) else {
             return false;
         };
-        from.intersects(to)
+        from.both(to).next().is_some()
     }
 
     /// Says whether a rule of the caller has a pattern in `to` that matches a name which no bot has.
@@ -134,7 +130,7 @@ impl Side {
             .from
             .get(from)
             .into_iter()
-            .flat_map(Bits::iter)
+            .flat_map(Sparse::iter)
             .filter_map(|number| self.rules.get(number));
         rules.any(|rule| rule.to_patterns.iter().any(|pattern| pattern.matches(to)))
     }
@@ -150,10 +146,10 @@ fn compiled(mesh: &Mesh, id: &RuleId, rule: &Arc<Rule>) -> Compiled {
 }
 
 /// Notes for each of these bots that the rule speaks of it.
-fn mark(rules_of: &mut [Bits], rule: usize, bots: &Bits) {
+fn mark(rules_of: &mut [Sparse], rule: usize, bots: &Bits) {
     for bot in bots.iter() {
         if let Some(rules) = rules_of.get_mut(bot) {
-            rules.insert(rule);
+            rules.push(rule);
         }
     }
 }

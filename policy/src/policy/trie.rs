@@ -1,6 +1,6 @@
 //! Path patterns as a tree over segments: one walk finds every pattern that matches a path.
 
-use crate::bits::split;
+use crate::bits::Sparse;
 use crate::method::Method;
 use crate::pattern::Segment;
 use crate::rule::{Effect, HttpMatch, MethodMatch};
@@ -34,25 +34,20 @@ struct Table(Vec<(u64, usize)>);
 /// The rules that a pattern belongs to, with the methods that they name there.
 #[derive(Debug, Default)]
 pub(super) struct Terminal {
-    /// The rules as bits, by word.
-    words: Vec<(usize, u64)>,
+    rules: Sparse,
     /// Rules and methods, in order.
     entries: Vec<(usize, MethodMatch)>,
 }
 
 impl Terminal {
     fn add(&mut self, rule: usize, method: MethodMatch) {
-        // Rules come in order, so entries and words stay sorted.
-        let (index, bit) = split(rule);
-        match self.words.last_mut() {
-            Some((last, word)) if *last == index => *word |= bit,
-            _ => self.words.push((index, bit)),
-        }
+        // Rules come in order, so both stay sorted.
+        self.rules.push(rule);
         self.entries.push((rule, method));
     }
 
-    pub(super) fn words(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.words.iter().copied()
+    pub(super) fn rules(&self) -> &Sparse {
+        &self.rules
     }
 
     /// Says whether a rule names a method here.

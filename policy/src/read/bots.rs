@@ -6,7 +6,7 @@ use std::time::Duration;
 use spiffe::id::HostPattern;
 use spiffe::selector::SelectorSet;
 
-use super::{ATTEST, BOT, BOTS_MAX, BotDraft, Reader, SERVE};
+use super::{ATTEST, BOT, BotDraft, Reader, SERVE};
 use crate::code;
 use crate::diagnostics::Draft;
 use crate::mesh::{Serve, Target};
@@ -24,7 +24,7 @@ const USER_BYTES_MAX: usize = 255;
 
 impl Reader {
     pub(super) fn bots(&mut self, node: Option<&Node>) {
-        for (key, value) in self.section(node, "bots", BOTS_MAX, self.draft.bots.len()) {
+        for (key, value) in self.section(node, "bots", self.most.bots, self.draft.bots.len()) {
             let name = self.bot_name(key);
             let bot = self.bot(key.span, value);
             let Some(name) = name else {
@@ -51,6 +51,7 @@ impl Reader {
             svid_ttl: SVID_TTL_DEFAULT,
         };
         let Some(fields) = self.fields(node, &BOT) else {
+            bot.attest = Some(Vec::new());
             return bot;
         };
         if let Some(owner) = self
@@ -67,7 +68,8 @@ impl Reader {
             bot.attest = Some(self.attest(attest));
         }
         if let Some(serve) = fields.get("serve") {
-            bot.serve = self.serve(serve).map(|found| (found, serve.span));
+            // A stand-in keeps one mistake from being told again by every rule to this bot.
+            bot.serve = Some((self.serve(serve).unwrap_or(Serve::Http(Target::Port(1))), serve.span));
         }
         if let Some(ttl) = fields.get("svid_ttl").and_then(|node| self.svid_ttl(node)) {
             bot.svid_ttl = ttl;
@@ -131,7 +133,7 @@ impl Reader {
             exe_sha256: fields.get("exe_sha256").and_then(|node| self.sha256(node)),
             run_by: fields.get("run_by").map(|node| self.run_by(node)).unwrap_or_default(),
         };
-        if !set.is_bounded() && !fields.has_later() && self.collector.errors() == before {
+        if !set.is_bounded() && !fields.refused() && self.collector.errors() == before {
             let draft = Draft::new(
                 code::NO_BOUNDARY,
                 node.span,
@@ -233,7 +235,10 @@ impl Reader {
             return Some(Serve::Http(Target::Elsewhere));
         }
         let fields = self.fields(node, &SERVE)?;
-        let http = fields.get("http")?;
+        if fields.refused() {
+            return None;
+        }
+        let http = self.required(&fields, "http", node.span)?;
         self.target(http).map(Serve::Http)
     }
 

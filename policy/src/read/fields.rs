@@ -12,7 +12,9 @@ use crate::yaml::{Node, Value};
 pub(super) struct Fields<'n> {
     of: &'static str,
     entries: Vec<(&'n str, &'n Node)>,
-    has_later: bool,
+    refused: bool,
+    /// What unknown keys were probably meant to be.
+    meant: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -23,9 +25,9 @@ impl<'n> Fields<'n> {
             .map(|(_, node)| *node)
     }
 
-    /// Says whether a key was refused because only a later version enforces it: what is missing may be just that.
-    pub(super) fn has_later(&self) -> bool {
-        self.has_later
+    /// Says whether a key was refused: what is missing may be just that, and is not told again.
+    pub(super) fn refused(&self) -> bool {
+        self.refused
     }
 }
 
@@ -42,31 +44,35 @@ impl Reader {
     pub(super) fn fields<'n>(&mut self, node: &'n Node, keys: &Keys) -> Option<Fields<'n>> {
         let entries = self.entries(node, keys.of)?;
         let mut known = Vec::with_capacity(entries.len());
-        let mut has_later = false;
+        let (mut refused, mut meant) = (false, Vec::new());
         for (key, value) in entries {
             let Some(text) = self.text(key) else {
                 continue;
             };
             if keys.known.contains(&text) {
                 known.push((text, value));
-            } else if keys.is_later(text) {
-                has_later = true;
-                self.later(key.span, &format!("`{text}` in {}", keys.of));
-            } else {
-                let names = keys.known.iter().chain(keys.later).copied();
-                let draft = Draft::new(
-                    code::UNKNOWN_KEY,
-                    key.span,
-                    format!("{} has no key `{text}`", keys.of),
-                    "unknown",
-                );
-                self.push(draft.maybe_help(suggest::help(text, names)));
+                continue;
             }
+            refused = true;
+            if keys.is_later(text) {
+                self.later(key.span, &format!("`{text}` in {}", keys.of));
+                continue;
+            }
+            let near = suggest::nearest(text, keys.known.iter().chain(keys.later).copied());
+            meant.extend(keys.known.iter().copied().find(|known| Some(*known) == near));
+            let draft = Draft::new(
+                code::UNKNOWN_KEY,
+                key.span,
+                format!("{} has no key `{text}`", keys.of),
+                "unknown",
+            );
+            self.push(draft.maybe_help(near.map(|near| format!("did you mean `{near}`?"))));
         }
         Some(Fields {
             of: keys.of,
             entries: known,
-            has_later,
+            refused,
+            meant,
         })
     }
 
@@ -109,10 +115,10 @@ impl Reader {
         Some(unique)
     }
 
-    /// Gives a key that must be there; `at` is where its absence is shown.
+    /// Gives a key that must be there; `at` is where its absence is shown, unless it is there under a wrong name.
     pub(super) fn required<'n>(&mut self, fields: &Fields<'n>, key: &str, at: Span) -> Option<&'n Node> {
         let found = fields.get(key);
-        if found.is_none() {
+        if found.is_none() && !fields.meant.contains(&key) {
             self.error(
                 code::MISSING_KEY,
                 at,

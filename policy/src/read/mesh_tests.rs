@@ -1,6 +1,6 @@
 //! The section `tests`.
 
-use super::{Reader, TEST, TESTS_MAX, TestDraft};
+use super::{Reader, TEST, TestDraft};
 use crate::code;
 use crate::explain::Verdict;
 use crate::path::CanonicalPath;
@@ -10,7 +10,7 @@ use crate::yaml::{Node, Value};
 
 impl Reader {
     pub(super) fn mesh_tests(&mut self, node: Option<&Node>) {
-        for node in self.records(node, "tests", TESTS_MAX, self.draft.tests.len()) {
+        for node in self.records(node, "tests", self.most.tests, self.draft.tests.len()) {
             if let Some(test) = self.mesh_test(node) {
                 self.draft.tests.push(test);
             }

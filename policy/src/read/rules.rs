@@ -1,6 +1,6 @@
 //! The sections `allow` and `deny`.
 
-use super::{RULES_MAX, Reader, RuleDraft, rule_keys};
+use super::{Reader, RuleDraft, rule_keys};
 use crate::code;
 use crate::diagnostics::Draft;
 use crate::method::Method;
@@ -13,7 +13,7 @@ use crate::yaml::{Node, Value};
 impl Reader {
     pub(super) fn rules(&mut self, allow: Option<&Node>, deny: Option<&Node>) {
         for (effect, name, node) in [(Effect::Allow, "allow", allow), (Effect::Deny, "deny", deny)] {
-            for node in self.records(node, name, RULES_MAX, self.draft.rules.len()) {
+            for node in self.records(node, name, self.most.rules, self.draft.rules.len()) {
                 self.rule(effect, node);
             }
         }
@@ -104,8 +104,8 @@ impl Reader {
 
     fn http(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> Vec<HttpMatch> {
         let Some(node) = fields.get("http") else {
-            // A rule of another protocol has already been refused, by its key.
-            if effect == Effect::Allow && !fields.has_later() {
+            // A rule of another protocol has been refused already, by its key.
+            if effect == Effect::Allow && !fields.refused() {
                 let draft = Draft::new(
                     code::NO_MATCH,
                     at,

@@ -1,0 +1,15 @@
+//! The crate as its users see it: files in, verdicts out.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    reason = "tests fail by panicking"
+)]
+
+mod brute;
+mod generate;
+mod golden;
+mod limits;
+mod properties;
+mod verdicts;
