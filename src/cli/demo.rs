@@ -25,17 +25,34 @@ use crate::signals::Stop;
 pub(crate) async fn run(args: Demo, context: &Context) -> Result<Exit> {
     let mut stop = Stop::watch()?;
     let folder = Folder::new(args.dir.as_deref())?;
-    // Dropping the rest midway kills every child: each is ended with the value that holds it.
-    tokio::select! {
-        exit = play(&args, &folder, context) => exit,
+    // A signal midway drops the stage, which kills every child: nothing of a script that was cut is waited for.
+    let played = tokio::select! {
+        played = play(&args, &folder, context) => played?,
         name = stop.wait() => {
             context.screen.note(format!("{name}: everything is stopped"));
+            return Ok(Exit::Fine);
+        }
+    };
+    match played {
+        Played::Ended(exit) => Ok(exit),
+        Played::Stays(stage) => {
+            let name = stop.wait().await;
+            context.screen.note(format!("{name}: stopping"));
+            stage.strike().await?;
             Ok(Exit::Fine)
         }
     }
 }
 
-async fn play(args: &Demo, folder: &Folder, context: &Context) -> Result<Exit> {
+/// What is left when the script is over.
+enum Played {
+    /// Nothing: the demo was asked to end by itself.
+    Ended(Exit),
+    /// A running mesh, for the user to play with.
+    Stays(Box<Stage>),
+}
+
+async fn play(args: &Demo, folder: &Folder, context: &Context) -> Result<Played> {
     let started = Instant::now();
     let screen = &context.screen;
     let stage = Box::pin(Stage::set(folder.path(), context)).await?;
@@ -43,7 +60,7 @@ async fn play(args: &Demo, folder: &Folder, context: &Context) -> Result<Exit> {
         introduce(&stage, context)?;
     }
     if args.attack {
-        return Box::pin(attack::run(stage, context)).await;
+        return Box::pin(attack::run(stage, context)).await.map(Played::Ended);
     }
     let mut first_refusal = None;
     script::run(&stage, screen, || {
@@ -51,18 +68,16 @@ async fn play(args: &Demo, folder: &Folder, context: &Context) -> Result<Exit> {
     })
     .await?;
     if let (true, Some(elapsed)) = (screen.is_table(), first_refusal) {
-        screen.line(dim(&format!(
-            "  first refusal {:.1} s after the start",
-            elapsed.as_secs_f64()
-        )))?;
+        let seconds = elapsed.as_secs_f64();
+        screen.line(dim(&format!("  first refusal {seconds:.1} s after the start")))?;
     }
     if args.once {
-        return finish(stage, folder, context).await;
+        return finish(stage, folder, context).await.map(Played::Ended);
     }
     if screen.is_table() {
         suggest(&stage, folder, context)?;
     }
-    std::future::pending().await
+    Ok(Played::Stays(Box::new(stage)))
 }
 
 fn introduce(stage: &Stage, context: &Context) -> Result<()> {

@@ -170,11 +170,8 @@ impl ProxySite {
 
     /// Writes a join token where only this user reads it.
     pub(crate) fn write_token(&self, token: &str) -> Result<()> {
+        self.forget_token()?;
         let told = || format!("write {}", self.token.display());
-        match std::fs::remove_file(&self.token) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(told),
-            Ok(()) | Err(_) => {}
-        }
         let mut file = std::fs::File::options()
             .write(true)
             .create_new(true)
@@ -182,6 +179,16 @@ impl ProxySite {
             .open(&self.token)
             .with_context(told)?;
         writeln!(file, "{token}").with_context(told)
+    }
+
+    /// Removes the token: once the host has joined, it is of use to nobody.
+    pub(crate) fn forget_token(&self) -> Result<()> {
+        match std::fs::remove_file(&self.token) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.token.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -117,6 +117,7 @@ async fn start(place: &Place, file: &mut MeshFile, context: &Context) -> Result<
     let program = place.proxy.program(&extra);
     let mut child = program.start()?;
     let proxy_status = site::proxy_ready(&place.proxy.server(), &mut child).await?;
+    place.proxy.forget_token()?;
     greet(place, &ca_status, &proxy_status, context)?;
     Ok(Running {
         ca,
@@ -171,7 +172,7 @@ fn greet(place: &Place, ca: &CaStatus, proxy: &ProxyStatus, context: &Context) -
     ))?;
     screen.line(format!("{} proxy    {}, ready", green("ok"), proxy.host))?;
     for (name, address) in &proxy.listeners {
-        screen.line(format!("     {name:<10} {address}"))?;
+        screen.line(format!("     {name:<12} {address}"))?;
     }
     if proxy.same_user {
         screen.line("   same-user mode: identities among processes of one user are a convenience, not a boundary (run as root for one)")?;

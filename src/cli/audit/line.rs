@@ -73,7 +73,7 @@ fn from(record: &Value) -> String {
     if let Some(id) = record.pointer("/from/id").and_then(Value::as_str) {
         return short(id);
     }
-    match record.pointer("/from/facts/uid").and_then(Value::as_u64) {
+    match record.pointer("/from/uid").and_then(Value::as_u64) {
         Some(uid) => format!("uid {uid}"),
         None => "?".to_owned(),
     }

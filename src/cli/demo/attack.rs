@@ -79,7 +79,7 @@ pub(crate) async fn run(mut stage: Stage, context: &Context) -> Result<Exit> {
 
     let mut exit = Exit::Fine;
     for attempt in &mut attempts {
-        attempt.recorded = attempt.evidence.as_ref().is_none_or(Evidence::is_there);
+        attempt.look_up();
         if attempt.reason.is_none() || !attempt.recorded {
             exit = Exit::Findings;
         }
@@ -97,30 +97,46 @@ pub(crate) async fn run(mut stage: Stage, context: &Context) -> Result<Exit> {
 }
 
 impl Evidence {
-    fn is_there(&self) -> bool {
-        let records = audit::find(&self.ledger, &self.filter, RECORDS_MAX).unwrap_or_default();
-        let Some(source) = self.source else {
-            return !records.is_empty();
-        };
-        records
-            .iter()
-            .any(|record| record.get("source").and_then(Value::as_str) == Some(&source.to_string()))
+    /// The record, if it is there.
+    fn record(&self) -> Option<Value> {
+        let mut records = audit::find(&self.ledger, &self.filter, RECORDS_MAX)
+            .unwrap_or_default()
+            .into_iter();
+        let source = self.source.map(|source| source.to_string());
+        records.find(|record| source.is_none() || record.get("source").and_then(Value::as_str) == source.as_deref())
     }
 
     /// Waits until it is there.
-    async fn appears(&self) -> bool {
+    async fn appears(&self) -> Option<Value> {
         let deadline = Instant::now() + RECORD_TIMEOUT;
         while Instant::now() < deadline {
-            if self.is_there() {
-                return true;
+            if let Some(record) = self.record() {
+                return Some(record);
             }
             sleep(Duration::from_millis(25)).await;
         }
-        false
+        None
     }
 }
 
 impl Attempt {
+    /// Looks for the record. What a stranger is told is an alert of TLS; the ledger has the word.
+    fn look_up(&mut self) {
+        let Some(evidence) = &self.evidence else {
+            self.recorded = true;
+            return;
+        };
+        let record = evidence.record();
+        self.recorded = record.is_some();
+        let word = record
+            .as_ref()
+            .and_then(|record| record.get("reason"))
+            .and_then(Value::as_str);
+        if let (Some(reason), Some(word), Some(_)) = (&mut self.reason, word, evidence.source) {
+            word.clone_into(reason);
+        }
+    }
+
     fn print(&self, screen: &Screen) -> Result<()> {
         if !screen.is_table() {
             return Ok(screen.document(self)?);
@@ -285,16 +301,15 @@ async fn replayed_token(stage: &Stage, context: &Context) -> Result<Attempt> {
     };
     let refused = evidence.appears().await;
     child.stop().await?;
-    let record = audit::find(&evidence.ledger, &evidence.filter, 1).unwrap_or_default();
-    let reason = record
-        .first()
-        .and_then(|record| record.pointer("/detail/reason"))
-        .and_then(Value::as_str);
+    let reason = refused.map(|record| {
+        let word = record.pointer("/detail/reason").and_then(Value::as_str);
+        word.unwrap_or("token_refused").to_owned()
+    });
     Ok(Attempt {
         tried: "replayed join token",
         how: "a second machine says that it is web-1, with the token that web-1 has used".to_owned(),
         refused_by: "the CA",
-        reason: refused.then(|| reason.unwrap_or("token_refused").to_owned()),
+        reason,
         evidence: Some(evidence),
         recorded: false,
     })

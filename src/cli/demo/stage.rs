@@ -150,6 +150,7 @@ impl<'a> Ground<'a> {
         let log = files.dir.join("proxy.log");
         let mut child = files.program(&self.extra).log_to(&log).start()?;
         let status = site::proxy_ready(&files.server(), &mut child).await?;
+        files.forget_token()?;
         svids_ready(&files.server()).await?;
         Ok((Site { files, status, child }, token))
     }
