@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_spent_before_is_charged_to_its_class() {
+        let budget = Budget::new(10_000, [7_000, 1_000, 400]);
+        assert_eq!(budget.spent(), [7_000, 1_000, 400]);
+        assert!(budget.check(Class::Calls, Reserve::Keep, 901).is_err());
+        assert!(budget.check(Class::Refusals, Reserve::Keep, 501).is_err());
+        assert!(budget.check(Class::Strangers, Reserve::Keep, 101).is_err());
+    }
+
+    #[test]
     fn a_record_costs_its_line_its_newline_and_its_hash() {
         assert_eq!(Budget::cost(100), 133);
     }

@@ -150,14 +150,18 @@ impl Ledger {
     /// checkpoint sealed.
     pub fn open(config: LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
         let opened = open::open(&config, &clock)?;
+        Self::start(opened, config.sync, clock)
+    }
+
+    fn start(opened: open::Opened, sync: Duration, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
         let shared = Arc::new(Shared {
             clock,
             writer: Mutex::new(opened.writer),
             counts: Mutex::default(),
             wake: Condvar::new(),
         });
-        let keeper = keeper::start(Arc::clone(&shared), opened.sealer, config.sync)
-            .map_err(|source| OpenError::Thread { source })?;
+        let keeper =
+            keeper::start(Arc::clone(&shared), opened.sealer, sync).map_err(|source| OpenError::Thread { source })?;
         let owner = Owner {
             shared,
             keeper: Mutex::new(Some(keeper)),
@@ -331,9 +335,8 @@ impl Owner {
         }
         self.shared.wake.notify_all();
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Err(_)) = keeper.map(JoinHandle::join) {
-            self.shared.writer().stats.trouble = Some("the ledger's thread panicked".to_owned());
-        }
+        // A thread that panicked has said so in `Stats::trouble`.
+        drop(keeper.map(JoinHandle::join));
     }
 }
 
@@ -367,3 +370,6 @@ fn line_of_refusal(record: &CallRecord) -> Result<Line, RecordError> {
 
 /// What is left of a text in a refusal that is too long, in bytes.
 const SHORT_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests;

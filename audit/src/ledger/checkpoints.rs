@@ -27,6 +27,9 @@ pub(crate) const HISTORY_READ_MAX: u64 = HISTORY_BYTES_MAX + NOTE_BYTES_MAX as u
 pub(super) struct Checkpoints {
     dir: PathBuf,
     history: Append<Arc<File>>,
+    /// The history's last entry while the file `checkpoint` does not show it.
+    unshown: Option<Vec<u8>>,
+    history_bytes_max: u64,
 }
 
 impl Checkpoints {
@@ -51,6 +54,8 @@ impl Checkpoints {
         let checkpoints = Self {
             dir: dir.to_owned(),
             history: Append::new(Arc::new(open), good),
+            unshown: None,
+            history_bytes_max: HISTORY_BYTES_MAX,
         };
         match newest {
             Some(Newest::Shown(checkpoint)) => Ok((checkpoints, Some(checkpoint))),
@@ -63,16 +68,40 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint: first into the history, then as the newest, so
-    /// that the history holds every checkpoint that was ever shown.
+    /// that the history holds every checkpoint that was ever shown. After an
+    /// error the same step is finished first, so that the history is never
+    /// more than one entry ahead.
     pub(super) fn write(&mut self, note: &str) -> io::Result<()> {
-        let path = self.dir.join(HISTORY);
-        if self.history.len() >= HISTORY_BYTES_MAX {
-            fs::rename(&path, self.dir.join(HISTORY_OLD))?;
-            self.history = Append::new(Arc::new(disk::open_append(&path)?), 0);
+        if let Some(unshown) = self.unshown.clone() {
+            self.finish(&unshown)?;
+            if unshown == note.as_bytes() {
+                return Ok(());
+            }
+        }
+        if self.history.len() >= self.history_bytes_max {
+            self.begin_anew()?;
         }
         self.history.append(history::entry(note).as_bytes())?;
+        self.unshown = Some(note.as_bytes().to_vec());
+        self.finish(note.as_bytes())
+    }
+
+    fn finish(&mut self, note: &[u8]) -> io::Result<()> {
         self.history.storage().sync_data()?;
-        self.show(note.as_bytes())
+        self.show(note)?;
+        self.unshown = None;
+        Ok(())
+    }
+
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let path = self.dir.join(HISTORY);
+        match fs::rename(&path, self.dir.join(HISTORY_OLD)) {
+            // It was moved before, and then the new one could not be made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+        self.history = Append::new(Arc::new(disk::open_append(&path)?), 0);
+        Ok(())
     }
 
     fn show(&self, note: &[u8]) -> io::Result<()> {
@@ -133,5 +162,117 @@ fn newest(dir: &Path, key: &VerifierKey, history: &History<'_>) -> Result<Option
                 Err(lost())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::Hash;
+    use crate::key::{KeyName, SignerKey};
+
+    struct Ledger {
+        folder: tempfile::TempDir,
+        key: SignerKey,
+    }
+
+    impl Ledger {
+        fn new() -> Self {
+            let key = SignerKey::generate(KeyName::parse("test").unwrap()).unwrap();
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                key,
+            }
+        }
+
+        fn open(&self) -> (Checkpoints, Option<u64>) {
+            let (checkpoints, newest) = Checkpoints::open(self.folder.path(), &self.key.verifier()).unwrap();
+            (checkpoints, newest.map(|checkpoint| checkpoint.size))
+        }
+
+        fn note(&self, size: u64) -> String {
+            let origin = KeyName::parse("test").unwrap();
+            Checkpoint {
+                origin,
+                size,
+                root: Hash::leaf(b""),
+            }
+            .sign(&self.key)
+            .unwrap()
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.folder.path().join(name)).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_history_that_is_full_is_moved_aside_and_one_before_it_dropped() {
+        let ledger = Ledger::new();
+        let (mut checkpoints, _) = ledger.open();
+        let entry = ledger.note(10).len() as u64 + 1;
+        checkpoints.history_bytes_max = 3 * entry;
+        for size in 10..18 {
+            checkpoints.write(&ledger.note(size)).unwrap();
+        }
+        let sizes = |name: &str| {
+            let text = ledger.read(name);
+            let notes = History::split(text.as_bytes()).notes;
+            let lines: Vec<String> = notes
+                .iter()
+                .map(|(_, note)| String::from_utf8_lossy(note).into_owned())
+                .collect();
+            lines
+                .iter()
+                .map(|note| note.lines().nth(1).unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(HISTORY_OLD), ["13", "14", "15"]);
+        assert_eq!(sizes(HISTORY), ["16", "17"]);
+        assert_eq!(ledger.read(CHECKPOINT), ledger.note(17));
+        assert_eq!(ledger.open().1, Some(17));
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_shown_is_shown_before_the_next_and_entered_once() {
+        let ledger = Ledger::new();
+        let (mut checkpoints, newest) = ledger.open();
+        assert_eq!(newest, None);
+        checkpoints.write(&ledger.note(0)).unwrap();
+        // A folder stands where the new file would be drafted.
+        let draft = ledger.folder.path().join("checkpoint.tmp");
+        fs::create_dir(&draft).unwrap();
+        for _ in 0..3 {
+            checkpoints.write(&ledger.note(5)).unwrap_err();
+            checkpoints.write(&ledger.note(6)).unwrap_err();
+        }
+        assert_eq!(ledger.read(CHECKPOINT), ledger.note(0));
+        fs::remove_dir(&draft).unwrap();
+        checkpoints.write(&ledger.note(6)).unwrap();
+        assert_eq!(ledger.read(CHECKPOINT), ledger.note(6));
+        let entries = [0, 5, 6].map(|size| history::entry(&ledger.note(size))).concat();
+        assert_eq!(ledger.read(HISTORY), entries);
+        fs::create_dir(&draft).unwrap();
+        checkpoints.write(&ledger.note(7)).unwrap_err();
+        fs::remove_dir(&draft).unwrap();
+        checkpoints.write(&ledger.note(7)).unwrap();
+        assert_eq!(ledger.read(HISTORY), entries + &history::entry(&ledger.note(7)));
+        assert_eq!(ledger.open().1, Some(7));
+    }
+
+    #[test]
+    fn a_history_that_was_moved_and_not_begun_is_begun() {
+        let ledger = Ledger::new();
+        let (mut checkpoints, _) = ledger.open();
+        checkpoints.write(&ledger.note(0)).unwrap();
+        checkpoints.history_bytes_max = 1;
+        fs::rename(
+            ledger.folder.path().join(HISTORY),
+            ledger.folder.path().join(HISTORY_OLD),
+        )
+        .unwrap();
+        checkpoints.write(&ledger.note(5)).unwrap();
+        assert_eq!(ledger.read(HISTORY), history::entry(&ledger.note(5)));
+        assert_eq!(ledger.read(HISTORY_OLD), history::entry(&ledger.note(0)));
     }
 }

@@ -143,6 +143,9 @@ struct Counted {
 
 impl Keeper {
     fn run(mut self) {
+        let _alarm = Alarm {
+            shared: Arc::clone(&self.shared),
+        };
         let mut rounds: u64 = 0;
         loop {
             let stop = self.wait();
@@ -299,6 +302,23 @@ impl Keeper {
             if writer.append(&line, line.hash(), Class::Calls, Reserve::Spend).is_ok() {
                 *alerted = dropped;
             }
+        }
+    }
+}
+
+/// Stops the ledger when its thread panics: without it nothing would be synced
+/// or sealed, and nobody would know.
+pub(super) struct Alarm {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let error = "the ledger's thread panicked".to_owned();
+            let mut writer = self.shared.writer();
+            writer.stats.trouble = Some(error.clone());
+            writer.failed = Some(error);
         }
     }
 }

@@ -21,7 +21,7 @@ const ENDS_BYTES: usize = 64 * 1024;
 const ENDS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Records whose hashes wait for the keeper, at most: 32 MiB.
-const FRESH_MAX: usize = 1024 * 1024;
+pub(super) const FRESH_MAX: usize = 1024 * 1024;
 
 /// The appending half of a ledger.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ pub(super) struct Writer {
     pub(super) stats: Stats,
     ends: Batch,
     scratch: Batch,
-    fresh: Vec<Hash>,
-    retired: Vec<Arc<File>>,
+    pub(super) fresh: Vec<Hash>,
+    pub(super) retired: Vec<Arc<File>>,
     begun: bool,
     /// Set by a failed sync, for good.
     pub(super) failed: Option<String>,

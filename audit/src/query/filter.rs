@@ -362,6 +362,13 @@ mod tests {
     }
 
     #[test]
+    fn a_time_ago_is_exact_in_each_unit() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800), ("0s", 0)] {
+            assert_eq!(time(text, now()), Some(now() - Duration::from_secs(seconds)), "{text}");
+        }
+    }
+
+    #[test]
     fn a_host_that_is_no_bot_is_found_by_its_name() {
         assert!(matches("to=api.example"));
         assert!(!matches("from=api.example"));

@@ -183,3 +183,32 @@ fn a_call_too_long_for_a_record_is_refused_and_a_refusal_is_shortened() {
     };
     assert_eq!(record.path, "/orders/2");
 }
+
+#[test]
+fn a_ledger_is_verified_and_read_while_it_is_written() {
+    let mut place = Place::new();
+    place.sync = std::time::Duration::from_millis(1);
+    let ledger = place.open();
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            for number in 0..6_000 {
+                let _receipt = ledger.call(&call(number)).unwrap();
+                ledger.end(&end(number));
+            }
+        });
+        let mut tail = audit::tail(&place.dir(), audit::Start::First).unwrap();
+        let mut next = 0;
+        while !writing.is_finished() {
+            place.verify().unwrap_or_else(|failure| panic!("{failure}"));
+            tail.poll(|entry| {
+                assert_eq!(entry.index, next);
+                assert!(Record::decode(&entry.line).is_ok());
+                next += 1;
+            })
+            .unwrap();
+        }
+        assert!(next > 0);
+    });
+    ledger.shutdown();
+    assert_eq!(place.verify().unwrap().covered, 12_001);
+}
