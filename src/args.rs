@@ -320,9 +320,9 @@ pub(crate) struct AuditQuery {
     /// Nothing newer
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// The most records to print
-    #[arg(long, default_value_t = 1_000)]
-    pub(crate) limit: usize,
+    /// The most records to print, oldest first
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]

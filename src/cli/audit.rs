@@ -3,11 +3,12 @@
 mod line;
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use audit::{Start, VerifyFailure, VerifyReport};
+use audit::{ReadError, Start, VerifyFailure, VerifyReport};
 use ca_api::admin::{CaStatus, path as ca_path};
 use ca_api::proxy_admin::{ProxyStatus, path as proxy_path};
 use serde_json::{Value, json};
@@ -84,30 +85,54 @@ async fn query(args: AuditQuery, context: &Context) -> Result<Exit> {
     } else {
         args.dirs
     };
-    let mut found = Vec::new();
+    let mut ledgers = Vec::new();
     for dir in &dirs {
         must_be_a_ledger(dir)?;
-        found.extend(matching(dir, &filter, now, args.limit)?);
+        ledgers.push(
+            audit::query::run(dir, parsed(&filter, now)?, args.limit)
+                .context("read the ledger")?
+                .peekable(),
+        );
     }
-    if dirs.len() > 1 {
-        // Several ledgers are one story: RFC 3339 in one zone and with equal digits sorts as time does.
-        let time = |record: &Value| {
-            record
-                .get("time")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        found.sort_by_cached_key(time);
-        found.truncate(args.limit);
-    }
+    let found = Merged(ledgers).take(args.limit.map_or(Ok(usize::MAX), usize::try_from)?);
+    let mut count: u64 = 0;
     if context.screen.format == crate::args::Format::Json {
-        context.screen.document(&json!({ "items": found }))?;
+        let items = found.collect::<Result<Vec<Value>, _>>().context("read the ledger")?;
+        count = items.len() as u64;
+        context.screen.document(&json!({ "items": items }))?;
     } else {
-        found.iter().try_for_each(|record| show(record, context))?;
+        for record in found {
+            show(&record.context("read the ledger")?, context)?;
+            count += 1;
+        }
     }
-    context.screen.note(format!("{} records", found.len()));
+    context.screen.note(format!("{count} records"));
     Ok(Exit::Fine)
+}
+
+/// Several ledgers as one story, oldest first: each is in the order of time, so the earliest of their heads is next.
+struct Merged<I: Iterator<Item = Result<Value, ReadError>>>(Vec<Peekable<I>>);
+
+impl<I: Iterator<Item = Result<Value, ReadError>>> Iterator for Merged<I> {
+    type Item = Result<Value, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // RFC 3339 in one zone and with equal digits sorts as time does. What cannot be read is told before anything else.
+        let time = |head: &Result<Value, ReadError>| {
+            let time = head
+                .as_ref()
+                .ok()
+                .and_then(|record| record.get("time"))
+                .and_then(Value::as_str);
+            time.unwrap_or_default().to_owned()
+        };
+        let heads = self
+            .0
+            .iter_mut()
+            .filter_map(|ledger| Some((time(ledger.peek()?), ledger)));
+        let (_, earliest) = heads.min_by(|(one, _), (other, _)| one.cmp(other))?;
+        earliest.next()
+    }
 }
 
 fn show(record: &Value, context: &Context) -> Result<()> {
@@ -210,15 +235,11 @@ fn parsed(filter: &str, now: Timestamp) -> Result<audit::query::Filter> {
     audit::query::parse(filter, now).map_err(|error| Failure::usage(error.to_string()).into())
 }
 
-fn matching(dir: &Path, filter: &str, now: Timestamp, limit: usize) -> Result<Vec<Value>> {
-    let limit = u64::try_from(limit).context("count the records")?;
-    let found = audit::query::run(dir, parsed(filter, now)?, Some(limit)).context("read the ledger")?;
-    found.map(|record| record.context("read the ledger")).collect()
-}
-
 /// The first records that a filter without times finds.
-pub(crate) fn find(dir: &Path, filter: &str, limit: usize) -> Result<Vec<Value>> {
-    matching(dir, filter, Timestamp::from_unix_millis(0), limit)
+pub(crate) fn find(dir: &Path, filter: &str, limit: u64) -> Result<Vec<Value>> {
+    let filter = parsed(filter, Timestamp::from_unix_millis(0))?;
+    let found = audit::query::run(dir, filter, Some(limit)).context("read the ledger")?;
+    found.map(|record| record.context("read the ledger")).collect()
 }
 
 /// The newest records that a filter without times finds, among the last of the ledger, oldest first.
@@ -253,6 +274,36 @@ mod tests {
         let error = parsed("verdikt=deny", Timestamp::from_unix_millis(0)).unwrap_err();
         assert_eq!(code_of(&error), Exit::Usage);
         assert!(error.to_string().contains("verdict"), "{error}");
+    }
+
+    #[test]
+    fn several_ledgers_are_told_in_the_order_of_time_and_an_unreadable_one_first() {
+        let record = |second: u8| Ok(json!({ "time": format!("2026-11-22T12:00:0{second}.000Z") }));
+        let ledger = |seconds: &[u8]| seconds.iter().map(|second| record(*second)).collect::<Vec<_>>();
+        let story = |ledgers: Vec<Vec<Result<Value, ReadError>>>| {
+            Merged(
+                ledgers
+                    .into_iter()
+                    .map(|ledger| ledger.into_iter().peekable())
+                    .collect(),
+            )
+        };
+        let all: Vec<Value> = story(vec![ledger(&[1, 4]), ledger(&[]), ledger(&[2, 3])])
+            .map(Result::unwrap)
+            .collect();
+        let wanted: Vec<Value> = ledger(&[1, 2, 3, 4]).into_iter().map(Result::unwrap).collect();
+        assert_eq!(all, wanted);
+        let unreadable = ReadError::TooLong {
+            index: 7,
+            path: "x".into(),
+            offset: 0,
+        };
+        assert!(
+            story(vec![ledger(&[1]), vec![Err(unreadable)]])
+                .next()
+                .unwrap()
+                .is_err()
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::output::{Screen, bold, dim, green, padded, red};
 const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// More records than a demo makes of one kind.
-const RECORDS_MAX: usize = 1_000;
+const RECORDS_MAX: u64 = 1_000;
 
 /// Paths that one reader could take for an allowed one and another for a forbidden one.
 const TRICKS: [&str; 7] = [
