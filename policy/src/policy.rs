@@ -76,8 +76,7 @@ impl Policy {
             return Ok(Permit::new(call, rule, self.generation));
         }
         let nearest = self.allow.nearest(&ask, &call, now);
-        let refusing = self.allow.first(&ask, |rule| rule.is_live(now));
-        if let Some(rule) = refusing {
+        if let Some(rule) = self.allow.first(&ask, |rule| call.browser && rule.is_live(now)) {
             return Err(denial(call, DenyReason::BrowserRefused, Some(rule), nearest));
         }
         let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(&call));

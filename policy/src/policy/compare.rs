@@ -6,8 +6,8 @@ use crate::decision::{Attribute, Call, Difference};
 use crate::rule::{HttpMatch, Rule};
 
 /// Says whether a rule has not ended: one with `until` has ended at that very moment.
-pub(super) fn is_live(rule: &Rule, now: Timestamp) -> bool {
-    rule.until.is_none_or(|until| now < until)
+pub(super) fn is_live(until: Option<Timestamp>, now: Timestamp) -> bool {
+    until.is_none_or(|until| now < until)
 }
 
 /// Gives the attributes in which an allow rule and a call differ, but for their ends.
@@ -22,7 +22,7 @@ pub(crate) fn differences(rule: &Rule, call: &Call, now: Timestamp) -> Vec<Diffe
 /// Counts the attributes in which an allow rule and a call differ, but for their ends, without allocating.
 pub(super) fn count(rule: &Rule, call: &Call, now: Timestamp) -> usize {
     let items = rule.http.iter().map(|item| distance(item, call)).min().unwrap_or(0);
-    items + usize::from(!is_live(rule, now)) + usize::from(call.browser && !rule.browser)
+    items + usize::from(!is_live(rule.until, now)) + usize::from(call.browser && !rule.browser)
 }
 
 fn distance(item: &HttpMatch, call: &Call) -> usize {
@@ -54,7 +54,7 @@ pub(crate) fn compare(rule: &Rule, call: &Call, now: Timestamp) -> Vec<(bool, Di
         compared.push((item.path.matches(&call.path), path));
     }
     if let Some(until) = rule.until {
-        let live = is_live(rule, now);
+        let live = is_live(rule.until, now);
         // Not the time itself: two ends of one call would never tell the same.
         let call_has = if live { "an earlier time" } else { "a later time" };
         compared.push((live, difference(Attribute::Until, until.to_string(), call_has)));

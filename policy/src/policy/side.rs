@@ -29,18 +29,21 @@ pub(super) struct Ask<'c> {
 pub(super) struct Compiled {
     pub(super) id: RuleId,
     pub(super) rule: Arc<Rule>,
+    /// Two values of the rule, here so that a look at many rules stays in one place of memory.
+    until: Option<Timestamp>,
+    browser: bool,
     /// The patterns of `to` that have stars, with those of groups.
     to_patterns: Box<[NamePattern]>,
 }
 
 impl Compiled {
     pub(super) fn is_live(&self, now: Timestamp) -> bool {
-        is_live(&self.rule, now)
+        is_live(self.until, now)
     }
 
     /// Says whether the rule takes the call for all that it looks like a browser's.
     pub(super) fn takes(&self, call: &Call) -> bool {
-        self.rule.browser || !call.browser
+        self.browser || !call.browser
     }
 }
 
@@ -83,14 +86,13 @@ impl Side {
         let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
         let mut best: Option<(usize, &Compiled)> = None;
         self.trie.walk(ask.path, &mut |terminal: &Terminal| {
-            for number in terminal.rules().all(from, to) {
-                if best.is_some_and(|(least, _)| number >= least) {
-                    return;
-                }
-                let rule = self.rules.get(number).filter(|rule| filter(rule));
-                if let Some(rule) = rule.filter(|_| terminal.has(number, ask.method)) {
-                    best = Some((number, rule));
-                    return;
+            for rules in terminal.rules(ask.method) {
+                let better = rules
+                    .all(from, to)
+                    .take_while(|number| best.is_none_or(|(least, _)| *number < least));
+                let mut rules = better.filter_map(|number| Some((number, self.rules.get(number)?)));
+                if let Some(found) = rules.find(|(_, rule)| filter(rule)) {
+                    best = Some(found);
                 }
             }
         });
@@ -141,6 +143,8 @@ fn compiled(mesh: &Mesh, id: &RuleId, rule: &Arc<Rule>) -> Compiled {
     Compiled {
         id: id.clone(),
         rule: Arc::clone(rule),
+        until: rule.until,
+        browser: rule.browser,
         to_patterns: with_stars.cloned().collect(),
     }
 }

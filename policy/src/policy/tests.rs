@@ -1,1 +1,171 @@
+use super::*;
+use crate::method::Method;
+use crate::path::CanonicalPath;
+use crate::source::Source;
 
+/// A mesh of bots `a`, `b` and `c` with rules.
+fn policy(rules: &str) -> Policy {
+    let mut text = String::from("version: 1\ntrust_domain: a.b\nbots:\n");
+    for (uid, name) in ["a", "b", "c"].into_iter().enumerate() {
+        text.push_str(&format!(
+            "  {name}: {{owner: o, hosts: h, attest: {{uid: {uid}}}, serve: {{http: 80}}}}\n"
+        ));
+    }
+    match crate::load(&[Source {
+        name: "m".to_owned(),
+        text: text + rules,
+    }]) {
+        Ok(mesh) => mesh.compile(Generation::default()),
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+fn id(name: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://a.b/{name}")).unwrap()
+}
+
+fn bot(name: &str) -> BotName {
+    BotName::parse(name).unwrap()
+}
+
+fn call(from: SpiffeId, to: &str, path: &str) -> Call {
+    let path = CanonicalPath::parse(path.as_bytes()).unwrap();
+    Call {
+        from,
+        to: bot(to),
+        method: Method::parse("GET").unwrap(),
+        path,
+        browser: false,
+    }
+}
+
+/// Decides a call at second `now` of 1970, and gives the rule or the reason.
+fn decide(policy: &Policy, now: i64, call: Call) -> String {
+    match policy.decide(Timestamp::from_unix_seconds(now), call) {
+        Ok(permit) => permit.rule().to_string(),
+        Err(denial) => denial.reason.to_string(),
+    }
+}
+
+#[test]
+fn who_is_no_bot_of_the_mesh_matches_no_rule() {
+    let policy = policy("allow: [{id: all, from: '**', to: '**', http: '* /**'}]");
+    assert_eq!(decide(&policy, 0, call(id("a"), "b", "/")), "all");
+    for from in [
+        "spiffe://a.b/d",
+        "spiffe://a.b/a/x",
+        "spiffe://a.b",
+        "spiffe://a.c/a",
+        "spiffe://a.b/botmesh/host/a",
+    ] {
+        assert_eq!(
+            decide(&policy, 0, call(SpiffeId::parse(from).unwrap(), "b", "/")),
+            "no_rule",
+            "{from}"
+        );
+    }
+    assert_eq!(decide(&policy, 0, call(id("a"), "d", "/")), "no_rule");
+}
+
+#[test]
+fn deny_wins_over_allow_whatever_their_ids() {
+    let policy = policy(
+        "allow: [{id: a, from: a, to: b, http: '* /**'}]\ndeny: [{id: z, from: a, to: b, http: 'GET /x/**', reason: r}]",
+    );
+    assert_eq!(decide(&policy, 0, call(id("a"), "b", "/y")), "a");
+    for path in ["/x", "/X/y", "/x/"] {
+        assert_eq!(decide(&policy, 0, call(id("a"), "b", path)), "denied_by_rule");
+    }
+}
+
+#[test]
+fn a_rule_ends_at_the_very_moment_of_until() {
+    let policy = policy(
+        "allow: [{id: a, from: a, to: b, http: GET /, until: '1970-01-01T00:01:00Z', reason: r}]\ndeny: [{id: d, from: c, to: b, until: '1970-01-01T00:01:00Z', reason: r}, {id: e, from: c, to: b, http: GET /x, reason: r}]",
+    );
+    assert_eq!(decide(&policy, 59, call(id("a"), "b", "/")), "a");
+    assert_eq!(decide(&policy, 60, call(id("a"), "b", "/")), "rule_expired");
+    assert_eq!(
+        decide(&policy, 60, call(id("a"), "b", "/x")),
+        "no_rule",
+        "it would not have matched"
+    );
+    assert_eq!(decide(&policy, 59, call(id("c"), "b", "/")), "denied_by_rule");
+    assert_eq!(decide(&policy, 60, call(id("c"), "b", "/")), "no_rule");
+}
+
+#[test]
+fn a_browsers_call_needs_a_rule_that_takes_browsers() {
+    let browser = |from| Call {
+        browser: true,
+        ..call(id(from), "b", "/")
+    };
+    let policy = policy(
+        "allow: [{id: plain, from: [a, c], to: b, http: GET /}, {id: web, from: a, to: b, http: GET /, browser: true}, {id: old, from: c, to: b, http: GET /, browser: true, until: '1970-01-01T00:01:00Z', reason: r}]",
+    );
+    assert_eq!(decide(&policy, 0, call(id("a"), "b", "/")), "plain");
+    assert_eq!(decide(&policy, 0, browser("a")), "web");
+    assert_eq!(
+        decide(&policy, 60, browser("c")),
+        "browser_refused",
+        "a live rule that takes no browsers comes first"
+    );
+    let denial = policy
+        .decide(Timestamp::from_unix_seconds(60), browser("c"))
+        .unwrap_err();
+    assert_eq!(denial.rule.unwrap().as_str(), "plain");
+}
+
+#[test]
+fn of_several_rules_the_least_id_is_told() {
+    let policy = policy(
+        "allow: [{id: b, from: a, to: b, http: GET /x}, {id: a, from: a, to: b, http: '* /**'}, {id: c, from: a, to: b, http: 'GET /*'}]",
+    );
+    assert_eq!(decide(&policy, 0, call(id("a"), "b", "/x")), "a");
+}
+
+#[test]
+fn links_speak_of_allow_rules_and_of_names_that_no_bot_has() {
+    let policy = policy(
+        "groups: {g: ['x/*']}\nallow: [{id: a, from: a, to: [b, 'c*', group:g], http: GET /}, {id: old, from: b, to: a, http: GET /, until: '1970-01-01T00:01:00Z', reason: r}]\ndeny: [{id: d, from: c, to: '**', reason: r}]",
+    );
+    for (from, to, linked) in [
+        ("a", "b", true),
+        ("a", "cc", true),
+        ("a", "x/y", true),
+        ("a", "x", false),
+        ("a", "a", false),
+        ("a", "d", false),
+        ("b", "a", true),
+        ("b", "cc", false),
+        ("c", "a", false),
+        ("c", "zz", false),
+        ("zz", "b", false),
+    ] {
+        assert_eq!(policy.links(&id(from), &bot(to)), linked, "{from} {to}");
+    }
+    assert!(
+        !policy.links(&SpiffeId::parse("spiffe://a.c/a").unwrap(), &bot("b")),
+        "of another trust domain"
+    );
+}
+
+#[test]
+fn the_nearest_rule_differs_least_then_has_the_least_id() {
+    let policy = policy(
+        "allow: [{id: b, from: a, to: b, http: POST /x}, {id: a, from: a, to: b, http: POST /y}, {id: c, from: a, to: b, http: 'POST /*'}, {id: z, from: c, to: b, http: GET /}]",
+    );
+    let nearest = |path| {
+        policy
+            .decide(Timestamp::from_unix_seconds(0), call(id("a"), "b", path))
+            .unwrap_err()
+            .nearest
+    };
+    assert_eq!(nearest("/x").unwrap().rule.as_str(), "b");
+    assert_eq!(nearest("/z").unwrap().rule.as_str(), "c");
+    assert_eq!(nearest("/z/z").unwrap().rule.as_str(), "a");
+    let unlinked = policy
+        .decide(Timestamp::from_unix_seconds(0), call(id("b"), "a", "/"))
+        .unwrap_err();
+    assert_eq!((unlinked.nearest, unlinked.rule, unlinked.why), (None, None, None));
+}

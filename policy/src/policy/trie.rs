@@ -1,5 +1,7 @@
 //! Path patterns as a tree over segments: one walk finds every pattern that matches a path.
 
+use std::collections::HashMap;
+
 use crate::bits::Sparse;
 use crate::method::Method;
 use crate::pattern::Segment;
@@ -11,12 +13,16 @@ pub(super) struct Trie {
     nodes: Vec<Node>,
     /// Whether ASCII case is ignored: deny rules hold for every spelling that a server may take for the same.
     fold: bool,
+    /// Which bits of a hash are used: all of them, but in tests.
+    mask: u64,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     /// The text of the edge that leads here, to tell it from others with the same hash.
     label: Box<str>,
+    /// Another edge from the same node whose text has the same hash.
+    twin: Option<usize>,
     literals: Table,
     /// Segments that start with a text, by the length of that text.
     starts: Vec<(usize, Table)>,
@@ -27,37 +33,34 @@ struct Node {
     below: Terminal,
 }
 
-/// Edges by the hash of their text, in order. The hash only finds; whoever follows compares the text.
-#[derive(Debug, Default)]
-struct Table(Vec<(u64, usize)>);
+/// Edges by the hash of their text. The hash only finds; whoever follows compares the text.
+///
+/// Texts are not the keys, because a path is looked up without its case by the deny rules, and without being copied.
+type Table = HashMap<u64, usize>;
 
-/// The rules that a pattern belongs to, with the methods that they name there.
+/// The rules that a pattern belongs to, by the methods that they name there, which are few.
 #[derive(Debug, Default)]
-pub(super) struct Terminal {
-    rules: Sparse,
-    /// Rules and methods, in order.
-    entries: Vec<(usize, MethodMatch)>,
-}
+pub(super) struct Terminal(Vec<(MethodMatch, Sparse)>);
 
 impl Terminal {
-    fn add(&mut self, rule: usize, method: MethodMatch) {
-        // Rules come in order, so both stay sorted.
-        self.rules.push(rule);
-        self.entries.push((rule, method));
+    /// Adds a rule; rules come in order.
+    fn add(&mut self, rule: usize, method: &MethodMatch) {
+        match self.0.iter_mut().find(|(known, _)| known == method) {
+            Some((_, rules)) => rules.push(rule),
+            None => {
+                let mut rules = Sparse::default();
+                rules.push(rule);
+                self.0.push((method.clone(), rules));
+            }
+        }
     }
 
-    pub(super) fn rules(&self) -> &Sparse {
-        &self.rules
-    }
-
-    /// Says whether a rule names a method here.
-    pub(super) fn has(&self, rule: usize, method: &Method) -> bool {
-        let start = self.entries.partition_point(|(number, _)| *number < rule);
-        self.entries
+    /// Goes through the sets of rules that name a method here, or any.
+    pub(super) fn rules(&self, method: &Method) -> impl Iterator<Item = &Sparse> {
+        self.0
             .iter()
-            .skip(start)
-            .take_while(|(number, _)| *number == rule)
-            .any(|(_, wanted)| wanted.matches(method))
+            .filter(|(wanted, _)| wanted.matches(method))
+            .map(|(_, rules)| rules)
     }
 }
 
@@ -66,9 +69,14 @@ impl Trie {
     ///
     /// A deny rule without items covers every call.
     pub(super) fn new<'r>(rules: impl Iterator<Item = &'r [HttpMatch]>, effect: Effect) -> Self {
+        Self::with_mask(rules, effect, u64::MAX)
+    }
+
+    fn with_mask<'r>(rules: impl Iterator<Item = &'r [HttpMatch]>, effect: Effect, mask: u64) -> Self {
         let mut trie = Self {
             nodes: vec![Node::default()],
             fold: effect == Effect::Deny,
+            mask,
         };
         for (number, items) in rules.enumerate() {
             for item in items {
@@ -78,7 +86,7 @@ impl Trie {
                 && effect == Effect::Deny
                 && let Some(root) = trie.nodes.first_mut()
             {
-                root.below.add(number, MethodMatch::Any);
+                root.below.add(number, &MethodMatch::Any);
             }
         }
         trie
@@ -93,7 +101,7 @@ impl Trie {
             } else {
                 &mut node.here
             };
-            terminal.add(rule, item.method.clone());
+            terminal.add(rule, &item.method);
         }
     }
 
@@ -107,22 +115,26 @@ impl Trie {
             Segment::Literal(text) | Segment::Starts(text) => text.clone(),
             Segment::Any => "*".into(),
         };
-        let hash = hash(label.as_bytes(), self.fold);
-        let length = label.len();
+        let (hash, length) = (self.hash(label.as_bytes()), label.len());
+        let Some(node) = self.nodes.get_mut(from) else {
+            return made;
+        };
+        let twin = match segment {
+            Segment::Literal(_) => node.literals.insert(hash, made),
+            Segment::Starts(_) => match node.starts.iter_mut().find(|(known, _)| *known == length) {
+                Some((_, table)) => table.insert(hash, made),
+                None => {
+                    node.starts.push((length, Table::from([(hash, made)])));
+                    None
+                }
+            },
+            Segment::Any => node.any.replace(made),
+        };
         self.nodes.push(Node {
             label,
+            twin,
             ..Node::default()
         });
-        if let Some(node) = self.nodes.get_mut(from) {
-            match segment {
-                Segment::Literal(_) => node.literals.insert(hash, made),
-                Segment::Starts(_) => match node.starts.iter_mut().find(|(known, _)| *known == length) {
-                    Some((_, table)) => table.insert(hash, made),
-                    None => node.starts.push((length, Table(vec![(hash, made)]))),
-                },
-                Segment::Any => node.any = Some(made),
-            }
-        }
         made
     }
 
@@ -139,29 +151,32 @@ impl Trie {
     }
 
     fn find(&self, table: &Table, text: &[u8]) -> Option<usize> {
-        if table.0.is_empty() {
+        if table.is_empty() {
             return None;
         }
-        let hash = hash(text, self.fold);
-        let start = table.0.partition_point(|(known, _)| *known < hash);
-        table
-            .0
-            .iter()
-            .skip(start)
-            .take_while(|(known, _)| *known == hash)
-            .map(|(_, node)| *node)
-            .find(|node| {
-                let label = self
-                    .nodes
-                    .get(*node)
-                    .map(|node| node.label.as_bytes())
-                    .unwrap_or_default();
-                if self.fold {
-                    label.eq_ignore_ascii_case(text)
-                } else {
-                    label == text
-                }
-            })
+        let mut found = table.get(&self.hash(text)).copied();
+        while let Some(number) = found {
+            let node = self.nodes.get(number)?;
+            let label = node.label.as_bytes();
+            if if self.fold {
+                label.eq_ignore_ascii_case(text)
+            } else {
+                label == text
+            } {
+                break;
+            }
+            found = node.twin;
+        }
+        found
+    }
+
+    /// FNV-1a. Who writes the mesh file chooses all texts in a table, so a hash without a secret is enough.
+    fn hash(&self, text: &[u8]) -> u64 {
+        let hash = text.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            let byte = if self.fold { byte.to_ascii_lowercase() } else { *byte };
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hash & self.mask
     }
 
     /// Visits every terminal whose pattern matches a canonical path.
@@ -198,17 +213,5 @@ impl Trie {
     }
 }
 
-impl Table {
-    fn insert(&mut self, hash: u64, node: usize) {
-        let at = self.0.partition_point(|(known, _)| *known < hash);
-        self.0.insert(at, (hash, node));
-    }
-}
-
-/// FNV-1a. Who writes the mesh file chooses all texts in a table, so a hash without a secret is enough.
-fn hash(text: &[u8], fold: bool) -> u64 {
-    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        let byte = if fold { byte.to_ascii_lowercase() } else { *byte };
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
+#[cfg(test)]
+mod tests;

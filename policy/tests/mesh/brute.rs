@@ -2,14 +2,17 @@
 
 use crate::generate::{Ask, BOTS, Mesh, NOW, Rule};
 
+/// An attribute, what the rule has, what the call has.
+pub(crate) type Differs = (String, String, String);
+
 /// What the reading comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) allowed: bool,
     pub(crate) reason: Option<&'static str>,
     pub(crate) rule: Option<String>,
-    /// The rule, and attribute, what the rule has, what the call has.
-    pub(crate) nearest: Option<(String, Vec<(String, String, String)>)>,
+    /// The rule and what differs.
+    pub(crate) nearest: Option<(String, Vec<Differs>)>,
 }
 
 pub(crate) fn decide(mesh: &Mesh, ask: &Ask) -> Answer {
@@ -133,7 +136,7 @@ fn covers(rule: &Rule, ask: &Ask) -> bool {
             .any(|(method, path)| (method == "*" || *method == ask.method) && path_matches(path, &ask.path, rule.deny))
 }
 
-fn differs(rule: &Rule, ask: &Ask) -> Vec<(String, String, String)> {
+fn differs(rule: &Rule, ask: &Ask) -> Vec<Differs> {
     let item = |(method, path): &(String, String)| {
         let mut differs = Vec::new();
         if method != "*" && *method != ask.method {
