@@ -54,9 +54,10 @@ impl Listener {
     fn is_still(&self, kernel: &Kernel, bot: &BotName, version: u64) -> bool {
         let known = self.bot == *bot && self.version == version && self.at.elapsed() < HOLDERS_TTL;
         known
-            && self.held.iter().all(|held| {
-                held.holds(kernel, self.inode).unwrap_or(false) && held.pin.check().is_ok()
-            })
+            && self
+                .held
+                .iter()
+                .all(|held| held.holds(kernel, self.inode).unwrap_or(false) && held.pin.check().is_ok())
     }
 }
 
@@ -70,15 +71,27 @@ impl Attestor {
     /// # Errors
     /// When another process holds any of them, when none can be found, or when the connection has ended.
     pub async fn callee_tcp(&self, stream: &TcpStream, expect: &BotName) -> Result<(), CalleeMismatch> {
-        let mismatch = |(found, facts): Found| CalleeMismatch { expected: expect.clone(), found, facts };
+        let mismatch = |(found, facts): Found| CalleeMismatch {
+            expected: expect.clone(),
+            found,
+            facts,
+        };
         let ends = Ends::of(stream).map_err(|why| mismatch(unknown(why.into())))?;
         let (attestor, bot) = (self.clone(), expect.clone());
         let checked = blocking(move || {
             let entries = attestor.0.current.get();
-            let check = Check { kernel: &attestor.0.kernel, callees: &attestor.0.callees, entries: &entries, bot: &bot };
+            let check = Check {
+                kernel: &attestor.0.kernel,
+                callees: &attestor.0.callees,
+                entries: &entries,
+                bot: &bot,
+            };
             check.connection(&ends)
         });
-        checked.await.map_err(|why| mismatch(unknown(why.into())))?.map_err(mismatch)
+        checked
+            .await
+            .map_err(|why| mismatch(unknown(why.into())))?
+            .map_err(mismatch)
     }
 
     /// Checks that the server at the other end of a Unix socket connection, just opened, is the bot `expect`.
@@ -89,15 +102,31 @@ impl Attestor {
     /// # Errors
     /// When it is not.
     pub async fn callee_unix(&self, stream: &UnixStream, expect: &BotName) -> Result<(), CalleeMismatch> {
-        let mismatch = |(found, facts): Found| CalleeMismatch { expected: expect.clone(), found, facts };
+        let mismatch = |(found, facts): Found| CalleeMismatch {
+            expected: expect.clone(),
+            found,
+            facts,
+        };
         let pin = peer(&self.0.kernel, stream).map_err(|why| mismatch(unknown(why.into())))?;
         let (attestor, bot) = (self.clone(), expect.clone());
         let checked = blocking(move || {
             let entries = attestor.0.current.get();
-            let check = Check { kernel: &attestor.0.kernel, callees: &attestor.0.callees, entries: &entries, bot: &bot };
-            check.judge(pin.pid, pin.uid, attestor.0.kernel.identify(&pin, &entries, Patience::Anything))
+            let check = Check {
+                kernel: &attestor.0.kernel,
+                callees: &attestor.0.callees,
+                entries: &entries,
+                bot: &bot,
+            };
+            check.judge(
+                pin.pid,
+                pin.uid,
+                attestor.0.kernel.identify(&pin, &entries, Patience::Anything),
+            )
         });
-        checked.await.map_err(|why| mismatch(unknown(why.into())))?.map_err(mismatch)
+        checked
+            .await
+            .map_err(|why| mismatch(unknown(why.into())))?
+            .map_err(mismatch)
     }
 }
 
@@ -122,20 +151,34 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn connection(&self, ends: &Ends) -> Result<(), Found> {
-        let server = ends.peer(self.kernel).map_err(unknown_why)?;
-        let mut listeners = self.kernel.diag.listeners(ends.other.port()).map_err(|error| unknown_why(error.into()))?;
+        let mut listeners = self
+            .kernel
+            .diag
+            .listeners(ends.other.port())
+            .map_err(|error| unknown_why(error.into()))?;
         listeners.retain(|listener| could_take(listener, ends.other.ip()));
         let mut processes = BTreeSet::new();
         for listener in &listeners {
             let known = self.listener(listener)?;
             processes.extend(known.held.iter().map(|held| (held.pin.pid, held.pin.uid)));
         }
-        if server.inode != 0 {
-            self.accepted(&server, &processes)?;
-        } else if listeners.is_empty() {
-            return Err((CalleeFound::NoHolder, None));
+        // A connection that still waits is in the queue of a listener that was there when the listeners were listed: had
+        // that one been closed, the connection would be gone.
+        for _ in 0..ACCEPT_TRIES {
+            let server = ends.peer(self.kernel).map_err(unknown_why)?;
+            if server.inode != 0 {
+                self.accepted(&server, &processes)?;
+            } else if listeners.is_empty() {
+                return Err((CalleeFound::NoHolder, None));
+            }
+            match ends.still_joined(self.kernel, &server) {
+                Ok(()) => return Ok(()),
+                // It may have been accepted meanwhile, and by whom is then to be looked at.
+                Err(Why::SocketGone) if server.inode == 0 => {}
+                Err(why) => return Err(unknown_why(why)),
+            }
         }
-        ends.still_joined_but_accepted(self.kernel, &server).map_err(unknown_why)
+        Err((CalleeFound::SocketGone, None))
     }
 
     /// The socket was accepted: by a user who is the bot, and it is held by the bot only.
@@ -178,7 +221,13 @@ impl Check<'_> {
         let found = self.kernel.sweep(&[socket.inode].into()).map_err(unknown_why)?;
         let held = self.holders(&found)?;
         let (bot, version, inode) = (self.bot.clone(), self.entries.version, socket.inode);
-        let listener = Arc::new(Listener { bot, version, inode, held, at });
+        let listener = Arc::new(Listener {
+            bot,
+            version,
+            inode,
+            held,
+            at,
+        });
         let mut known = lock(&self.callees.known);
         if known.len() >= LISTENERS_MAX && !known.contains_key(&key) {
             known.retain(|_, listener| listener.at.elapsed() < HOLDERS_TTL);
@@ -223,7 +272,14 @@ impl Check<'_> {
             Ok(Identified::Later) => Err((CalleeFound::NoHolder, None)),
             Err(refused) => {
                 let facts = refused.facts.clone();
-                Err((CalleeFound::Nobody { pid, uid, source: Box::new(refused) }, facts))
+                Err((
+                    CalleeFound::Nobody {
+                        pid,
+                        uid,
+                        source: Box::new(refused),
+                    },
+                    facts,
+                ))
             }
         }
     }

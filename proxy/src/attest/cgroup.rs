@@ -40,18 +40,18 @@ impl Cgroups {
     /// Finds where cgroups of version 2 are mounted, if anywhere.
     pub(super) fn new() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { root: mounts.lines().find_map(mount_of).map(PathBuf::from), known: Mutex::default() }
+        Self {
+            root: mounts.lines().find_map(mount_of).map(PathBuf::from),
+            known: Mutex::default(),
+        }
     }
 
-    /// Lists the processes of the cgroup with this number, or `None` where that is not known or no short cut: the root
-    /// cgroup, one that was removed, one with a very long list.
+    /// Lists the processes of the cgroup with this number, or `None` where that is not known or no short cut: one that
+    /// was removed, one with a very long list.
     ///
     /// The list is read to the end or not used.
     pub(super) fn processes(&self, id: u64) -> Option<Vec<u32>> {
         let root = self.root.as_deref()?;
-        if inode(root)? == id {
-            return None;
-        }
         let path = self.path(root, id)?;
         let mut list = String::new();
         let file = fs::File::open(path.join("cgroup.procs")).ok()?;
@@ -88,6 +88,9 @@ fn inode(path: &Path) -> Option<u64> {
 }
 
 fn walk(root: &Path, id: u64) -> Option<PathBuf> {
+    if inode(root)? == id {
+        return Some(root.to_owned());
+    }
     let mut open = vec![root.to_owned()];
     let mut seen = 0;
     while let Some(folder) = open.pop() {
@@ -123,7 +126,10 @@ mod tests {
     fn only_a_mount_of_cgroups_of_version_2_is_found() {
         let second = "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
         assert_eq!(mount_of(second), Some("/sys/fs/cgroup"));
-        assert_eq!(mount_of("36 24 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"), None);
+        assert_eq!(
+            mount_of("36 24 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"),
+            None
+        );
         assert_eq!(mount_of("nonsense"), None);
     }
 }

@@ -43,7 +43,11 @@ impl Key {
     }
 
     fn settled(&self, now: Timestamp) -> bool {
-        let changed = self.changed.0.saturating_mul(1000).saturating_add(self.changed.1 / 1_000_000);
+        let changed = self
+            .changed
+            .0
+            .saturating_mul(1000)
+            .saturating_add(self.changed.1 / 1_000_000);
         now.unix_millis().abs_diff(changed) > SETTLED_MS
     }
 }
@@ -58,7 +62,11 @@ pub(super) struct Digests {
 
 impl Digests {
     pub(super) fn new(bytes_max: u64, clock: Clock) -> Self {
-        Self { known: Mutex::default(), bytes_max, clock }
+        Self {
+            known: Mutex::default(),
+            bytes_max,
+            clock,
+        }
     }
 
     /// Returns the remembered hash of the program that the process in `folder` runs.
@@ -119,5 +127,13 @@ fn hash(file: &mut File, size: u64) -> std::io::Result<String> {
         };
         context.update(part);
     }
-    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(context
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
+
+#[cfg(test)]
+mod tests;

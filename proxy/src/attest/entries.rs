@@ -20,7 +20,10 @@ pub(super) struct Current(ArcSwap<Entries>);
 
 impl Current {
     pub(super) fn new() -> Self {
-        Self(ArcSwap::from_pointee(Entries { version: 0, list: Arc::from([]) }))
+        Self(ArcSwap::from_pointee(Entries {
+            version: 0,
+            list: Arc::from([]),
+        }))
     }
 
     pub(super) fn get(&self) -> Arc<Entries> {
@@ -32,7 +35,10 @@ impl Current {
     }
 
     pub(super) fn set(&self, list: Arc<[Entry]>) {
-        self.0.rcu(|old| Entries { version: old.version.wrapping_add(1), list: Arc::clone(&list) });
+        self.0.rcu(|old| Entries {
+            version: old.version.wrapping_add(1),
+            list: Arc::clone(&list),
+        });
     }
 }
 

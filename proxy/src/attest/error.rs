@@ -22,7 +22,11 @@ pub struct KernelError {
 
 impl KernelError {
     pub(super) fn new(operation: &'static str, subject: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self { operation, subject: subject.into(), source: source.into() }
+        Self {
+            operation,
+            subject: subject.into(),
+            source: source.into(),
+        }
     }
 }
 
@@ -163,7 +167,10 @@ pub enum Why {
 
 fn nearest_text(nearest: Option<&NearestEntry>) -> String {
     nearest.map_or_else(String::new, |near| {
-        format!("; nearest is {}: {} should be {}, is {}", near.bot, near.selector, near.wanted, near.found)
+        format!(
+            "; nearest is {}: {} should be {}, is {}",
+            near.bot, near.selector, near.wanted, near.found
+        )
     })
 }
 
@@ -173,7 +180,10 @@ fn note_text(note: Option<&str>) -> String {
 
 impl Unattested {
     pub(super) fn new(why: Why, facts: Option<&Facts>) -> Self {
-        Self { why: Box::new(why), facts: facts.map(|facts| Box::new(facts.clone())) }
+        Self {
+            why: Box::new(why),
+            facts: facts.map(|facts| Box::new(facts.clone())),
+        }
     }
 
     /// Returns the reason word of the refusal, the same for every cause, so that a stranger learns nothing from it.
@@ -191,14 +201,19 @@ impl Unattested {
     /// Returns the entry that came closest, where there is one.
     #[must_use]
     pub fn nearest(&self) -> Option<&NearestEntry> {
-        let Why::NoEntry { nearest, .. } = self.why.as_ref() else { return None };
+        let Why::NoEntry { nearest, .. } = self.why.as_ref() else {
+            return None;
+        };
         nearest.as_ref()
     }
 
     /// Returns what the peer may read.
     #[must_use]
     pub fn for_peer(&self) -> String {
-        let pid = self.facts.as_ref().map_or_else(|| "PID".to_owned(), |facts| facts.pid.to_string());
+        let pid = self
+            .facts
+            .as_ref()
+            .map_or_else(|| "PID".to_owned(), |facts| facts.pid.to_string());
         format!("this process is no bot that this host knows; an operator sees why with `botmesh whois {pid}`")
     }
 }

@@ -81,8 +81,9 @@ impl Kernel {
             exe_sha256: None,
             run,
         };
-        let candidates: Vec<&SelectorSet> =
-            entries.candidates(pin.uid, facts.user.as_deref(), facts.run.as_ref()).collect();
+        let candidates: Vec<&SelectorSet> = entries
+            .candidates(pin.uid, facts.user.as_deref(), facts.run.as_ref())
+            .collect();
         if candidates.iter().any(|set| set.exe_sha256.is_some()) {
             facts.exe_sha256 = match patience {
                 Patience::Anything => Some(self.digests.find(pin.folder(), pin.pid)?),
@@ -100,7 +101,8 @@ impl Kernel {
     /// Reads the credentials and checks that there is one user only: in a set-user-ID program another user chose the
     /// environment, the arguments and the open files.
     fn credentials(&self, pin: &Pin) -> Result<Credentials, Why> {
-        let bytes = procfs::read(pin.folder(), c"status").map_err(|error| asked("read the status of", pin.pid, error))?;
+        let bytes =
+            procfs::read(pin.folder(), c"status").map_err(|error| asked("read the status of", pin.pid, error))?;
         let Some(credentials) = procfs::parse_credentials(&bytes) else {
             let odd = std::io::Error::from(std::io::ErrorKind::InvalidData);
             return Err(KernelError::new("parse the status of", format!("pid {}", pin.pid), odd).into());
@@ -129,7 +131,10 @@ impl Kernel {
         }
         let runs = statat(pin.folder(), c"exe", AtFlags::empty())
             .map_err(|error| asked("read the program of", pin.pid, error))?;
-        let suspect = Suspect { uid: pin.uid, credentials };
+        let suspect = Suspect {
+            uid: pin.uid,
+            credentials,
+        };
         let trusted = pin.uid == 0 || pin.uid == self.own_uid;
         let mut note = None;
         let mut programs = Vec::new();
@@ -176,7 +181,10 @@ impl Evidence {
             let bot = match pick(&entries.list, &facts) {
                 Pick::One(entry, _) => entry.bot.clone(),
                 Pick::Two(one, two) => {
-                    return Err(Unattested::new(Why::TwoEntries(one.bot.clone(), two.bot.clone()), Some(&facts)));
+                    return Err(Unattested::new(
+                        Why::TwoEntries(one.bot.clone(), two.bot.clone()),
+                        Some(&facts),
+                    ));
                 }
                 Pick::None { nearest: near } => {
                     nearest = nearest.or_else(|| near.as_ref().map(NearestEntry::from));

@@ -48,7 +48,11 @@ impl Kernel {
         let own_uid = rustix::process::geteuid().as_raw();
         Ok(Self {
             proc_folder,
-            mode: if own_uid == 0 { UserMode::Root } else { UserMode::SameUser },
+            mode: if own_uid == 0 {
+                UserMode::Root
+            } else {
+                UserMode::SameUser
+            },
             own_uid,
             diag: Diag::default(),
             cgroups: Cgroups::new(),

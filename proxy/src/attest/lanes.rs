@@ -45,7 +45,9 @@ impl Lanes {
     /// Dropping the future is safe: a scan under way goes on for the others, and who waits for nothing is skipped.
     pub(super) async fn ask(&self, kernel: &Arc<Kernel>, question: Question) -> Answer {
         let refused = |bound| Err(Arc::new(Why::ScanBound(bound)));
-        let lane = usize::try_from(question.uid).ok().and_then(|uid| self.0.get(uid % LANES));
+        let lane = usize::try_from(question.uid)
+            .ok()
+            .and_then(|uid| self.0.get(uid % LANES));
         let Some(lane) = lane else { return refused("lanes") };
         let (sender, mut answer) = oneshot::channel();
         {
@@ -74,7 +76,10 @@ impl Lanes {
 fn answer_all(kernel: &Kernel, asked: Asked<Question>) {
     let mut groups: BTreeMap<(u32, Option<u64>), Asked<u64>> = BTreeMap::new();
     for (question, sender) in asked {
-        groups.entry((question.uid, question.cgroup)).or_default().push((question.inode, sender));
+        groups
+            .entry((question.uid, question.cgroup))
+            .or_default()
+            .push((question.inode, sender));
     }
     for ((uid, cgroup), asked) in groups {
         let inodes = asked.iter().map(|(inode, _)| *inode).collect();

@@ -49,3 +49,6 @@ impl Names {
         Ok(name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,10 @@ impl Pin {
     /// # Errors
     /// [`Why::Exited`] when there is none; [`Why::Kernel`] when it may not be looked at.
     pub(super) fn by_number(proc_folder: BorrowedFd<'_>, pid: u32) -> Result<Self, Why> {
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Why::PeerNotVisible)?;
+        let number = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(Why::PeerNotVisible)?;
         let process = pidfd_open(number, PidfdFlags::empty()).map_err(|error| asked("open a pidfd of", pid, error))?;
         Self::of(proc_folder, pid, process)
     }
@@ -56,7 +59,14 @@ impl Pin {
         let map = openat(&folder, c"maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| asked("open the memory map of", pid, error))?;
         let owner = fstat(&folder).map_err(|error| asked("read the owner of", pid, error))?;
-        let pin = Self { pid, uid: owner.st_uid, gid: owner.st_gid, process, folder, map };
+        let pin = Self {
+            pid,
+            uid: owner.st_uid,
+            gid: owner.st_gid,
+            process,
+            folder,
+            map,
+        };
         pin.check()?;
         Ok(pin)
     }

@@ -62,7 +62,11 @@ pub(super) fn parse_credentials(bytes: &[u8]) -> Option<Credentials> {
             once(&mut groups, numbers(value)?)?;
         }
     }
-    Some(Credentials { uids: uids?, gids: gids?, groups: groups? })
+    Some(Credentials {
+        uids: uids?,
+        gids: gids?,
+        groups: groups?,
+    })
 }
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
@@ -74,7 +78,11 @@ fn four(value: &[u8]) -> Option<[u32; 4]> {
 }
 
 fn numbers(value: &[u8]) -> Option<Vec<u32>> {
-    str::from_utf8(value).ok()?.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
+    str::from_utf8(value)
+        .ok()?
+        .split_ascii_whitespace()
+        .map(|word| word.parse().ok())
+        .collect()
 }
 
 /// Parses the target of a link in `/proc/PID/fd`, `socket:[INODE]`.

@@ -70,9 +70,12 @@ impl Runs {
             return Err(RunRefused::Init);
         }
         let refused = |why| RunRefused::Process(Box::new(why));
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(refused(Why::PeerNotVisible))?;
-        let process = pidfd_open(number, PidfdFlags::empty())
-            .map_err(|error| refused(asked("open a pidfd of", pid, error)))?;
+        let number = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(refused(Why::PeerNotVisible))?;
+        let process =
+            pidfd_open(number, PidfdFlags::empty()).map_err(|error| refused(asked("open a pidfd of", pid, error)))?;
         let folder = folder_of(proc_folder, pid).map_err(refused)?;
         let start = stat(folder.as_fd(), pid).map_err(refused)?.start;
         if gone(&process) {
@@ -86,7 +89,15 @@ impl Runs {
         if bound.len() >= BOUND_MAX {
             return Err(RunRefused::TooMany);
         }
-        bound.insert(pid, Bound { process, start, bot, operator });
+        bound.insert(
+            pid,
+            Bound {
+                process,
+                start,
+                bot,
+                operator,
+            },
+        );
         Ok(())
     }
 
@@ -109,12 +120,18 @@ impl Runs {
             return Ok(None);
         }
         let bound = lock(&self.0);
-        Ok(bound.get(&end).filter(|root| !gone(&root.process)).map(|root| root.bot.clone()))
+        Ok(bound
+            .get(&end)
+            .filter(|root| !gone(&root.process))
+            .map(|root| root.bot.clone()))
     }
 
     /// Returns the operator who bound the process `pid` itself.
     pub(super) fn operator_of(&self, pid: u32) -> Option<String> {
-        lock(&self.0).get(&pid).filter(|root| !gone(&root.process)).map(|root| root.operator.clone())
+        lock(&self.0)
+            .get(&pid)
+            .filter(|root| !gone(&root.process))
+            .map(|root| root.operator.clone())
     }
 
     /// Walks from the pinned process up to a bound one; empty when there is none.
@@ -125,7 +142,10 @@ impl Runs {
         for _ in 0..PARENTS_MAX {
             let at = stat(folder.as_ref().map_or(pin.folder(), AsFd::as_fd), pid)?;
             chain.push((pid, at.start));
-            if lock(&self.0).get(&pid).is_some_and(|root| root.start == at.start && !gone(&root.process)) {
+            if lock(&self.0)
+                .get(&pid)
+                .is_some_and(|root| root.start == at.start && !gone(&root.process))
+            {
                 return Ok(chain);
             }
             if at.parent <= 1 {
@@ -145,8 +165,7 @@ impl Runs {
 
 fn folder_of(proc_folder: BorrowedFd<'_>, pid: u32) -> Result<OwnedFd, Why> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(proc_folder, pid.to_string(), flags, Mode::empty())
-        .map_err(|error| asked("open the folder of", pid, error))
+    openat(proc_folder, pid.to_string(), flags, Mode::empty()).map_err(|error| asked("open the folder of", pid, error))
 }
 
 fn stat(folder: BorrowedFd<'_>, pid: u32) -> Result<Stat, Why> {

@@ -52,7 +52,9 @@ pub(super) struct Bounds {
 /// Looks for all holders of the sockets with these inodes.
 ///
 /// A process may appear, or pass the socket on, while others are looked at: what is found was true of each process at
-/// the moment that it was looked at. A file descriptor table that a thread does not share with its process is not seen.
+/// the moment that it was looked at. A file descriptor table that a thread does not share with its process is not seen,
+/// nor that of a process whose first thread has ended: for the caller itself that means to be refused, and another
+/// process gets such a socket only by the caller's own doing.
 ///
 /// # Errors
 /// [`Why::ScanBound`] when a bound is met; [`Why::Kernel`] when a process may not be looked into.
@@ -115,7 +117,11 @@ impl Scan<'_> {
         match statat(self.proc_folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(owner) if owner.st_uid == uid => self.process(pid),
             Ok(_) | Err(Errno::NOENT | Errno::SRCH) => Ok(()),
-            Err(error) => Err(Why::Kernel(KernelError::new("read the owner of", format!("pid {pid}"), error))),
+            Err(error) => Err(Why::Kernel(KernelError::new(
+                "read the owner of",
+                format!("pid {pid}"),
+                error,
+            ))),
         }
     }
 
@@ -138,14 +144,18 @@ impl Scan<'_> {
                 Ok(name) => name,
                 Err(error) => return self.unreadable(pid, error),
             };
-            let Some((text, fd)) = number(name.file_name()) else { continue };
+            let Some((text, fd)) = number(name.file_name()) else {
+                continue;
+            };
             self.fds += 1;
             if self.fds > self.bounds.fds_max {
                 return Err(Why::ScanBound("fds_max"));
             }
             let mut target = [0u8; 64];
             // A descriptor that was closed meanwhile is not held.
-            let Ok(read) = readlinkat_raw(&folder, text, &mut target) else { continue };
+            let Ok(read) = readlinkat_raw(&folder, text, &mut target) else {
+                continue;
+            };
             let inode = target.get(..read).and_then(parse_socket_link);
             if let Some(inode) = inode.filter(|inode| self.inodes.contains(inode)) {
                 if self.found.len() >= self.bounds.holders_max {
@@ -161,16 +171,28 @@ impl Scan<'_> {
         match error {
             Errno::NOENT | Errno::SRCH => Ok(()),
             Errno::ACCESS | Errno::PERM if self.bounds.skip_unreadable => Ok(()),
-            error => Err(Why::Kernel(KernelError::new("list the files of", format!("pid {pid}"), error))),
+            error => Err(Why::Kernel(KernelError::new(
+                "list the files of",
+                format!("pid {pid}"),
+                error,
+            ))),
         }
     }
 }
 
 fn open_folder(at: BorrowedFd<'_>, name: &str) -> Result<std::os::fd::OwnedFd, Errno> {
-    openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    openat(
+        at,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn number(name: &CStr) -> Option<(&str, u32)> {
     let text = name.to_str().ok()?;
     Some((text, text.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,14 +79,6 @@ impl Ends {
     }
 }
 
-impl Ends {
-    /// Like [`Ends::still_joined`], for a server's end, which gets an inode when it is accepted.
-    pub(super) fn still_joined_but_accepted(&self, kernel: &Kernel, peer: &SocketFact) -> Result<(), Why> {
-        let inode = if peer.inode == 0 { self.peer(kernel)?.inode } else { peer.inode };
-        self.still_joined(kernel, &SocketFact { inode, ..peer.clone() })
-    }
-}
-
 impl Attestor {
     /// Finds out which bot is at the other end of a loopback TCP connection that this process accepted.
     ///
@@ -103,7 +95,11 @@ impl Attestor {
         if peer.inode == 0 {
             return Err(Why::SocketGone.into());
         }
-        let question = Question { uid: peer.uid, cgroup: peer.cgroup, inode: peer.inode };
+        let question = Question {
+            uid: peer.uid,
+            cgroup: peer.cgroup,
+            inode: peer.inode,
+        };
         let holders = self.0.lanes.ask(kernel, question).await.map_err(unshared)?;
         let entries = self.0.current.get();
         let version = entries.version;
@@ -178,7 +174,14 @@ fn join(
         if pin.uid != peer.uid {
             let (was_uid, was_gid) = (peer.uid, pin.gid);
             let (pid, uid, gid) = (pin.pid, pin.uid, pin.gid);
-            return Err(Why::CredentialsChanged { pid, was_uid, was_gid, uid, gid }.into());
+            return Err(Why::CredentialsChanged {
+                pid,
+                was_uid,
+                was_gid,
+                uid,
+                gid,
+            }
+            .into());
         }
         let (bot, facts) = match kernel.identify(&pin, entries, patience) {
             Ok(Identified::Bot(bot, facts)) => (bot, facts),
@@ -190,7 +193,15 @@ fn join(
         match &first {
             Some((one, at)) if *one != bot => {
                 let (one, one_pid, other_pid) = (one.clone(), at.pid, pin.pid);
-                return Err(Unattested::new(Why::HoldersDiffer { one, one_pid, other: bot, other_pid }, Some(&facts)));
+                return Err(Unattested::new(
+                    Why::HoldersDiffer {
+                        one,
+                        one_pid,
+                        other: bot,
+                        other_pid,
+                    },
+                    Some(&facts),
+                ));
             }
             Some(_) => {}
             None => first = Some((bot, facts)),
@@ -200,6 +211,7 @@ fn join(
     let Some((bot, facts)) = first else {
         return Err(Why::NoHolder { uid: peer.uid }.into());
     };
-    ends.still_joined(kernel, peer).map_err(|why| Unattested::new(why, Some(&facts)))?;
+    ends.still_joined(kernel, peer)
+        .map_err(|why| Unattested::new(why, Some(&facts)))?;
     Ok(Some((bot, facts, held)))
 }

@@ -90,12 +90,21 @@ pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Pin, Why> {
     let failed = |error: Errno| KernelError::new("ask for the peer of", "a Unix socket", error);
     let noted: UnixCredentials = getsockopt(stream, sockopt::PeerCredentials).map_err(failed)?;
     // A process that is in no namespace of ours has the number 0 here.
-    let pid = u32::try_from(noted.pid()).ok().filter(|pid| *pid != 0).ok_or(Why::PeerNotVisible)?;
+    let pid = u32::try_from(noted.pid())
+        .ok()
+        .filter(|pid| *pid != 0)
+        .ok_or(Why::PeerNotVisible)?;
     let pin = Pin::of(kernel.proc_folder(), pid, peer_pidfd(stream, noted.pid())?)?;
     if (pin.uid, pin.gid) == (noted.uid(), noted.gid()) {
         return Ok(pin);
     }
-    Err(Why::CredentialsChanged { pid, was_uid: noted.uid(), was_gid: noted.gid(), uid: pin.uid, gid: pin.gid })
+    Err(Why::CredentialsChanged {
+        pid,
+        was_uid: noted.uid(),
+        was_gid: noted.gid(),
+        uid: pin.uid,
+        gid: pin.gid,
+    })
 }
 
 /// Returns the pidfd that the kernel noted.
@@ -137,7 +146,10 @@ impl Witnessed {
         // Set on the listener too (see `prepare_listener`); without it what was sent earlier has no sender, and is
         // refused when it is read.
         setsockopt(&stream, sockopt::PassCred, &true)?;
-        Ok(Self { stream, facts: Arc::clone(&caller.facts) })
+        Ok(Self {
+            stream,
+            facts: Arc::clone(&caller.facts),
+        })
     }
 
     /// Returns the stream, from which nothing must be read.
@@ -154,7 +166,10 @@ impl Witnessed {
             Received::From { sender, .. } => sender,
             Received::FromUnknown => 0,
         };
-        let why = Why::OtherSender { connector: self.facts.pid, sender };
+        let why = Why::OtherSender {
+            connector: self.facts.pid,
+            sender,
+        };
         let refused = Unattested::new(why, Some(&self.facts));
         Err(io::Error::new(io::ErrorKind::PermissionDenied, refused))
     }
@@ -187,7 +202,10 @@ fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Received> {
     match (messages.next(), messages.next()) {
         (Some(ControlMessageOwned::ScmCredentials(sender)), None) => {
             let sender = u32::try_from(sender.pid()).unwrap_or_default();
-            Ok(Received::From { bytes: received.bytes, sender })
+            Ok(Received::From {
+                bytes: received.bytes,
+                sender,
+            })
         }
         _ => Ok(Received::FromUnknown),
     }
@@ -200,7 +218,9 @@ impl AsyncRead for Witnessed {
         }
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let read = self.stream.try_io(Interest::READABLE, || self.receive(buf.initialize_unfilled()));
+            let read = self
+                .stream
+                .try_io(Interest::READABLE, || self.receive(buf.initialize_unfilled()));
             match read {
                 Ok(read) => {
                     buf.advance(read);

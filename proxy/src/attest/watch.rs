@@ -92,7 +92,11 @@ fn sweep(kernel: &Kernel, holds: &[Arc<Hold>]) {
         }
         Err(why) => {
             tracing::error!(error = %why, "cannot look for passed sockets; ending the TCP connections of bots");
-            let bound = if let Why::ScanBound(bound) = why { bound } else { "sweep" };
+            let bound = if let Why::ScanBound(bound) = why {
+                bound
+            } else {
+                "sweep"
+            };
             for hold in holds {
                 // What was found earlier stands.
                 let _first = hold.lost.set(Lost::Unswept(bound));

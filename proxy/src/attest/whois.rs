@@ -67,12 +67,24 @@ impl Attestor {
         let kernel = &self.0.kernel;
         let pin = kernel.pin(pid)?;
         let entries = self.0.current.get();
-        let evidence = kernel.evidence(&pin, &entries, Patience::Anything)?.ok_or(Why::Exited(pid))?;
+        let evidence = kernel
+            .evidence(&pin, &entries, Patience::Anything)?
+            .ok_or(Why::Exited(pid))?;
         let (believed, doubt) = kernel.believed_program(&pin)?;
         pin.check()?;
-        let facts = Facts { exe: evidence.programs.first().cloned().or_else(|| believed.clone()), ..evidence.facts.clone() };
+        let facts = Facts {
+            exe: evidence.programs.first().cloned().or_else(|| believed.clone()),
+            ..evidence.facts.clone()
+        };
         let (outcome, facts, note) = match evidence.choose(&entries) {
-            Ok((bot, chosen)) => (WhoisOutcome::Bot { bot }, Facts { exe: chosen.exe.or(facts.exe), ..facts }, None),
+            Ok((bot, chosen)) => (
+                WhoisOutcome::Bot { bot },
+                Facts {
+                    exe: chosen.exe.or(facts.exe),
+                    ..facts
+                },
+                None,
+            ),
             Err(refused) => {
                 let (outcome, note) = outcome(refused)?;
                 (outcome, facts, note)
@@ -90,14 +102,23 @@ impl Attestor {
 }
 
 /// Turns a refusal that is about the entries into an outcome.
-#[expect(clippy::wildcard_enum_match_arm, reason = "any other cause means that the process was not looked at")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "any other cause means that the process was not looked at"
+)]
 fn outcome(refused: Unattested) -> Result<(WhoisOutcome, Option<String>), Unattested> {
     let Unattested { why, facts } = refused;
     match *why {
-        Why::NoEntry { nearest: Some(nearest), note } => Ok((WhoisOutcome::Nearest { nearest }, note)),
+        Why::NoEntry {
+            nearest: Some(nearest),
+            note,
+        } => Ok((WhoisOutcome::Nearest { nearest }, note)),
         Why::NoEntry { nearest: None, note } => Ok((WhoisOutcome::Nobody, note)),
         Why::TwoEntries(one, two) => Ok((WhoisOutcome::Two { one, two }, None)),
-        why => Err(Unattested { why: Box::new(why), facts }),
+        why => Err(Unattested {
+            why: Box::new(why),
+            facts,
+        }),
     }
 }
 
@@ -115,11 +136,22 @@ fn suggest(facts: &Facts, program: Option<&str>) -> String {
 
 fn bot_name(facts: &Facts, program: Option<&str>) -> String {
     let file = program.and_then(|path| path.rsplit('/').next());
-    let wanted = facts.user.as_deref().filter(|user| *user != "root").or(file).unwrap_or("bot");
+    let wanted = facts
+        .user
+        .as_deref()
+        .filter(|user| *user != "root")
+        .or(file)
+        .unwrap_or("bot");
     let mut segment: String = wanted
         .chars()
         .map(|char| char.to_ascii_lowercase())
-        .map(|char| if char.is_ascii_lowercase() || char.is_ascii_digit() { char } else { '-' })
+        .map(|char| {
+            if char.is_ascii_lowercase() || char.is_ascii_digit() {
+                char
+            } else {
+                '-'
+            }
+        })
         .take(40)
         .collect();
     segment = segment.trim_matches('-').to_owned();
@@ -130,9 +162,15 @@ fn bot_name(facts: &Facts, program: Option<&str>) -> String {
 /// YAML reads too (YAML 1.2 §1.3).
 fn scalar(text: &str) -> String {
     let plain = text.starts_with(|char: char| char == '/' || char.is_ascii_alphabetic() || char == '_')
-        && text.chars().all(|char| char.is_ascii_alphanumeric() || "/._-".contains(char))
+        && text
+            .chars()
+            .all(|char| char.is_ascii_alphanumeric() || "/._-".contains(char))
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
-    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if plain {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
 }
 
 #[cfg(test)]

@@ -36,14 +36,25 @@ pub(super) struct Request {
 impl Request {
     /// Asks for the one socket with these ends, both canonical.
     pub(super) fn connection(own: SocketAddr, other: SocketAddr, sequence: u32) -> Self {
-        let family = if own.is_ipv4() && other.is_ipv4() { AF_INET } else { AF_INET6 };
+        let family = if own.is_ipv4() && other.is_ipv4() {
+            AF_INET
+        } else {
+            AF_INET6
+        };
         Self::new(family, u32::MAX, own, other, sequence, false)
     }
 
     /// Asks for the listeners of one port and family.
     pub(super) fn listeners(family: u8, port: u16, sequence: u32) -> Self {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Self::new(family, 1 << LISTEN, SocketAddr::new(any, port), SocketAddr::new(any, 0), sequence, true)
+        Self::new(
+            family,
+            1 << LISTEN,
+            SocketAddr::new(any, port),
+            SocketAddr::new(any, 0),
+            sequence,
+            true,
+        )
     }
 
     fn new(family: u8, states: u32, own: SocketAddr, other: SocketAddr, sequence: u32, list: bool) -> Self {
@@ -170,7 +181,15 @@ fn cut(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let (kind, flags, sequence) = (fields.u16()?, fields.u16()?, fields.u32()?);
     let body = bytes.get(HEADER_LENGTH..length)?;
     let after = bytes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
-    Some((Message { kind, flags, sequence, body }, after))
+    Some((
+        Message {
+            kind,
+            flags,
+            sequence,
+            body,
+        },
+        after,
+    ))
 }
 
 impl Message<'_> {
@@ -180,7 +199,11 @@ impl Message<'_> {
             NLMSG_DONE => Some(Part::Done { torn }),
             NLMSG_ERROR => {
                 let errno = Fields(self.body).u32()?.cast_signed().checked_neg()?;
-                Some(if errno == ENOENT { Part::Absent } else { Part::Failed(errno) })
+                Some(if errno == ENOENT {
+                    Part::Absent
+                } else {
+                    Part::Failed(errno)
+                })
             }
             SOCK_DIAG_BY_FAMILY => {
                 let socket = socket(self.body)?;
@@ -221,7 +244,9 @@ fn socket(body: &[u8]) -> Option<Socket> {
             ATTRIBUTE_V6ONLY => socket.v6_only = value.first().is_some_and(|only| *only != 0),
             _ => {}
         }
-        attributes = attributes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
+        attributes = attributes
+            .get(length.checked_next_multiple_of(4)?..)
+            .unwrap_or_default();
     }
     Some(socket)
 }

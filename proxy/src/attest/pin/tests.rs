@@ -1,1 +1,124 @@
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
 
+use super::{Pin, Why};
+
+fn pin(pid: u32) -> Result<Pin, Why> {
+    Pin::by_number(File::open("/proc").unwrap().as_fd(), pid)
+}
+
+/// A shell that says `ready`, waits for a line, executes `next`, and is killed at the end.
+struct Shell(Child);
+
+impl Shell {
+    fn start(next: &str) -> Self {
+        let script = format!("echo ready; read line; {next}");
+        let child = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut shell = Self(child.unwrap());
+        shell.hear("ready");
+        shell
+    }
+
+    fn go(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+
+    fn hear(&mut self, expected: &str) {
+        let mut line = String::new();
+        BufReader::with_capacity(1, self.0.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line.trim_end(), expected);
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // It may have exited already.
+        let _exited_already = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_process_that_goes_on_stays_pinned() {
+    let mut shell = Shell::start("echo more; read line");
+    let pin = pin(shell.0.id()).unwrap();
+    shell.go();
+    shell.hear("more");
+    pin.check().unwrap();
+}
+
+#[test]
+fn executing_another_program_is_seen() {
+    let mut shell = Shell::start("exec cat /dev/stdin");
+    let pin = pin(shell.0.id()).unwrap();
+    shell.go();
+    shell.0.stdin.as_mut().unwrap().write_all(b"cat\n").unwrap();
+    shell.hear("cat");
+    assert!(matches!(pin.check(), Err(Why::ImageChanged(_))));
+}
+
+#[test]
+fn executing_the_same_program_is_seen() {
+    let mut shell = Shell::start("exec sh -c 'echo again; read line'");
+    let pin = pin(shell.0.id()).unwrap();
+    shell.go();
+    shell.hear("again");
+    assert!(matches!(pin.check(), Err(Why::ImageChanged(_))));
+}
+
+#[test]
+fn an_exit_is_seen_before_and_after_it_is_waited_for() {
+    let mut shell = Shell::start("exit 0");
+    let pid = shell.0.id();
+    let held = pin(pid).unwrap();
+    shell.go();
+    drop(shell.0.stdin.take());
+    while !held.exited().unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(held.check(), Err(Why::Exited(_))));
+    shell.0.wait().unwrap();
+    assert!(matches!(held.check(), Err(Why::Exited(_))));
+    assert!(matches!(pin(pid), Err(Why::Exited(_))));
+}
+
+#[test]
+fn a_process_that_has_exited_cannot_be_pinned() {
+    let mut shell = Shell::start("exit 0");
+    let held = pin(shell.0.id()).unwrap();
+    shell.go();
+    while !held.exited().unwrap() {
+        std::thread::yield_now();
+    }
+    // Not waited for yet, so there still is a process of that number.
+    assert!(pin(shell.0.id()).is_err());
+}
+
+#[test]
+fn a_number_that_no_process_can_have_is_refused() {
+    assert!(matches!(pin(0), Err(Why::PeerNotVisible)));
+    assert!(matches!(pin(u32::MAX), Err(Why::PeerNotVisible)));
+}
+
+#[test]
+fn a_socket_is_held_under_its_number_only() {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+    let (one, two) = std::os::unix::net::UnixStream::pair().unwrap();
+    let inode = File::from(std::os::fd::OwnedFd::from(one.try_clone().unwrap()))
+        .metadata()
+        .unwrap()
+        .ino();
+    let this = pin(std::process::id()).unwrap();
+    assert!(this.holds(one.as_raw_fd().cast_unsigned(), inode));
+    assert!(!this.holds(two.as_raw_fd().cast_unsigned(), inode));
+    assert!(!this.holds(9999, inode));
+}
