@@ -85,6 +85,17 @@ fn the_nearest_entry_has_the_fewest_demands_unmet() {
 }
 
 #[test]
+fn demands_met_do_not_outweigh_a_demand_unmet() {
+    let much = SelectorSet {
+        uid: Some(1000),
+        exe_sha256: Some("ab".to_owned()),
+        ..program("me", "/bin/b")
+    };
+    let entries = [entry("a", vec![much]), entry("b", vec![user("x")])];
+    assert_eq!(nearest_of(&entries, &process("me")), Some(("b".to_owned(), 0, "user")));
+}
+
+#[test]
 fn among_equals_the_one_with_more_demands_met_is_nearest() {
     let entries = [entry("a", vec![user("x")]), entry("b", vec![program("x", "/bin/a")])];
     assert_eq!(nearest_of(&entries, &process("me")), Some(("b".to_owned(), 0, "user")));

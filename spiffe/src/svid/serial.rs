@@ -91,7 +91,7 @@ impl FromStr for Serial {
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
         let bytes = pairs
             .iter()
-            .map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?))
+            .map(|[high, low]| Some(16 * nibble(*high)? + nibble(*low)?))
             .collect::<Option<Vec<u8>>>();
         match bytes {
             Some(bytes) if rest.is_empty() && bytes.first() != Some(&0) => Self::from_bytes(&bytes),

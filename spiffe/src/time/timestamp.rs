@@ -25,21 +25,22 @@ pub struct TimeError {
     source: time::error::Parse,
 }
 
+const MIN_MILLIS: i64 = -62_167_219_200_000;
+const MAX_MILLIS: i64 = 253_402_300_799_999;
+
 impl Timestamp {
     /// 0000-01-01T00:00:00.000Z, the earliest time that RFC 3339 can write.
-    pub const MIN: Self = Self(-62_167_219_200_000);
+    pub const MIN: Self = Self(MIN_MILLIS);
     /// 9999-12-31T23:59:59.999Z, the latest time that RFC 3339 can write.
-    pub const MAX: Self = Self(253_402_300_799_999);
+    pub const MAX: Self = Self(MAX_MILLIS);
 
     /// Makes a timestamp from milliseconds since the Unix epoch, saturating.
     pub const fn from_unix_millis(millis: i64) -> Self {
-        if millis < Self::MIN.0 {
-            return Self::MIN;
+        match millis {
+            ..MIN_MILLIS => Self::MIN,
+            MIN_MILLIS..=MAX_MILLIS => Self(millis),
+            _ => Self::MAX,
         }
-        if millis > Self::MAX.0 {
-            return Self::MAX;
-        }
-        Self(millis)
     }
 
     /// Makes a timestamp from seconds since the Unix epoch, saturating.
