@@ -223,7 +223,7 @@ fn a_browser_shaped_call_is_refused() {
     }
     let mesh = two_hosts("");
     let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_tcp());
-    for header in [("Origin", "https://evil.example"), ("Sec-Fetch-Mode", "cors")] {
+    for header in [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")] {
         let answer = checkout.call_with("GET", "orders.prod.mesh", "/orders/17", &[header]);
         assert_eq!((answer.status, answer.reason().as_str()), (403, "browser_refused"), "{header:?}: {}", answer.body);
     }

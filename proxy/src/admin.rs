@@ -93,7 +93,10 @@ async fn meet(proxy: &Arc<Proxy>, admin: &Admin, stream: UnixStream) {
     let Ok(peer) = stream.peer_cred() else {
         return;
     };
-    let asker = Asker { uid: peer.uid(), pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()) };
+    let asker = Asker {
+        uid: peer.uid(),
+        pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()),
+    };
     let (read, write) = ends::unix(stream);
     plain::serve(proxy, read, write, |question| answer(proxy, admin, asker, question)).await;
 }
@@ -108,7 +111,12 @@ struct Asker {
 async fn answer(proxy: &Proxy, admin: &Admin, asker: Asker, question: Question) -> Page {
     if !admin.operators.contains(&asker.uid) {
         tracing::warn!(uid = asker.uid, path = %question.path.escape_debug(), "somebody who is no operator asked");
-        return problem(StatusCode::FORBIDDEN, "not_an_operator", "Only operators may ask this", "see admin.operators");
+        return problem(
+            StatusCode::FORBIDDEN,
+            "not_an_operator",
+            "Only operators may ask this",
+            "see admin.operators",
+        );
     }
     match (&question.method, question.path.as_str()) {
         (&Method::GET, path::STATUS) => json(&status(proxy, admin)),
@@ -128,7 +136,12 @@ fn json<T: Serialize>(value: &T) -> Page {
         },
         Err(error) => {
             tracing::error!(%error, "an answer cannot be written");
-            problem(StatusCode::INTERNAL_SERVER_ERROR, "unavailable", "The answer cannot be written", "")
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "unavailable",
+                "The answer cannot be written",
+                "",
+            )
         }
     }
 }
@@ -142,7 +155,11 @@ fn problem(status: StatusCode, code: &str, title: &str, detail: &str) -> Page {
         code: code.to_owned(),
     };
     let content_type = HeaderValue::from_static("application/problem+json");
-    Page { status, content_type, body: serde_json::to_vec(&problem).unwrap_or_default().into() }
+    Page {
+        status,
+        content_type,
+        body: serde_json::to_vec(&problem).unwrap_or_default().into(),
+    }
 }
 
 fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
@@ -163,7 +180,10 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         not_ready: readiness.missing.iter().map(ToString::to_string).collect(),
         ca_connected: status.link.connected.is_some(),
         ca_heard: status.link.heard,
-        generation: status.generation.map(|g| Generation { epoch: g.epoch, revision: g.revision }),
+        generation: status.generation.map(|g| Generation {
+            epoch: g.epoch,
+            revision: g.revision,
+        }),
         node_svid_not_after: status.node_not_after,
         same_user: proxy.attestor.mode() == Mode::SameUser,
         listeners: admin.listeners.clone(),
@@ -187,7 +207,9 @@ fn bots(proxy: &Proxy) -> BotsResponse {
             notes: notes(svid.and_then(|svid| svid.error.as_deref()), serve),
         }
     };
-    BotsResponse { bots: snapshot.claimable().map(told).collect() }
+    BotsResponse {
+        bots: snapshot.claimable().map(told).collect(),
+    }
 }
 
 fn shown(serve: &Serve) -> String {
@@ -199,7 +221,10 @@ fn shown(serve: &Serve) -> String {
 }
 
 fn notes(error: Option<&str>, serve: Option<&Serve>) -> Vec<String> {
-    let mut notes: Vec<String> = error.map(|error| format!("its SVID was not renewed: {error}")).into_iter().collect();
+    let mut notes: Vec<String> = error
+        .map(|error| format!("its SVID was not renewed: {error}"))
+        .into_iter()
+        .collect();
     if let Some(Serve::Http(Target::Port(port))) = serve {
         notes.push(format!(
             "any process of this host can call 127.0.0.1:{port} without the proxy; a Unix socket in a folder of mode \
@@ -210,9 +235,17 @@ fn notes(error: Option<&str>, serve: Option<&Serve>) -> Vec<String> {
 }
 
 async fn whois(proxy: &Proxy, query: &str) -> Page {
-    let pid = query.split('&').find_map(|part| part.strip_prefix("pid=")).and_then(|pid| pid.parse().ok());
+    let pid = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("pid="))
+        .and_then(|pid| pid.parse().ok());
     let Some(pid) = pid else {
-        return problem(StatusCode::BAD_REQUEST, "bad_request", "Say which process: ?pid=NUMBER", "");
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "Say which process: ?pid=NUMBER",
+            "",
+        );
     };
     match proxy.attestor.whois(pid).await {
         Ok(report) => {
@@ -222,15 +255,28 @@ async fn whois(proxy: &Proxy, query: &str) -> Page {
                 WhoisOutcome::Nobody => (None, "there is no entry to compare with".to_owned(), None),
                 WhoisOutcome::Two { one, two } => (None, format!("the process matches both {one} and {two}"), None),
             };
-            let notes = [Some(message).filter(|text| !text.is_empty()), report.program_note].into_iter().flatten();
+            let notes = [Some(message).filter(|text| !text.is_empty()), report.program_note]
+                .into_iter()
+                .flatten();
             json(&WhoisResponse {
                 facts: report.facts,
                 bot,
                 message: notes.collect::<Vec<_>>().join("; "),
                 nearest: nearest.as_ref().map(|nearest| nearest.bot.clone()),
-                differs: nearest.map(|NearestEntry { selector, wanted, found, .. }| {
-                    SelectorDifference { selector, wanted, found }
-                }),
+                differs: nearest.map(
+                    |NearestEntry {
+                         selector,
+                         wanted,
+                         found,
+                         ..
+                     }| {
+                        SelectorDifference {
+                            selector,
+                            wanted,
+                            found,
+                        }
+                    },
+                ),
                 entry: report.entry,
             })
         }
@@ -246,18 +292,36 @@ async fn whois(proxy: &Proxy, query: &str) -> Page {
 /// Binds a bot to the process that asks, which then becomes the bot's program.
 fn run(proxy: &Proxy, admin: &Admin, asker: Asker, body: &[u8]) -> Page {
     if !admin.allow_run {
-        return problem(StatusCode::FORBIDDEN, "run_not_allowed", "This host starts no bots", "see allow_run");
+        return problem(
+            StatusCode::FORBIDDEN,
+            "run_not_allowed",
+            "This host starts no bots",
+            "see allow_run",
+        );
     }
     let request: RunRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => {
-            return problem(StatusCode::BAD_REQUEST, "bad_request", "The request is none", &error.to_string());
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "The request is none",
+                &error.to_string(),
+            );
         }
     };
     let Some(pid) = asker.pid else {
-        return problem(StatusCode::FORBIDDEN, "not_visible", "The asking process cannot be seen from here", "");
+        return problem(
+            StatusCode::FORBIDDEN,
+            "not_visible",
+            "The asking process cannot be seen from here",
+            "",
+        );
     };
-    let name = User::from_uid(Uid::from_raw(asker.uid)).ok().flatten().map(|user| user.name);
+    let name = User::from_uid(Uid::from_raw(asker.uid))
+        .ok()
+        .flatten()
+        .map(|user| user.name);
     let operator = name.unwrap_or_else(|| asker.uid.to_string());
     match proxy.attestor.bind_run(pid, request.bot.clone(), &operator) {
         Ok(()) => {
@@ -265,8 +329,17 @@ fn run(proxy: &Proxy, admin: &Admin, asker: Asker, body: &[u8]) -> Page {
             json(&bound(proxy, admin, request.bot, pid))
         }
         Err(refused) => {
-            let code = if matches!(refused, RunRefused::NotAllowed { .. }) { "not_run_by" } else { "run_refused" };
-            problem(StatusCode::FORBIDDEN, code, "The process was not bound", &refused.to_string())
+            let code = if matches!(refused, RunRefused::NotAllowed { .. }) {
+                "not_run_by"
+            } else {
+                "run_refused"
+            };
+            problem(
+                StatusCode::FORBIDDEN,
+                code,
+                "The process was not bound",
+                &refused.to_string(),
+            )
         }
     }
 }
@@ -278,5 +351,11 @@ fn bound(proxy: &Proxy, admin: &Admin, bot: BotName, pid: u32) -> RunResponse {
         proxies.map(|name| (name.to_owned(), admin.http_proxy.clone())).into();
     // Node reads the variables above only where this one is set.
     environment.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
-    RunResponse { bot, id, pid, environment, unset: ["no_proxy", "NO_PROXY"].map(str::to_owned).into() }
+    RunResponse {
+        bot,
+        id,
+        pid,
+        environment,
+        unset: ["no_proxy", "NO_PROXY"].map(str::to_owned).into(),
+    }
 }

@@ -36,7 +36,12 @@ pub(crate) struct BotSide {
 
 impl BotSide {
     pub(crate) fn new(door: Door, way: Arc<WayIn>) -> Self {
-        Self { door, way, routes: Routes::default(), opened: None }
+        Self {
+            door,
+            way,
+            routes: Routes::default(),
+            opened: None,
+        }
     }
 
     pub(crate) const fn door(&self) -> &Door {
@@ -65,7 +70,13 @@ impl BotSide {
             // Where TLS is wanted, `destination` has refused.
             Target::AbsoluteTls | Target::Authority => Bytes::new(),
         };
-        let asked = Asked { to, method: head.method, target, headers: head.headers, body };
+        let asked = Asked {
+            to,
+            method: head.method,
+            target,
+            headers: head.headers,
+            body,
+        };
         Reply::Answer(call::serve(proxy, &self.door, asked, patience).await)
     }
 
@@ -94,10 +105,16 @@ impl BotSide {
 
     fn may_open(&self, proxy: &Arc<Proxy>, head: &RequestHead) -> Result<Arc<Route>, Box<Refusal>> {
         if is_browser_shaped(&head.headers) {
-            return Err(Refusal::boxed(Reason::BrowserRefused, "a tunnel carries no calls of a browser"));
+            return Err(Refusal::boxed(
+                Reason::BrowserRefused,
+                "a tunnel carries no calls of a browser",
+            ));
         }
         if self.opened.is_some() {
-            return Err(Refusal::boxed(Reason::BadRequest, "a tunnel inside a tunnel is not opened"));
+            return Err(Refusal::boxed(
+                Reason::BadRequest,
+                "a tunnel inside a tunnel is not opened",
+            ));
         }
         if head.framing != crate::http1::framing::Framing::None {
             return Err(Refusal::boxed(Reason::BadRequest, "CONNECT has no body"));
@@ -136,8 +153,14 @@ impl BotSide {
             return whoami::answer(proxy, &self.door)
                 .unwrap_or_else(|refusal| call::refuse(proxy, &self.door, &head.method, refusal));
         }
-        let detail = "this is the proxy itself, which answers GET /whoami; to call a bot, say its host: orders.prod.mesh";
-        call::refuse(proxy, &self.door, &head.method, Refusal::boxed(Reason::BadRequest, detail))
+        let detail =
+            "this is the proxy itself, which answers GET /whoami; to call a bot, say its host: orders.prod.mesh";
+        call::refuse(
+            proxy,
+            &self.door,
+            &head.method,
+            Refusal::boxed(Reason::BadRequest, detail),
+        )
     }
 }
 

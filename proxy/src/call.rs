@@ -86,7 +86,12 @@ async fn attempt(
     let (permit, rest) = authorize::authorize(draft, plain)?;
     let next = forward::choose(draft, door, who, &rest)?;
     let (receipt, end) = record::record(draft, &permit, next.kind(), rest.body.count())?;
-    let allowed = Allowed { permit, receipt, end, rest };
+    let allowed = Allowed {
+        permit,
+        receipt,
+        end,
+        rest,
+    };
     let reached = forward::forward(draft, door, who, next, allowed, patience).await?;
     Ok(respond::answer(draft, reached))
 }
@@ -100,7 +105,10 @@ pub(crate) fn refuse_head(proxy: &Arc<Proxy>, door: &Door, error: HeadError) -> 
         Ok(_) => Refusal::new(Reason::BadRequest, error.to_string()),
         Err(refusal) => *refusal,
     };
-    Answer { last: true, ..respond::refuse(draft, door, refusal) }
+    Answer {
+        last: true,
+        ..respond::refuse(draft, door, refusal)
+    }
 }
 
 /// Refuses a request that is no call: one that would open a tunnel, say.

@@ -77,7 +77,10 @@ pub(crate) struct CalleeRequest {
 
 impl Callees {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { idle: Mutex::default(), limits }
+        Self {
+            idle: Mutex::default(),
+            limits,
+        }
     }
 
     /// Calls a bot of this host.
@@ -100,7 +103,9 @@ impl Callees {
                 Err(CalleeFault::Gone { .. }) if again.is_some() => {}
                 done => return done,
             }
-            let body = again.filter(|_| !none).map_or_else(RequestBody::empty, RequestBody::whole);
+            let body = again
+                .filter(|_| !none)
+                .map_or_else(RequestBody::empty, RequestBody::whole);
             // Connecting is rare and needs much room.
             let fresh = Box::pin(self.connect(attestor, bot, target)).await?;
             return exchange::exchange(self, fresh, &request, body).await;
@@ -176,7 +181,9 @@ impl Callees {
             }
         };
         let place = || Place(target.clone());
-        let connected = timeout(CONNECT, connecting).await.map_err(|_elapsed| CalleeFault::Slow)?;
+        let connected = timeout(CONNECT, connecting)
+            .await
+            .map_err(|_elapsed| CalleeFault::Slow)?;
         let (read, write) = connected.map_err(|source| CalleeFault::Connect { place: place(), source })?;
         let now = Instant::now();
         let connection = Connection {
@@ -201,7 +208,9 @@ impl Connection {
             // Connections to callees are made above, of those two kinds only.
             ReadEnd::Witnessed(_) | ReadEnd::Tls(_) => return Err(CalleeFault::Interim),
         };
-        checked.map_err(|source| CalleeFault::Mismatch { source: Box::new(source) })
+        checked.map_err(|source| CalleeFault::Mismatch {
+            source: Box::new(source),
+        })
     }
 }
 
@@ -268,3 +277,6 @@ pub(crate) enum CalleeFault {
         source: RequestError,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,13 @@ impl Handler {
                         return Reply::Answer(call::refuse_head(proxy, door, HeadError::Target));
                     }
                 };
-                let asked = Asked { to, method: head.method, target, headers: head.headers, body };
+                let asked = Asked {
+                    to,
+                    method: head.method,
+                    target,
+                    headers: head.headers,
+                    body,
+                };
                 Reply::Answer(call::serve(proxy, door, asked, patience).await)
             }
         }
@@ -103,7 +109,11 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
             Ok(head) => head,
             Err(error) => return refuse(proxy, &handler, reader, writer, error).await,
         };
-        let conversation = Conversation { proxy, writer: &mut writer, patience: &mut patience };
+        let conversation = Conversation {
+            proxy,
+            writer: &mut writer,
+            patience: &mut patience,
+        };
         match conversation.hold(&mut handler, reader, head).await {
             After::Next(same) => reader = same,
             After::End(Some(same)) => return linger(same, writer).await,
@@ -149,11 +159,29 @@ impl Conversation<'_> {
             Reply::Opened(headers) => return self.open(&headers, at).await,
         };
         let goes_on = persists && !answer.last && !self.proxy.closing.is_cancelled() && at.settle(expects);
-        let Answer { status, headers, mut body, .. } = answer;
-        let head = Head { version, method: &method, status, headers: &headers, persists: goes_on };
+        let Answer {
+            status,
+            headers,
+            mut body,
+            ..
+        } = answer;
+        let head = Head {
+            version,
+            method: &method,
+            status,
+            headers: &headers,
+            persists: goes_on,
+        };
         let keeps_open = head.keeps_open();
-        if let Err(error) = self.writer.answer(head, &mut body, self.proxy.bounds.answer_silence).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "an answer was not written whole");
+        if let Err(error) = self
+            .writer
+            .answer(head, &mut body, self.proxy.bounds.answer_silence)
+            .await
+        {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "an answer was not written whole"
+            );
             if matches!(error, WriteError::Ended | WriteError::Slow | WriteError::Io { .. }) {
                 body.ended(CALLER_GONE);
             }
@@ -184,7 +212,10 @@ impl Conversation<'_> {
             self.writer.out().put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             if let Err(error) = self.writer.send(Tail::default()).await {
                 // The body will not come then, and whoever waits for it finds out.
-                tracing::debug!(error = &error as &dyn std::error::Error, "a caller did not wait to be told to go on");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a caller did not wait to be told to go on"
+                );
             }
             at = at.told();
         }
@@ -193,7 +224,14 @@ impl Conversation<'_> {
 
     /// RFC 9110 §9.3.6: an answer of 2xx to CONNECT has neither a body nor fields that speak of one.
     async fn open(self, headers: &http::HeaderMap, at: Whereabouts) -> After {
-        encode::answer_head(self.writer.out(), Version::Http11, StatusCode::OK, headers, encode::Form::None, true);
+        encode::answer_head(
+            self.writer.out(),
+            Version::Http11,
+            StatusCode::OK,
+            headers,
+            encode::Form::None,
+            true,
+        );
         match (self.writer.send(Tail::default()).await, at) {
             (Ok(()), Whereabouts::Here(reader)) => After::Next(reader),
             _ => After::End(None),
@@ -297,10 +335,24 @@ async fn refuse(
     mut writer: Writer<WriteEnd>,
     error: HeadError,
 ) {
-    let Answer { status, headers, mut body, .. } = call::refuse_head(proxy, handler.door(), error);
-    let head = Head { version: Version::Http11, method: &Method::GET, status, headers: &headers, persists: false };
+    let Answer {
+        status,
+        headers,
+        mut body,
+        ..
+    } = call::refuse_head(proxy, handler.door(), error);
+    let head = Head {
+        version: Version::Http11,
+        method: &Method::GET,
+        status,
+        headers: &headers,
+        persists: false,
+    };
     if let Err(error) = writer.answer(head, &mut body, proxy.bounds.answer_silence).await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "a refusal was not written whole");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a refusal was not written whole"
+        );
         return;
     }
     linger(reader, writer).await;
@@ -314,11 +366,28 @@ async fn linger(mut reader: Box<Reader<ReadEnd>>, mut writer: Writer<WriteEnd>) 
     }
     reader.buffered().clear();
     // The end of a connection whose peer sends on is not waited for.
-    drain(&mut reader, Left::Length(DRAIN_BYTES_MAX)).await.unwrap_or_default();
+    drain(&mut reader, Left::Length(DRAIN_BYTES_MAX))
+        .await
+        .unwrap_or_default();
 }
 
 /// Waits a little after `accept` failed: what it lacks (files, memory) does not come back at once.
 pub(crate) async fn accept_failed(listener: &str, error: &std::io::Error) {
     tracing::error!(listener, %error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<'a, F>(_serve: impl Fn(&'a Arc<Proxy>, ReadEnd, WriteEnd, Handler) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_costs_little_memory() {
+        let bytes = bytes_of(serve);
+        assert!(bytes <= 14 * 1024, "the future of a connection has {bytes} bytes");
+    }
 }

@@ -144,7 +144,10 @@ fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static s
     let IdKind::Bot(bot) = leaf.id().kind() else {
         return Err("not_a_bot");
     };
-    let ours = session.server_name().and_then(|name| proxy.control.svid_by_name(name)).ok_or("unknown_name")?;
+    let ours = session
+        .server_name()
+        .and_then(|name| proxy.control.svid_by_name(name))
+        .ok_or("unknown_name")?;
     let IdKind::Bot(callee) = ours.leaf().id().kind() else {
         return Err("unknown_name");
     };
@@ -154,9 +157,22 @@ fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static s
     leaf.sha256().iter().for_each(|byte| push_hex(&mut hash, *byte));
     let client_cert = HeaderValue::from_str(&format!("By={};Hash={hash};URI={}", to.id, leaf.id()))
         .map_err(|_invalid| "not_a_bot")?;
-    let who = Who { bot, id: leaf.id().clone(), header, facts: None, serial: Some(*leaf.serial()) };
+    let who = Who {
+        bot,
+        id: leaf.id().clone(),
+        header,
+        facts: None,
+        serial: Some(*leaf.serial()),
+    };
     let to_serial = Some(*ours.leaf().serial());
-    Ok(Door::Peer { who, not_after: leaf.not_after(), to, to_serial, client_cert, tls: session_words(session) })
+    Ok(Door::Peer {
+        who,
+        not_after: leaf.not_after(),
+        to,
+        to_serial,
+        client_cert,
+        tls: session_words(session),
+    })
 }
 
 /// Writes version and key exchange of a session: `TLSv1.3 X25519MLKEM768`.
@@ -222,7 +238,11 @@ async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<
 
 async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming>) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
-    let host = parts.headers.get_all(http::header::HOST).iter().map(HeaderValue::as_bytes);
+    let host = parts
+        .headers
+        .get_all(http::header::HOST)
+        .iter()
+        .map(HeaderValue::as_bytes);
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let to = callee(door, authority.into_iter().chain(host));
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
@@ -234,7 +254,9 @@ async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming
         headers: parts.headers,
         body: RequestBody::http2(body),
     };
-    let Answer { status, headers, body, .. } = call::serve(proxy, door, asked, &mut Deadline::default()).await;
+    let Answer {
+        status, headers, body, ..
+    } = call::serve(proxy, door, asked, &mut Deadline::default()).await;
     let mut answer = Response::new(if is_head { body.without_bytes() } else { body });
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
@@ -243,23 +265,23 @@ async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming
 
 /// Finds the callee of a call: the bot whose certificate was asked for, if that is what all names in the request say,
 /// and there is one.
-pub(crate) fn callee<'a>(
-    door: &Door,
-    names: impl Iterator<Item = &'a [u8]>,
-) -> Result<Arc<Route>, Box<Refusal>> {
+pub(crate) fn callee<'a>(door: &Door, names: impl Iterator<Item = &'a [u8]>) -> Result<Arc<Route>, Box<Refusal>> {
     let Door::Peer { to, .. } = door else {
         return Err(Refusal::boxed(Reason::BadRequest, "this is not the mesh side"));
     };
     let mut named = false;
     for name in names {
-        let is_ours = Authority::parse(&Bytes::copy_from_slice(name)).is_ok_and(|name| {
-            to.host == name.host() && matches!(name.port(), None | Some(80 | 443))
-        });
+        let is_ours = Authority::parse(&Bytes::copy_from_slice(name))
+            .is_ok_and(|name| to.host == name.host() && matches!(name.port(), None | Some(80 | 443)));
         if !is_ours {
             let detail = "the call names another bot than the one whose certificate was asked for";
             return Err(Refusal::boxed(Reason::CalleeMismatch, detail).to(to));
         }
         named = true;
     }
-    if named { Ok(Arc::clone(to)) } else { Err(Refusal::boxed(Reason::BadRequest, "the call names no host").to(to)) }
+    if named {
+        Ok(Arc::clone(to))
+    } else {
+        Err(Refusal::boxed(Reason::BadRequest, "the call names no host").to(to))
+    }
 }

@@ -24,8 +24,9 @@ const OTHER: &str = "__other__";
 const STRANGER: &str = "__stranger__";
 
 /// Upper bounds of the buckets of durations, in seconds.
-const BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096, 30.0];
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096, 30.0,
+];
 
 /// All metrics of this process.
 #[derive(Debug)]
@@ -95,9 +96,18 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
-        gauges("botmesh_build_info", "1, labelled with the version.", &["version"])?.with_label_values(&[version]).set(1);
-        let denied = counters("botmesh_denied_total", "Calls that were not carried, by reason.", &["reason"])?;
-        let opts = HistogramOpts::new("botmesh_request_duration_seconds", "From a call's head to its last byte.");
+        gauges("botmesh_build_info", "1, labelled with the version.", &["version"])?
+            .with_label_values(&[version])
+            .set(1);
+        let denied = counters(
+            "botmesh_denied_total",
+            "Calls that were not carried, by reason.",
+            &["reason"],
+        )?;
+        let opts = HistogramOpts::new(
+            "botmesh_request_duration_seconds",
+            "From a call's head to its last byte.",
+        );
         let durations = HistogramVec::new(opts.buckets(BUCKETS.into()), &["to", "direction"])?;
         registry.register(Box::new(durations.clone()))?;
         let ledger_records = IntGauge::new("botmesh_ledger_records", "Records in the ledger.")?;
@@ -109,7 +119,10 @@ impl Metrics {
                 &["direction", "from", "to", "verdict", "rule", "code_class"],
             )?,
             durations,
-            denied: Reason::ALL.into_iter().map(|r| (r, denied.with_label_values(&[r.as_str()]))).collect(),
+            denied: Reason::ALL
+                .into_iter()
+                .map(|r| (r, denied.with_label_values(&[r.as_str()])))
+                .collect(),
             handshakes_refused: counters(
                 "botmesh_handshakes_refused_total",
                 "TLS handshakes that this proxy refused, by reason.",
@@ -174,14 +187,19 @@ impl Metrics {
         self.svid_not_after.reset();
         for svid in control.status().svids {
             if let Some(not_after) = svid.not_after {
-                self.svid_not_after.with_label_values(&[svid.bot.as_str()]).set(not_after.unix_seconds());
+                self.svid_not_after
+                    .with_label_values(&[svid.bot.as_str()])
+                    .set(not_after.unix_seconds());
             }
         }
-        self.ledger_records.set(i64::try_from(ledger_records).unwrap_or(i64::MAX));
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
-            tracing::error!(%error, "the metrics cannot be written");
-            String::new()
-        })
+        self.ledger_records
+            .set(i64::try_from(ledger_records).unwrap_or(i64::MAX));
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "the metrics cannot be written");
+                String::new()
+            })
     }
 }
 
@@ -237,13 +255,19 @@ mod tests {
             metrics.series(&key(&format!("rule-{number}"))).observe(0.001);
         }
         let text = TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap();
-        let counted = text.lines().filter(|line| line.starts_with("botmesh_requests_total{")).count();
+        let counted = text
+            .lines()
+            .filter(|line| line.starts_with("botmesh_requests_total{"))
+            .count();
         assert_eq!(counted, SERIES_MAX + 1);
         let other = text.lines().find(|line| line.contains("from=\"__other__\"")).unwrap();
         assert!(other.ends_with(" 10"), "{other}");
         assert!(text.contains("botmesh_build_info{version=\"0\"} 1"));
         for reason in Reason::ALL {
-            assert!(text.contains(&format!("botmesh_denied_total{{reason=\"{reason}\"}} 0")), "{reason}");
+            assert!(
+                text.contains(&format!("botmesh_denied_total{{reason=\"{reason}\"}} 0")),
+                "{reason}"
+            );
         }
     }
 }

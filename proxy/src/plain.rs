@@ -52,7 +52,11 @@ pub(crate) struct Page {
 impl Page {
     /// Makes a page of text.
     pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self { status, content_type: HeaderValue::from_static("text/plain; charset=utf-8"), body: body.into() }
+        Self {
+            status,
+            content_type: HeaderValue::from_static("text/plain; charset=utf-8"),
+            body: body.into(),
+        }
     }
 }
 
@@ -62,7 +66,10 @@ where
     A: Fn(Question) -> F,
     F: Future<Output = Page>,
 {
-    let limits = Limits { idle: Duration::from_secs(30), ..proxy.limits };
+    let limits = Limits {
+        idle: Duration::from_secs(30),
+        ..proxy.limits
+    };
     let mut reader = Reader::new(read, limits);
     let mut writer = Writer::new(write, limits.body_idle);
     loop {
@@ -84,14 +91,28 @@ where
         };
         let page = timeout(ANSWER, answer(question(&head, body))).await;
         let page = page.unwrap_or_else(|_late| Page::text(StatusCode::GATEWAY_TIMEOUT, "no answer in time\n"));
-        let Page { status, content_type, body } = page;
+        let Page {
+            status,
+            content_type,
+            body,
+        } = page;
         let now = u64::try_from(proxy.clock.now().unix_seconds()).unwrap_or_default();
-        let headers =
-            HeaderMap::from_iter([(header::CONTENT_TYPE, content_type), (header::DATE, date::header(now))]);
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type), (header::DATE, date::header(now))]);
         let (version, method, persists) = (head.version, &head.method, head.persists);
-        let answer = Answer { version, method, status, headers: &headers, persists };
+        let answer = Answer {
+            version,
+            method,
+            status,
+            headers: &headers,
+            persists,
+        };
         let goes_on = answer.keeps_open();
-        if writer.answer(answer, &mut Full::new(body), limits.body_idle).await.is_err() || !goes_on {
+        if writer
+            .answer(answer, &mut Full::new(body), limits.body_idle)
+            .await
+            .is_err()
+            || !goes_on
+        {
             return;
         }
         match away.home.await {
@@ -107,5 +128,10 @@ fn question(head: &RequestHead, body: Bytes) -> Question {
         Target::AbsoluteTls | Target::Authority | Target::Asterisk => String::new(),
     };
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    Question { method: head.method.clone(), path: path.to_owned(), query: query.to_owned(), body }
+    Question {
+        method: head.method.clone(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        body,
+    }
 }

@@ -108,7 +108,11 @@ pub(crate) struct Peer<'a> {
 
 impl Pool {
     pub(crate) fn new(reuse: bool) -> Self {
-        Self { reuse, slots: Mutex::default(), turn: AtomicUsize::new(0) }
+        Self {
+            reuse,
+            slots: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        }
     }
 
     /// Sends a request and waits for the head of its answer. Addresses are taken in turn; one that cannot be reached is
@@ -128,6 +132,9 @@ impl Pool {
             };
             let (mut send, lease) = match self.lease(proxy, peer, *address).await {
                 Ok(leased) => leased,
+                // Somebody else where the callee should be is never passed over: a call that went on to the next address
+                // would hide it.
+                Err(fault @ (PoolFault::WrongId { .. } | PoolFault::Refused { .. })) => return Err(fault),
                 Err(fault) => {
                     last = fault;
                     continue;
@@ -139,9 +146,15 @@ impl Pool {
                     // The connection ended before the request was sent: it comes back whole.
                     Some(unsent) => {
                         request = unsent;
-                        last = PoolFault::Exchange { source: failed.into_error() };
+                        last = PoolFault::Exchange {
+                            source: failed.into_error(),
+                        };
                     }
-                    None => return Err(PoolFault::Exchange { source: failed.into_error() }),
+                    None => {
+                        return Err(PoolFault::Exchange {
+                            source: failed.into_error(),
+                        });
+                    }
                 },
             }
         }
@@ -170,7 +183,9 @@ impl Pool {
             return Ok(leased);
         }
         if slot.links().len() >= CONNECTIONS_MAX {
-            return slot.least_busy(now, crate::mesh::STREAMS_MAX as usize).ok_or(PoolFault::Full);
+            return slot
+                .least_busy(now, crate::mesh::STREAMS_MAX as usize)
+                .ok_or(PoolFault::Full);
         }
         let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
         let lease = Lease::of(&link.busy);
@@ -190,7 +205,11 @@ impl Pool {
             return Ok(Arc::clone(slot));
         }
         let tls = connect::config(proxy, peer)?;
-        let slot = Arc::new(Slot { tls, links: Mutex::default(), connecting: tokio::sync::Mutex::default() });
+        let slot = Arc::new(Slot {
+            tls,
+            links: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        });
         Ok(Arc::clone(self.slots().entry(key).or_insert(slot)))
     }
 

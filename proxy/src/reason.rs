@@ -189,16 +189,22 @@ mod tests {
             ]
         );
         assert_eq!(Reason::CalleeMismatch.status(Side::Mesh).as_u16(), 421);
-        for reason in Reason::ALL.into_iter().filter(|reason| *reason != Reason::CalleeMismatch) {
+        for reason in Reason::ALL
+            .into_iter()
+            .filter(|reason| *reason != Reason::CalleeMismatch)
+        {
             assert_eq!(reason.status(Side::Mesh), reason.status(Side::Bots));
         }
     }
 
     #[test]
     fn the_policys_words_are_ours() {
-        for reason in
-            [DenyReason::NoRule, DenyReason::DeniedByRule, DenyReason::RuleExpired, DenyReason::BrowserRefused]
-        {
+        for reason in [
+            DenyReason::NoRule,
+            DenyReason::DeniedByRule,
+            DenyReason::RuleExpired,
+            DenyReason::BrowserRefused,
+        ] {
             assert_eq!(Reason::from(reason).as_str(), reason.as_str());
         }
     }

@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
 use crate::attest::{AttestConfig, Attestor, KernelError, Mode};
-use crate::bots::{self, Listeners};
+use crate::bots::{self, Listeners, Source, WayIn};
+use crate::call::Route;
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig, StartError};
@@ -63,7 +64,9 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     let entries = attestor.clone();
     let told = move |new| entries.set_entries(new);
     let control = Control::start(config, clock.clone(), ledger.clone(), told, cancel.clone()).await;
-    let control = control.map_err(|source| RunError::Control { source: Box::new(source) })?;
+    let control = control.map_err(|source| RunError::Control {
+        source: Box::new(source),
+    })?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|source| RunError::Metrics { source })?;
     let limits = Limits::default();
     let proxy = Arc::new(Proxy {
@@ -107,7 +110,10 @@ impl Running {
         let Self { proxy, .. } = self;
         proxy.closing.cancel();
         proxy.tasks.close();
-        if tokio::time::timeout(proxy.bounds.drain, proxy.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(proxy.bounds.drain, proxy.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(tasks = proxy.tasks.len(), "calls under way were cut off");
         }
         event(&proxy, EventKind::Stopped);
@@ -118,34 +124,39 @@ impl Running {
     }
 }
 
+/// Starts every listener's task, and those that look after connections.
 fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running, RunError> {
-    let Bound { shared, fixed, mesh, admin: socket, metrics, addresses, .. } = bound;
     let identity: Arc<dyn ServerIdentity> = Arc::new(proxy.control.clone());
     let bundle: Arc<dyn BundleSource> = Arc::new(proxy.control.clone());
-    let tls = server_config(identity, bundle, ClientAuth::Required, &proxy.clock, &[b"h2", b"http/1.1"])
-        .map_err(|source| RunError::Tls { source })?;
-    let listeners = Arc::new(Listeners::default());
-    let mut http_proxy = String::new();
-    for (source, name) in shared {
-        let own = source.address();
-        if let Some(own) = own {
-            http_proxy = format!("http://{own}");
-        }
-        let way = bots::WayIn::Shared { trust_domain: proxy.trust_domain.clone(), own };
-        drop(proxy.tasks.spawn(bots::serve(Arc::clone(&proxy), Arc::clone(&listeners), source, way, name)));
-    }
-    for (source, to) in fixed {
-        let way = bots::WayIn::Fixed { own: source.address(), to };
-        drop(proxy.tasks.spawn(bots::serve(Arc::clone(&proxy), Arc::clone(&listeners), source, way, "listener")));
-    }
-    drop(proxy.tasks.spawn(mesh::serve(Arc::clone(&proxy), mesh, tls)));
+    let tls = server_config(
+        identity,
+        bundle,
+        ClientAuth::Required,
+        &proxy.clock,
+        &[b"h2", b"http/1.1"],
+    )
+    .map_err(|source| RunError::Tls { source })?;
+    let Bound {
+        shared,
+        fixed,
+        mesh,
+        admin: socket,
+        metrics,
+        addresses,
+        ..
+    } = bound;
     let admin = Arc::new(Admin {
         operators: admin::uids(&settings.operators),
         allow_run: settings.allow_run,
         listeners: addresses.clone(),
         ledger: settings.ledger_dir.display().to_string(),
-        http_proxy,
+        http_proxy: addresses
+            .get("bots")
+            .map(|bots| format!("http://{bots}"))
+            .unwrap_or_default(),
     });
+    serve_bots(&proxy, shared, fixed);
+    drop(proxy.tasks.spawn(mesh::serve(Arc::clone(&proxy), mesh, tls)));
     drop(proxy.tasks.spawn(admin::serve(Arc::clone(&proxy), admin, socket)));
     drop(proxy.tasks.spawn(admin::serve_health(Arc::clone(&proxy), metrics)));
     drop(proxy.tasks.spawn(sweep(Arc::clone(&proxy))));
@@ -154,6 +165,34 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     event(&proxy, EventKind::Started);
     tracing::info!(host = %proxy.host, ?addresses, "serving");
     Ok(Running { proxy, addresses })
+}
+
+fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Arc<Route>)>) {
+    let listeners = Arc::new(Listeners::default());
+    let serve = |source, way, name| {
+        drop(proxy.tasks.spawn(bots::serve(
+            Arc::clone(proxy),
+            Arc::clone(&listeners),
+            source,
+            way,
+            name,
+        )));
+    };
+    for (source, name) in shared {
+        let own = source.address();
+        serve(
+            source,
+            WayIn::Shared {
+                trust_domain: proxy.trust_domain.clone(),
+                own,
+            },
+            name,
+        );
+    }
+    for (source, to) in fixed {
+        let own = source.address();
+        serve(source, WayIn::Fixed { own, to }, "listener");
+    }
 }
 
 /// Ends idle connections, until the proxy closes.
@@ -188,7 +227,9 @@ async fn open_ledger(settings: &Settings, clock: &Clock) -> Result<Ledger, RunEr
         }
         Ledger::open(config, clock).map_err(|source| RunError::Ledger { dir, source })
     };
-    let opened = tokio::task::spawn_blocking(opening).await.map_err(|source| RunError::Blocking { source })?;
+    let opened = tokio::task::spawn_blocking(opening)
+        .await
+        .map_err(|source| RunError::Blocking { source })?;
     let (ledger, report) = opened?;
     tracing::info!(?report, "opened the ledger");
     Ok(ledger)
@@ -203,7 +244,10 @@ fn event(proxy: &Proxy, kind: EventKind) {
         detail: BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").into())]),
     };
     if let Err(error) = proxy.ledger.event(&record) {
-        tracing::error!(error = &error as &dyn std::error::Error, "an event is missing in the ledger");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "an event is missing in the ledger"
+        );
     }
 }
 

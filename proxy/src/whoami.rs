@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ca_api::proxy_admin::WhoAmI;
-use http::header::{self, HeaderMap, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::attest::Mode;
 use crate::call::{Answer, AnswerBody, Door, Nobody, Refusal};
@@ -22,15 +22,26 @@ pub(crate) fn answer(proxy: &Arc<Proxy>, door: &Door) -> Result<Answer, Box<Refu
     })?;
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let last = me.bot.is_none();
-    Ok(Answer { status: StatusCode::OK, headers, body: AnswerBody::whole(Bytes::from(json)), last })
+    Ok(Answer {
+        status: StatusCode::OK,
+        headers,
+        body: AnswerBody::whole(Bytes::from(json)),
+        last,
+    })
 }
 
 fn tell(proxy: &Arc<Proxy>, door: &Door) -> Result<WhoAmI, Box<Refusal>> {
     match door {
         Door::Bot { caller, who } => {
-            caller.recheck().map_err(|unattested| Refusal::unattested(&unattested))?;
+            caller
+                .recheck()
+                .map_err(|unattested| Refusal::unattested(&unattested))?;
             let snapshot = proxy.control.snapshot();
-            let may_call = snapshot.mesh.bots().keys().filter(|bot| snapshot.policy.links(&who.id, bot));
+            let may_call = snapshot
+                .mesh
+                .bots()
+                .keys()
+                .filter(|bot| snapshot.policy.links(&who.id, bot));
             let same_user = "identities among processes of one user are a convenience here, not a boundary: \
                              the proxy does not run as root";
             Ok(WhoAmI {
@@ -39,14 +50,25 @@ fn tell(proxy: &Arc<Proxy>, door: &Door) -> Result<WhoAmI, Box<Refusal>> {
                 host: proxy.host.clone(),
                 facts: (*caller.facts).clone(),
                 svid_not_after: proxy.control.svid(&who.bot).map(|svid| svid.leaf().not_after()),
-                message: if proxy.attestor.mode() == Mode::SameUser { same_user.to_owned() } else { String::new() },
+                message: if proxy.attestor.mode() == Mode::SameUser {
+                    same_user.to_owned()
+                } else {
+                    String::new()
+                },
                 may_call: may_call.cloned().collect(),
             })
         }
         Door::Nobody(Nobody { unattested }) => {
-            let facts = unattested.facts.as_deref().ok_or_else(|| Refusal::unattested(unattested))?;
+            let facts = unattested
+                .facts
+                .as_deref()
+                .ok_or_else(|| Refusal::unattested(unattested))?;
             // The nearest entry is the mesh file's, so it is told as far as rules are.
-            let why = if proxy.disclose >= Disclose::Rule { unattested.to_string() } else { unattested.for_peer() };
+            let why = if proxy.disclose >= Disclose::Rule {
+                unattested.to_string()
+            } else {
+                unattested.for_peer()
+            };
             Ok(WhoAmI {
                 bot: None,
                 id: None,

@@ -38,7 +38,10 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, listener: TcpListener) {
         let tasks = proxy.tasks.clone();
         drop(tasks.spawn(async move {
             let (read, write) = ends::tcp(stream);
-            plain::serve(&proxy, read, write, |question| std::future::ready(answer(&proxy, &question))).await;
+            plain::serve(&proxy, read, write, |question| {
+                std::future::ready(answer(&proxy, &question))
+            })
+            .await;
             drop(place);
         }));
     }
@@ -54,7 +57,10 @@ fn answer(proxy: &Proxy, question: &Question) -> Page {
         "/metrics" => Page {
             status: StatusCode::OK,
             content_type: METRICS,
-            body: proxy.metrics.render(&proxy.control, proxy.ledger.stats().records).into(),
+            body: proxy
+                .metrics
+                .render(&proxy.control, proxy.ledger.stats().records)
+                .into(),
         },
         _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n"),
     }

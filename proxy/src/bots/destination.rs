@@ -72,7 +72,11 @@ fn fixed(to: &Arc<Route>, own: Option<SocketAddr>, authority: &Authority) -> Res
     if to.host == authority.host() || is_own(own, authority) {
         return Ok(Destination::Bot(Arc::clone(to)));
     }
-    let reason = if authority.host().ends_with(".mesh") { Reason::BadRequest } else { Reason::OutsideForbidden };
+    let reason = if authority.host().ends_with(".mesh") {
+        Reason::BadRequest
+    } else {
+        Reason::OutsideForbidden
+    };
     Err(Refusal::boxed(reason, format!("this listener leads to {}", to.authority)).host(authority.host()))
 }
 
@@ -134,7 +138,10 @@ mod tests {
 
     #[test]
     fn the_shared_listener_goes_by_the_mesh_host_and_takes_no_other() {
-        let way = WayIn::Shared { trust_domain: domain(), own: "127.0.0.1:15080".parse().ok() };
+        let way = WayIn::Shared {
+            trust_domain: domain(),
+            own: "127.0.0.1:15080".parse().ok(),
+        };
         for (host, expected) in [
             ("orders.prod.mesh", "prod/orders"),
             ("ORDERS.prod.mesh:80", "prod/orders"),
@@ -159,7 +166,10 @@ mod tests {
 
     #[test]
     fn a_listener_of_one_destination_takes_its_own_address_and_that_bots_name() {
-        let way = WayIn::Fixed { to: route("prod/orders"), own: "127.0.0.1:15101".parse().ok() };
+        let way = WayIn::Fixed {
+            to: route("prod/orders"),
+            own: "127.0.0.1:15101".parse().ok(),
+        };
         for (host, expected) in [
             ("127.0.0.1:15101", "prod/orders"),
             ("localhost:15101", "prod/orders"),
@@ -173,7 +183,10 @@ mod tests {
         ] {
             assert_eq!(told(&way, None, host), expected, "{host}");
         }
-        let socket = WayIn::Fixed { to: route("prod/orders"), own: None };
+        let socket = WayIn::Fixed {
+            to: route("prod/orders"),
+            own: None,
+        };
         assert_eq!(told(&socket, None, "localhost"), "prod/orders");
         assert_eq!(told(&socket, None, "localhost:80"), "outside_forbidden");
         assert_eq!(told(&socket, None, "127.0.0.1"), "outside_forbidden");
@@ -181,7 +194,10 @@ mod tests {
 
     #[test]
     fn a_tunnel_leads_where_it_was_opened_to_and_nowhere_else() {
-        let way = WayIn::Shared { trust_domain: domain(), own: None };
+        let way = WayIn::Shared {
+            trust_domain: domain(),
+            own: None,
+        };
         let opened = route("prod/orders");
         assert_eq!(told(&way, Some(&opened), "orders.prod.mesh"), "prod/orders");
         for host in ["stock.prod.mesh", "botmesh.mesh", "localhost", "evil.example"] {

@@ -131,7 +131,13 @@ fn door(proxy: &Proxy, attested: Result<Caller, Unattested>) -> Door {
             // A SPIFFE ID holds nothing that a field value may not (SPIFFE-ID §2.1, §2.2).
             let header = HeaderValue::from_str(id.as_str()).unwrap_or(HeaderValue::from_static(""));
             let facts = Some(Arc::clone(&caller.facts));
-            let who = Who { bot: caller.bot.clone(), id, header, facts, serial: None };
+            let who = Who {
+                bot: caller.bot.clone(),
+                id,
+                header,
+                facts,
+                serial: None,
+            };
             Door::Bot { caller, who }
         }
         Err(unattested) => {
@@ -161,7 +167,11 @@ impl Listeners {
 impl Open {
     fn new(listener: &IntGauge, listeners: &Arc<Listeners>) -> Self {
         listener.inc();
-        Self { listener: listener.clone(), listeners: Arc::clone(listeners), uid: None }
+        Self {
+            listener: listener.clone(),
+            listeners: Arc::clone(listeners),
+            uid: None,
+        }
     }
 
     /// Counts the connection for its user; false when that user has too many.

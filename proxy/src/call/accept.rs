@@ -17,5 +17,9 @@ pub(super) fn begin(proxy: &Arc<Proxy>, door: &Door) -> Result<Draft, NoRandomne
 
 /// Refuses a call that found no room.
 pub(super) fn accept(draft: &Draft) -> Result<(), Box<Refusal>> {
-    if draft.has_slot() { Ok(()) } else { Err(Refusal::boxed(Reason::Overloaded, "try again a little later")) }
+    if draft.has_slot() {
+        Ok(())
+    } else {
+        Err(Refusal::boxed(Reason::Overloaded, "try again a little later"))
+    }
 }

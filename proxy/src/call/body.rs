@@ -52,18 +52,27 @@ impl RequestCount {
 impl RequestBody {
     /// No body.
     pub(crate) const fn empty() -> Self {
-        Self { kind: RequestKind::Empty, count: RequestCount::Known(0) }
+        Self {
+            kind: RequestKind::Empty,
+            count: RequestCount::Known(0),
+        }
     }
 
     /// A body that is here already.
     pub(crate) const fn whole(bytes: Bytes) -> Self {
         let count = RequestCount::Known(bytes.len() as u64);
-        Self { kind: RequestKind::Whole(bytes), count }
+        Self {
+            kind: RequestKind::Whole(bytes),
+            count,
+        }
     }
 
     /// A body that comes by HTTP/1.1.
     pub(crate) fn http1(body: crate::http1::body::Body<ReadEnd>) -> Self {
-        Self { kind: RequestKind::Http1(body), count: RequestCount::Counted(Arc::default()) }
+        Self {
+            kind: RequestKind::Http1(body),
+            count: RequestCount::Counted(Arc::default()),
+        }
     }
 
     /// A body that comes by HTTP/2, if one comes.
@@ -71,7 +80,10 @@ impl RequestBody {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { kind: RequestKind::Http2(body), count: RequestCount::Counted(Arc::default()) }
+        Self {
+            kind: RequestKind::Http2(body),
+            count: RequestCount::Counted(Arc::default()),
+        }
     }
 
     /// Counts its bytes.
@@ -107,12 +119,10 @@ impl Body for RequestBody {
                 this.kind = RequestKind::Empty;
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
-            RequestKind::Http1(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| RequestError::Http1 { source }))
-            }
-            RequestKind::Http2(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| RequestError::Http2 { source }))
-            }
+            RequestKind::Http1(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map_err(|source| RequestError::Http1 { source })),
+            RequestKind::Http2(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map_err(|source| RequestError::Http2 { source })),
         };
         if let (Some(Ok(frame)), RequestCount::Counted(count)) = (&frame, &this.count)
             && let Some(data) = frame.data_ref()
@@ -183,17 +193,26 @@ enum AnswerKind {
 impl AnswerBody {
     /// A body that is here already.
     pub(crate) const fn whole(bytes: Bytes) -> Self {
-        Self { kind: AnswerKind::Whole(bytes), end: None }
+        Self {
+            kind: AnswerKind::Whole(bytes),
+            end: None,
+        }
     }
 
     /// A body from a callee of this host.
     pub(crate) fn callee(body: CalleeBody) -> Self {
-        Self { kind: AnswerKind::Callee(Box::new(body)), end: None }
+        Self {
+            kind: AnswerKind::Callee(Box::new(body)),
+            end: None,
+        }
     }
 
     /// A body from another proxy.
     pub(crate) const fn hop(body: Incoming, lease: Lease) -> Self {
-        Self { kind: AnswerKind::Hop { body, _lease: lease }, end: None }
+        Self {
+            kind: AnswerKind::Hop { body, _lease: lease },
+            end: None,
+        }
     }
 
     /// The same call's answer without its bytes, for HEAD.

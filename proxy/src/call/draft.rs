@@ -55,9 +55,25 @@ impl Draft {
             trace: None,
             shortened: false,
         };
-        let series = SeriesKey { way, from: None, to: None, rule: None, denied: None, class: 0 };
+        let series = SeriesKey {
+            way,
+            from: None,
+            to: None,
+            rule: None,
+            denied: None,
+            class: 0,
+        };
         let (proxy, started) = (Arc::clone(proxy), Instant::now());
-        Self { slot, proxy, snapshot, now, started, record, recorded: false, series }
+        Self {
+            slot,
+            proxy,
+            snapshot,
+            now,
+            started,
+            record,
+            recorded: false,
+            series,
+        }
     }
 
     pub(super) const fn proxy(&self) -> &Arc<Proxy> {

@@ -71,7 +71,12 @@ pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> 
     }
     let proxy = draft.proxy();
     let svid = proxy.control.svid(&who.bot);
-    let svid = svid.ok_or_else(|| Refusal::boxed(Reason::NoIdentity, "the CA has given it none yet, or its last one ended"))?;
+    let svid = svid.ok_or_else(|| {
+        Refusal::boxed(
+            Reason::NoIdentity,
+            "the CA has given it none yet, or its last one ended",
+        )
+    })?;
     let callee = proxy.control.svid(&rest.to.bot);
     let local = proxy.local_hop == LocalHop::Direct;
     draft.record.from.serial = Some(*svid.leaf().serial());
@@ -80,7 +85,10 @@ pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> 
     }
     match draft.snapshot.endpoints.get(&rest.to.bot) {
         Some(addresses) if !addresses.is_empty() => Ok(Next::Mesh(svid, addresses.clone())),
-        Some(_) | None => Err(Refusal::boxed(Reason::PeerUnreachable, "no host serves it at the moment")),
+        Some(_) | None => Err(Refusal::boxed(
+            Reason::PeerUnreachable,
+            "no host serves it at the moment",
+        )),
     }
 }
 
@@ -110,15 +118,18 @@ pub(super) async fn forward(
     allowed: Allowed,
     patience: &mut Deadline,
 ) -> Result<Reached, Box<Refusal>> {
-    let Allowed { permit, receipt, mut end, rest } = allowed;
+    let Allowed {
+        permit,
+        receipt,
+        mut end,
+        rest,
+    } = allowed;
     let started = Instant::now();
     let route = Arc::clone(&rest.to);
     let reached = match next {
         Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, door, target }).await,
         Next::Local(target, serial) => match as_callee(draft, permit, &receipt, serial, &mut end) {
-            Ok((permit, receipt)) => {
-                to_callee(draft, permit, receipt, rest, Towards { who, door, target }).await
-            }
+            Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, door, target }).await,
             Err(refusal) => Err(refusal),
         },
         Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (svid, addresses), patience).await,
@@ -127,7 +138,13 @@ pub(super) async fn forward(
         Ok((status, headers, body)) => {
             end.answered(status, started.elapsed());
             let denied = headers.contains_key(BOTMESH_DENIED) && matches!(body.1, From::Proxy);
-            Ok(Reached { status, headers, body: body.0, denied, end })
+            Ok(Reached {
+                status,
+                headers,
+                body: body.0,
+                denied,
+                end,
+            })
         }
         Err(refusal) => {
             end.failed(refusal.reason.status(door.side()), refusal.reason);
@@ -155,7 +172,12 @@ fn as_callee(
 ) -> Result<(Permit, Receipt), Box<Refusal>> {
     let proxy = draft.proxy();
     let id = id::mint(draft.now).map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for an id"))?;
-    let mut record = CallRecord { id, direction: Direction::In, peer_call: Some(draft.record.id), ..draft.record.clone() };
+    let mut record = CallRecord {
+        id,
+        direction: Direction::In,
+        peer_call: Some(draft.record.id),
+        ..draft.record.clone()
+    };
     record.to.serial = serial;
     let permit = match draft.snapshot.policy.decide(draft.now, permit.into_call()) {
         Ok(permit) => permit,
@@ -175,8 +197,14 @@ fn as_callee(
 }
 
 fn unrecorded(error: &audit::LedgerError) -> Box<Refusal> {
-    tracing::error!(error = error as &dyn std::error::Error, "a call could not be recorded and was not made");
-    Refusal::boxed(Reason::LedgerUnavailable, "an operator finds the cause in the proxy's log")
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "a call could not be recorded and was not made"
+    );
+    Refusal::boxed(
+        Reason::LedgerUnavailable,
+        "an operator finds the cause in the proxy's log",
+    )
 }
 
 /// Whom the callee is told about, and where it listens.
@@ -193,15 +221,34 @@ async fn to_callee(
     rest: Rest,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
-    let Towards { who, door, target: place } = towards;
-    let Rest { to, method, query, mut headers, body } = rest;
+    let Towards {
+        who,
+        door,
+        target: place,
+    } = towards;
+    let Rest {
+        to,
+        method,
+        query,
+        mut headers,
+        body,
+    } = rest;
     headers.insert(header::HOST, to.host.clone());
     headers.insert(CALLER, who.header.clone());
     headers.insert(CLIENT_CERT, client_cert(door, who, &to)?);
     let target = target(&permit.into_call().path, query.as_ref());
     let proxy = draft.proxy();
-    let request = CalleeRequest { method, target, headers, patience: proxy.bounds.request };
-    match proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body).await {
+    let request = CalleeRequest {
+        method,
+        target,
+        headers,
+        patience: proxy.bounds.request,
+    };
+    match proxy
+        .callees
+        .call(&proxy.attestor, &to.bot, &place, request, body)
+        .await
+    {
         Ok((head, body)) => Ok((head.status, head.headers, (AnswerBody::callee(body), From::Bot))),
         Err(fault) => Err(callee_refusal(&to, &fault)),
     }
@@ -233,16 +280,20 @@ fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
     tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "a callee of this host failed");
     let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
     match fault {
-        CalleeFault::Mismatch { .. } => {
-            refusal(Reason::CalleeMismatch, "another process than that bot listens there; its operator finds it in the log")
-        }
+        CalleeFault::Mismatch { .. } => refusal(
+            Reason::CalleeMismatch,
+            "another process than that bot listens there; its operator finds it in the log",
+        ),
         CalleeFault::Connect { .. } => refusal(Reason::PeerUnreachable, "it does not listen"),
-        CalleeFault::NotHttp { .. } | CalleeFault::Interim => {
-            refusal(Reason::PeerUnreachable, "its answer could be read in more than one way, or not at all")
-        }
+        CalleeFault::NotHttp { .. } | CalleeFault::Interim => refusal(
+            Reason::PeerUnreachable,
+            "its answer could be read in more than one way, or not at all",
+        ),
         CalleeFault::Gone { .. } => refusal(Reason::PeerUnreachable, "it ended the connection without an answer"),
         CalleeFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
-        CalleeFault::Caller { .. } | CalleeFault::Length => refusal(Reason::BadRequest, "the body did not come as its head says"),
+        CalleeFault::Caller { .. } | CalleeFault::Length => {
+            refusal(Reason::BadRequest, "the body did not come as its head says")
+        }
     }
 }
 
@@ -255,8 +306,19 @@ async fn across(
     (svid, addresses): (Arc<Svid>, Vec<SocketAddr>),
     patience: &mut Deadline,
 ) -> Result<Came, Box<Refusal>> {
-    let Rest { to, method, query, mut headers, body } = rest;
-    let bad = || Refusal::boxed(Reason::BadPath, "the query holds a byte that no HTTP/2 request can carry");
+    let Rest {
+        to,
+        method,
+        query,
+        mut headers,
+        body,
+    } = rest;
+    let bad = || {
+        Refusal::boxed(
+            Reason::BadPath,
+            "the query holds a byte that no HTTP/2 request can carry",
+        )
+    };
     let target = target(&permit.into_call().path, query.as_ref());
     let target = PathAndQuery::from_maybe_shared(target).map_err(|_invalid| bad())?;
     let mut uri = http::uri::Parts::default();
@@ -271,8 +333,19 @@ async fn across(
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
     let proxy = draft.proxy();
-    let peer = Peer { svid: &svid, callee: &to.id, bundle: &draft.snapshot.bundle, addresses: &addresses };
-    let answered = within(patience, proxy.bounds.request, &count, proxy.pool.call(proxy, peer, request)).await;
+    let peer = Peer {
+        svid: &svid,
+        callee: &to.id,
+        bundle: &draft.snapshot.bundle,
+        addresses: &addresses,
+    };
+    let answered = within(
+        patience,
+        proxy.bounds.request,
+        &count,
+        proxy.pool.call(proxy, peer, request),
+    )
+    .await;
     match answered.unwrap_or(Err(PoolFault::Slow)) {
         Ok((answer, lease)) => {
             let (parts, body) = answer.into_parts();

@@ -111,7 +111,9 @@ mod tests {
         let text = id.to_string();
         assert_eq!(text.get(..15), Some("017f22e2-79b0-7"));
         assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{text}");
-        let mut ids: Vec<_> = (0..1000).map(|_| mint(Timestamp::from_unix_millis(5)).unwrap()).collect();
+        let mut ids: Vec<_> = (0..1000)
+            .map(|_| mint(Timestamp::from_unix_millis(5)).unwrap())
+            .collect();
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 1000);

@@ -98,7 +98,9 @@ pub(super) fn identify<'a>(draft: &mut Draft, door: &'a Door) -> Result<&'a Who,
             })?;
             Ok(who)
         }
-        Door::Peer { who, not_after, tls, .. } => {
+        Door::Peer {
+            who, not_after, tls, ..
+        } => {
             name(draft, who);
             draft.record.tls.clone_from(tls);
             if draft.now < *not_after {
@@ -113,7 +115,10 @@ pub(super) fn identify<'a>(draft: &mut Draft, door: &'a Door) -> Result<&'a Who,
 
 fn name(draft: &mut Draft, who: &Who) {
     draft.record.actor = Actor::Bot;
-    draft.record.from =
-        Party { id: Some(who.id.clone()), serial: who.serial, facts: who.facts.clone() };
+    draft.record.from = Party {
+        id: Some(who.id.clone()),
+        serial: who.serial,
+        facts: who.facts.clone(),
+    };
     draft.series.from = Some(who.bot.clone());
 }

@@ -46,7 +46,13 @@ pub(super) struct Rest {
 
 /// Reads the request.
 pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Plain, Box<Refusal>> {
-    let Asked { to, method, target, mut headers, body } = asked;
+    let Asked {
+        to,
+        method,
+        target,
+        mut headers,
+        body,
+    } = asked;
     draft.record.method = method.as_str().to_owned();
     let (path, query) = split(&target);
     let to = to.inspect_err(|_refused| draft.record.path = raw(path))?;
@@ -66,8 +72,23 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     headers::strip_request(&mut headers);
     let trace = id::trace(&mut headers);
     draft.record.trace = Some(trace.map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for a trace"))?);
-    let call = policy::Call { from: who.id.clone(), to: to.bot.clone(), method: word, path, browser };
-    Ok(Plain { call, rest: Rest { to, method, query, headers, body } })
+    let call = policy::Call {
+        from: who.id.clone(),
+        to: to.bot.clone(),
+        method: word,
+        path,
+        browser,
+    };
+    Ok(Plain {
+        call,
+        rest: Rest {
+            to,
+            method,
+            query,
+            headers,
+            body,
+        },
+    })
 }
 
 /// Cuts the query off.
@@ -80,12 +101,14 @@ fn split(target: &Bytes) -> (&[u8], Option<Bytes>) {
 }
 
 fn read_path(path: &[u8], query: Option<&Bytes>) -> Result<CanonicalPath, Box<Refusal>> {
-    let path =
-        CanonicalPath::parse(path).map_err(|error| Refusal::boxed(Reason::BadPath, error.to_string()))?;
+    let path = CanonicalPath::parse(path).map_err(|error| Refusal::boxed(Reason::BadPath, error.to_string()))?;
     // The query is passed on as it is, so it must be one to every reader (RFC 3986 §3.4): a `#` would end it for some.
     let plain = |byte: &u8| (0x21..0x7f).contains(byte) && *byte != b'#';
     if query.is_some_and(|query| !query.iter().all(plain)) {
-        return Err(Refusal::boxed(Reason::BadPath, "the query holds a byte that no query has"));
+        return Err(Refusal::boxed(
+            Reason::BadPath,
+            "the query holds a byte that no query has",
+        ));
     }
     Ok(path)
 }

@@ -21,8 +21,14 @@ pub(super) fn record(
     record.rule = Some(permit.rule().as_str().to_owned());
     record.hop = Some(hop);
     let receipt = draft.proxy().ledger.call(&draft.record).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "a call could not be recorded and was not made");
-        Refusal::boxed(Reason::LedgerUnavailable, "an operator finds the cause in the proxy's log")
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a call could not be recorded and was not made"
+        );
+        Refusal::boxed(
+            Reason::LedgerUnavailable,
+            "an operator finds the cause in the proxy's log",
+        )
     });
     let receipt = receipt.inspect_err(|_refused| {
         draft.record.verdict = Verdict::Deny;
@@ -31,7 +37,10 @@ pub(super) fn record(
     })?;
     draft.recorded = true;
     draft.series.rule = Some(permit.rule().clone());
-    let half = Half { id: draft.record.id, series: draft.series.clone() };
+    let half = Half {
+        id: draft.record.id,
+        series: draft.series.clone(),
+    };
     let slot = draft.take_slot();
     let end = End::new(draft.proxy(), slot, half, draft.started, request);
     Ok((receipt, end))

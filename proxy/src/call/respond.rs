@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use audit::Verdict;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
 use policy::{Difference, Nearest, RuleId};
 use serde_json::{Map, Value, json};
 
@@ -28,14 +28,25 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 
 /// Makes an answer that came fit for the caller.
 pub(super) fn answer(draft: &Draft, reached: Reached) -> Answer {
-    let Reached { status, mut headers, body, denied, end } = reached;
+    let Reached {
+        status,
+        mut headers,
+        body,
+        denied,
+        end,
+    } = reached;
     headers::strip_answer(&mut headers);
     if status == StatusCode::NO_CONTENT {
         // RFC 9110 §8.6: such an answer has no length, whatever the callee says.
         headers.remove(header::CONTENT_LENGTH);
     }
     name(draft, &mut headers, denied);
-    Answer { status, headers, body: body.ending(end), last: false }
+    Answer {
+        status,
+        headers,
+        body: body.ending(end),
+        last: false,
+    }
 }
 
 /// Refuses a call: records the refusal, unless the call was recorded before it failed, and says why as far as the
@@ -44,8 +55,14 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
     if !draft.recorded {
         note(&mut draft, &refusal);
         if let Err(error) = draft.proxy().ledger.deny(&draft.record) {
-            tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be recorded");
-            refusal = Refusal { last: refusal.last, ..Refusal::new(Reason::LedgerUnavailable, "") };
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a refusal could not be recorded"
+            );
+            refusal = Refusal {
+                last: refusal.last,
+                ..Refusal::new(Reason::LedgerUnavailable, "")
+            };
         }
         let proxy = draft.proxy();
         proxy.metrics.denied(refusal.reason);
@@ -53,7 +70,10 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
         key.denied = Some(refusal.reason);
         key.rule.clone_from(&refusal.rule);
         key.class = SeriesKey::class_of(refusal.reason.status(door.side()));
-        proxy.metrics.series(&key).observe(draft.started.elapsed().as_secs_f64());
+        proxy
+            .metrics
+            .series(&key)
+            .observe(draft.started.elapsed().as_secs_f64());
     }
     let status = refusal.reason.status(door.side());
     let mut headers = HeaderMap::with_capacity(6);
@@ -61,7 +81,12 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
     name(&draft, &mut headers, true);
     let problem = problem(&draft, &refusal, status);
     let body = AnswerBody::whole(Bytes::from(problem.to_string()));
-    Answer { status, headers, body, last: refusal.last }
+    Answer {
+        status,
+        headers,
+        body,
+        last: refusal.last,
+    }
 }
 
 /// Refuses a call that could not even be given an id.
@@ -69,7 +94,12 @@ pub(super) fn unnamed(proxy: &Arc<Proxy>, door: &Door) -> Answer {
     proxy.metrics.denied(Reason::Overloaded);
     tracing::error!("this host has no randomness to name calls by");
     let status = Reason::Overloaded.status(door.side());
-    Answer { status, headers: HeaderMap::new(), body: AnswerBody::default(), last: true }
+    Answer {
+        status,
+        headers: HeaderMap::new(),
+        body: AnswerBody::default(),
+        last: true,
+    }
 }
 
 /// Puts the call's name and the date on an answer.
@@ -82,7 +112,10 @@ fn name(draft: &Draft, headers: &mut HeaderMap, denied: bool) {
     }
     // RFC 9110 §6.6.1: who passes an answer without a date on has to put one there.
     if !headers.contains_key(header::DATE) {
-        headers.insert(header::DATE, date::header(u64::try_from(draft.now.unix_seconds()).unwrap_or_default()));
+        headers.insert(
+            header::DATE,
+            date::header(u64::try_from(draft.now.unix_seconds()).unwrap_or_default()),
+        );
     }
 }
 
@@ -106,7 +139,10 @@ fn note(draft: &mut Draft, refusal: &Refusal) {
 fn problem(draft: &Draft, refusal: &Refusal, status: StatusCode) -> Value {
     let disclose = draft.proxy().disclose;
     let mut problem = Map::new();
-    problem.insert("type".to_owned(), format!("urn:botmesh:reason:{}", refusal.reason).into());
+    problem.insert(
+        "type".to_owned(),
+        format!("urn:botmesh:reason:{}", refusal.reason).into(),
+    );
     problem.insert("title".to_owned(), refusal.reason.title().into());
     problem.insert("status".to_owned(), status.as_u16().into());
     problem.insert("detail".to_owned(), detail(refusal, disclose).into());
@@ -166,8 +202,16 @@ fn detail(refusal: &Refusal, disclose: Disclose) -> String {
         }
     }
     if let Some(nearest) = &refusal.nearest {
-        let differs: Vec<_> = nearest.differs.iter().map(|difference| difference.attribute.as_str()).collect();
-        add(format_args!("nearest is rule {}, which differs in: {}", nearest.rule.as_str(), differs.join(", ")));
+        let differs: Vec<_> = nearest
+            .differs
+            .iter()
+            .map(|difference| difference.attribute.as_str())
+            .collect();
+        add(format_args!(
+            "nearest is rule {}, which differs in: {}",
+            nearest.rule.as_str(),
+            differs.join(", ")
+        ));
     }
     detail
 }

@@ -27,7 +27,13 @@ pub(super) async fn exchange(
     body: RequestBody,
 ) -> Result<(AnswerHead, CalleeBody), CalleeFault> {
     let form = form(&request.method, &body);
-    encode::request_head(connection.writer.out(), &request.method, &request.target, &request.headers, form);
+    encode::request_head(
+        connection.writer.out(),
+        &request.method,
+        &request.target,
+        &request.headers,
+        form,
+    );
     let count = body.count();
     let mut upload = None;
     match body.as_whole() {
@@ -40,8 +46,13 @@ pub(super) async fn exchange(
     }
     let head = answer(&mut connection, &mut upload, request, &count).await?;
     let persists = head.persists;
-    let mut body =
-        CalleeBody { connection: Some(connection), left: Left::from(head.body), upload, persists, home: Arc::clone(home) };
+    let mut body = CalleeBody {
+        connection: Some(connection),
+        left: Left::from(head.body),
+        upload,
+        persists,
+        home: Arc::clone(home),
+    };
     body.go_home();
     Ok((head, body))
 }
@@ -65,8 +76,7 @@ async fn answer(
 ) -> Result<AnswerHead, CalleeFault> {
     for _ in 0..=INTERIM_MAX {
         let bytes = answer_bytes(connection, upload, request, count).await?;
-        let head =
-            AnswerHead::parse(&bytes, &request.method).map_err(|source| CalleeFault::NotHttp { source })?;
+        let head = AnswerHead::parse(&bytes, &request.method).map_err(|source| CalleeFault::NotHttp { source })?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(CalleeFault::Interim);
         }
@@ -180,6 +190,8 @@ impl CalleeBody {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.left.size_hint().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.left
+            .size_hint()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -33,7 +33,13 @@ pub(super) enum UploadEnd {
 
 impl Upload {
     pub(super) fn new(body: RequestBody, form: Form) -> Self {
-        Self { body, form, tail: Tail::default(), sent: 0, ended: false }
+        Self {
+            body,
+            form,
+            tail: Tail::default(),
+            sent: 0,
+            ended: false,
+        }
     }
 
     /// Sends on until the body is sent.

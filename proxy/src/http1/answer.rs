@@ -29,11 +29,26 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let first = if answer.is_bodiless() { First::End } else { First::of(body).await? };
+        let first = if answer.is_bodiless() {
+            First::End
+        } else {
+            First::of(body).await?
+        };
         let form = answer.form(body, &first);
         let persists = answer.persists && form != Form::Close;
-        encode::answer_head(self.out(), answer.version, answer.status, answer.headers, form, persists);
-        let mut count = Count { form, written: 0, ended: false };
+        encode::answer_head(
+            self.out(),
+            answer.version,
+            answer.status,
+            answer.headers,
+            form,
+            persists,
+        );
+        let mut count = Count {
+            form,
+            written: 0,
+            ended: false,
+        };
         let done = match first {
             First::Frame(frame) => {
                 self.frame(frame, &mut count).await?;
@@ -99,7 +114,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         if !count.ended {
             encode::end(self.out(), &HeaderMap::new(), count.form);
         }
-        if self.out().is_empty() { Ok(()) } else { self.send(Tail::default()).await }
+        if self.out().is_empty() {
+            Ok(())
+        } else {
+            self.send(Tail::default()).await
+        }
     }
 }
 
@@ -157,7 +176,10 @@ impl Answer<'_> {
         if self.is_bodiless() {
             return Form::None;
         }
-        if let Some(length) = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+        if let Some(length) = self
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
         {
             return Form::Length(length);
         }
@@ -181,7 +203,9 @@ impl Answer<'_> {
     #[must_use]
     pub fn keeps_open(&self) -> bool {
         self.persists
-            && (self.version == Version::Http11 || self.is_bodiless() || self.headers.contains_key(header::CONTENT_LENGTH))
+            && (self.version == Version::Http11
+                || self.is_bodiless()
+                || self.headers.contains_key(header::CONTENT_LENGTH))
     }
 }
 

@@ -111,11 +111,19 @@ impl Left {
                 Chunk::More => Ok(Taken::Nothing),
                 Chunk::Data(data) => {
                     *count += data.len() as u64;
-                    if *count > bytes_max { Err(BodyError::TooLong) } else { Ok(Taken::Frame(Frame::data(data))) }
+                    if *count > bytes_max {
+                        Err(BodyError::TooLong)
+                    } else {
+                        Ok(Taken::Frame(Frame::data(data)))
+                    }
                 }
                 Chunk::End(trailers) => {
                     *self = Self::Done;
-                    if trailers.is_empty() { Ok(Taken::End) } else { Ok(Taken::Frame(Frame::trailers(trailers))) }
+                    if trailers.is_empty() {
+                        Ok(Taken::End)
+                    } else {
+                        Ok(Taken::Frame(Frame::trailers(trailers)))
+                    }
                 }
             },
         }
@@ -170,8 +178,18 @@ impl<R: AsyncRead + Unpin> Body<R> {
         reader.begin_body();
         let (home, come_home) = oneshot::channel();
         let (wanted, is_wanted) = oneshot::channel();
-        let body = Self { inner: Some((reader, left)), home: Some(home), wanted: Some(wanted) };
-        (body, Away { home: come_home, wanted: is_wanted })
+        let body = Self {
+            inner: Some((reader, left)),
+            home: Some(home),
+            wanted: Some(wanted),
+        };
+        (
+            body,
+            Away {
+                home: come_home,
+                wanted: is_wanted,
+            },
+        )
     }
 
     /// Sends the reader home. The owner may be gone; then the reader goes too.

@@ -130,24 +130,37 @@ fn take_size(buf: &mut BytesMut) -> Result<Option<u64>, BodyError> {
     const LINE_MAX: usize = SIZE_DIGITS_MAX + 1 + EXTENSION_BYTES_MAX + 2;
     let window = buf.get(..buf.len().min(LINE_MAX)).unwrap_or_default();
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
-        return if buf.len() >= LINE_MAX { Err(BodyError::ChunkSize) } else { Ok(None) };
+        return if buf.len() >= LINE_MAX {
+            Err(BodyError::ChunkSize)
+        } else {
+            Ok(None)
+        };
     };
     let line = buf.split_to(end + 1);
     let line = line.strip_suffix(b"\r\n").ok_or(BodyError::ChunkSize)?;
-    let digits_end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
+    let digits_end = line
+        .iter()
+        .position(|byte| !byte.is_ascii_hexdigit())
+        .unwrap_or(line.len());
     let (digits, extension) = line.split_at_checked(digits_end).ok_or(BodyError::ChunkSize)?;
     if digits.is_empty() || digits.len() > SIZE_DIGITS_MAX {
         return Err(BodyError::ChunkSize);
     }
     check_extension(extension)?;
     let digits = std::str::from_utf8(digits).map_err(|_not_text| BodyError::ChunkSize)?;
-    u64::from_str_radix(digits, 16).map(Some).map_err(|_too_large| BodyError::ChunkSize)
+    u64::from_str_radix(digits, 16)
+        .map(Some)
+        .map_err(|_too_large| BodyError::ChunkSize)
 }
 
 fn check_extension(extension: &[u8]) -> Result<(), BodyError> {
     let plain = |byte: &u8| *byte == b'\t' || (0x20..0x7f).contains(byte);
     let fits = extension.len() <= EXTENSION_BYTES_MAX && extension.iter().all(plain);
-    if extension.is_empty() || (fits && extension.starts_with(b";")) { Ok(()) } else { Err(BodyError::ChunkExtension) }
+    if extension.is_empty() || (fits && extension.starts_with(b";")) {
+        Ok(())
+    } else {
+        Err(BodyError::ChunkExtension)
+    }
 }
 
 /// Finds the end of the trailers, the empty line included; `seen` is where the current line starts.
@@ -156,14 +169,22 @@ fn find_trailers(buf: &[u8], seen: &mut usize) -> Result<Option<usize>, BodyErro
     loop {
         let rest = window.get(*seen..).unwrap_or_default();
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-            return if buf.len() >= TRAILER_BYTES_MAX { Err(BodyError::TrailersTooLong) } else { Ok(None) };
+            return if buf.len() >= TRAILER_BYTES_MAX {
+                Err(BodyError::TrailersTooLong)
+            } else {
+                Ok(None)
+            };
         };
         let line = rest.get(..end).unwrap_or_default();
         *seen += end + 1;
         match line {
             b"\r" => return Ok(Some(*seen)),
             [.., b'\r'] => {}
-            _ => return Err(BodyError::Trailers { source: super::head::HeadError::BareLineFeed }),
+            _ => {
+                return Err(BodyError::Trailers {
+                    source: super::head::HeadError::BareLineFeed,
+                });
+            }
         }
     }
 }

@@ -24,11 +24,21 @@ pub fn header(unix_seconds: u64) -> HeaderValue {
 /// Writes `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn text(unix_seconds: u64) -> String {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil(days);
-    let weekday = WEEKDAYS.into_iter().zip(0..).find(|(_, day)| *day == days % 7).map_or("", |(name, _)| name);
-    let month = MONTHS.into_iter().zip(1..).find(|(_, number)| *number == month).map_or("", |(name, _)| name);
+    let weekday = WEEKDAYS
+        .into_iter()
+        .zip(0..)
+        .find(|(_, day)| *day == days % 7)
+        .map_or("", |(name, _)| name);
+    let month = MONTHS
+        .into_iter()
+        .zip(1..)
+        .find(|(_, number)| *number == month)
+        .map_or("", |(name, _)| name);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
@@ -43,7 +53,11 @@ const fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_cycle + cycle * 400 + if month <= 2 { 1 } else { 0 };
     (year, month, day)
 }

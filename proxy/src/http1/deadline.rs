@@ -37,7 +37,10 @@ impl Deadline {
         loop {
             let timer = self.timer.get_or_insert_with(|| {
                 let armed = at.min(Instant::now() + STRETCH);
-                Timer { sleep: Box::pin(tokio::time::sleep_until(armed)), armed }
+                Timer {
+                    sleep: Box::pin(tokio::time::sleep_until(armed)),
+                    armed,
+                }
             });
             if timer.armed > at {
                 timer.sleep.as_mut().reset(at);

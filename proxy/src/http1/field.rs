@@ -55,14 +55,19 @@ pub fn parse(lines: &Bytes, max: usize) -> Result<HeaderMap, HeadError> {
         }
         let (name, value) = parse_line(line)?;
         let value = HeaderValue::from_maybe_shared(lines.slice_ref(value)).map_err(|_invalid| value_error(line))?;
-        headers.try_append(name, value).map_err(|_full| HeadError::TooManyFields)?;
+        headers
+            .try_append(name, value)
+            .map_err(|_full| HeadError::TooManyFields)?;
         rest = after;
     }
 }
 
 /// Splits off the first line, without its CRLF.
 pub(super) fn split_line(text: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
-    let end = text.iter().position(|byte| *byte == b'\n').ok_or(HeadError::BareLineFeed)?;
+    let end = text
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or(HeadError::BareLineFeed)?;
     let (line, rest) = text.split_at_checked(end + 1).unwrap_or((text, &[]));
     let line = line.strip_suffix(b"\r\n").ok_or(HeadError::BareLineFeed)?;
     Ok((line, rest))
@@ -75,7 +80,10 @@ fn parse_line(line: &[u8]) -> Result<(HeaderName, &[u8]), HeadError> {
     if let Some(b' ' | b'\t') = line.first() {
         return Err(HeadError::Fold);
     }
-    let end = line.iter().position(|byte| !is_tchar(*byte)).ok_or(HeadError::NoColon)?;
+    let end = line
+        .iter()
+        .position(|byte| !is_tchar(*byte))
+        .ok_or(HeadError::NoColon)?;
     let (name, rest) = line.split_at_checked(end).ok_or(HeadError::NoColon)?;
     match rest.first() {
         // RFC 9112 §5.1: a server MUST refuse white space between the name and the colon.
@@ -89,7 +97,11 @@ fn parse_line(line: &[u8]) -> Result<(HeaderName, &[u8]), HeadError> {
 
 /// Says what is wrong with the value in `line`: RFC 9110 §5.5 allows no control character but the tab.
 fn value_error(line: &[u8]) -> HeadError {
-    if line.contains(&b'\r') { HeadError::BareCarriageReturn } else { HeadError::FieldValue }
+    if line.contains(&b'\r') {
+        HeadError::BareCarriageReturn
+    } else {
+        HeadError::FieldValue
+    }
 }
 
 /// Returns the one value of `name`, or nothing.

@@ -64,7 +64,10 @@ fn parse_length(digits: &[u8]) -> Result<u64, HeadError> {
         return Err(HeadError::Length);
     }
     let text = std::str::from_utf8(digits).map_err(|_not_text| HeadError::Length)?;
-    text.parse().ok().filter(|length| *length <= LENGTH_MAX).ok_or(HeadError::Length)
+    text.parse()
+        .ok()
+        .filter(|length| *length <= LENGTH_MAX)
+        .ok_or(HeadError::Length)
 }
 
 /// Reads the options of `Connection` (RFC 9110 §7.6.1).
@@ -90,7 +93,9 @@ pub fn connection(headers: &HeaderMap) -> Result<Connection, HeadError> {
 }
 
 fn names_framing(option: &[u8]) -> bool {
-    [&b"host"[..], b"content-length", b"transfer-encoding"].iter().any(|name| option.eq_ignore_ascii_case(name))
+    [&b"host"[..], b"content-length", b"transfer-encoding"]
+        .iter()
+        .any(|name| option.eq_ignore_ascii_case(name))
 }
 
 /// Tells whether the connection may carry another message (RFC 9112 §9.3).
@@ -128,6 +133,10 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 fn named(headers: &HeaderMap) -> Vec<header::HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter();
-    let options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(trim);
-    options.filter_map(|option| header::HeaderName::from_bytes(option).ok()).collect()
+    let options = values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(trim);
+    options
+        .filter_map(|option| header::HeaderName::from_bytes(option).ok())
+        .collect()
 }

@@ -42,7 +42,11 @@ impl RequestHead {
     /// A [`HeadError`] for everything that RFC 9112 forbids and for what it lets a recipient repair.
     pub fn parse(head: &Bytes) -> Result<Self, HeadError> {
         let (line, rest) = field::split_line(head)?;
-        let RequestLine { method, target, version } = split_request_line(line)?;
+        let RequestLine {
+            method,
+            target,
+            version,
+        } = split_request_line(line)?;
         let method = parse_method(method)?;
         let version = parse_version(version)?;
         let (target, named) = target::parse(&method, &head.slice_ref(target))?;
@@ -53,7 +57,16 @@ impl RequestHead {
         check_upgrade(&headers, framing)?;
         let expects_continue = expects_continue(&headers, version, framing)?;
         let persists = framing::persists(version, connection);
-        Ok(Self { method, target, authority, version, headers, framing, persists, expects_continue })
+        Ok(Self {
+            method,
+            target,
+            authority,
+            version,
+            headers,
+            framing,
+            persists,
+            expects_continue,
+        })
     }
 }
 
@@ -67,9 +80,11 @@ struct RequestLine<'a> {
 fn split_request_line(line: &[u8]) -> Result<RequestLine<'_>, HeadError> {
     let mut parts = line.split(|byte| *byte == b' ');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(method), Some(target), Some(version), None) if !target.is_empty() => {
-            Ok(RequestLine { method, target, version })
-        }
+        (Some(method), Some(target), Some(version), None) if !target.is_empty() => Ok(RequestLine {
+            method,
+            target,
+            version,
+        }),
         _ => Err(HeadError::RequestLine),
     }
 }
@@ -119,7 +134,11 @@ fn check_upgrade(headers: &HeaderMap, framing: Framing) -> Result<(), HeadError>
     if !matches!(framing, Framing::None) {
         return Err(HeadError::UpgradeWithBody);
     }
-    if upgrade.eq_ignore_ascii_case(b"h2c") { Ok(()) } else { Err(HeadError::Upgrade) }
+    if upgrade.eq_ignore_ascii_case(b"h2c") {
+        Ok(())
+    } else {
+        Err(HeadError::Upgrade)
+    }
 }
 
 /// RFC 9110 §10.1.1; an HTTP/1.0 client's expectation is ignored, as that section demands.

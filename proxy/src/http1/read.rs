@@ -39,7 +39,13 @@ pub struct Reader<R> {
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// Starts to read `io`.
     pub fn new(io: R, limits: Limits) -> Self {
-        Self { io, buf: BytesMut::new(), deadline: Deadline::default(), limits, body_read_bytes: BODY_READ_BYTES }
+        Self {
+            io,
+            buf: BytesMut::new(),
+            deadline: Deadline::default(),
+            limits,
+            body_read_bytes: BODY_READ_BYTES,
+        }
     }
 
     /// Returns what is read from.
@@ -67,7 +73,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// For a head that is refused before its end, one that is cut off or slow, and when reading fails.
     pub async fn head(&mut self) -> Result<Option<Bytes>, ReadError> {
         let mut scanner = Scanner::default();
-        self.deadline.set(if self.buf.is_empty() { self.limits.idle } else { self.limits.head });
+        self.deadline.set(if self.buf.is_empty() {
+            self.limits.idle
+        } else {
+            self.limits.head
+        });
         loop {
             if let Some(length) = scanner.scan(&self.buf)? {
                 return Ok(Some(self.buf.split_to(length).freeze()));

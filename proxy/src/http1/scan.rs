@@ -37,7 +37,11 @@ impl Scanner {
             let bounded = buf.get(self.seen..buf.len().min(HEAD_BYTES_MAX)).unwrap_or_default();
             let Some(found) = bounded.iter().position(|byte| *byte == b'\n') else {
                 self.seen = buf.len().min(HEAD_BYTES_MAX);
-                return if buf.len() >= HEAD_BYTES_MAX { Err(HeadError::TooLong) } else { Ok(None) };
+                return if buf.len() >= HEAD_BYTES_MAX {
+                    Err(HeadError::TooLong)
+                } else {
+                    Ok(None)
+                };
             };
             let end = self.seen + found;
             let line = buf.get(self.line..end).unwrap_or_default();

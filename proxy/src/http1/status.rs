@@ -49,7 +49,12 @@ impl AnswerHead {
         let connection = framing::connection(&headers)?;
         let body = body(method, status, framing);
         let persists = framing::persists(version, connection) && body != AnswerFraming::Close;
-        Ok(Self { status, headers, body, persists })
+        Ok(Self {
+            status,
+            headers,
+            body,
+            persists,
+        })
     }
 }
 
@@ -66,7 +71,11 @@ fn parse_status_line(line: &[u8]) -> Result<(Version, StatusCode), HeadError> {
         return Err(HeadError::StatusLine);
     }
     let status = StatusCode::from_bytes(code).map_err(|_invalid| HeadError::StatusLine)?;
-    if status.as_u16() > 599 { Err(HeadError::StatusLine) } else { Ok((version, status)) }
+    if status.as_u16() > 599 {
+        Err(HeadError::StatusLine)
+    } else {
+        Ok((version, status))
+    }
 }
 
 /// RFC 9112 §6.3, points 1, 4, 6 and 8.

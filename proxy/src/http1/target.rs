@@ -81,7 +81,10 @@ impl Authority {
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         let host = self.host();
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         bare.parse().ok()
     }
 }
@@ -99,7 +102,11 @@ pub fn parse(method: &http::Method, target: &Bytes) -> Result<(Target, Option<Au
     }
     if method == http::Method::CONNECT {
         let authority = Authority::parse(target)?;
-        return if authority.port.is_some() { Ok((Target::Authority, Some(authority))) } else { Err(HeadError::Target) };
+        return if authority.port.is_some() {
+            Ok((Target::Authority, Some(authority)))
+        } else {
+            Err(HeadError::Target)
+        };
     }
     match target.first() {
         Some(b'/') => Ok((Target::Origin(target.clone()), None)),
@@ -115,7 +122,10 @@ fn absolute(method: &http::Method, target: &Bytes) -> Result<(Target, Option<Aut
         return Ok((Target::AbsoluteTls, None));
     }
     let rest = strip_scheme(target, b"http://").ok_or(HeadError::Target)?;
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\'))
+        .unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, &[]));
     let authority = Authority::parse(&target.slice_ref(authority))?;
     let path = match path.first() {
@@ -152,7 +162,10 @@ fn parse_port(digits: &[u8]) -> Result<u16, HeadError> {
     if !plain || digits.first() == Some(&b'0') {
         return Err(HeadError::Host);
     }
-    std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).ok_or(HeadError::Host)
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(HeadError::Host)
 }
 
 /// Lets through DNS names (with `_`, which names of services have) and addresses.
@@ -160,9 +173,14 @@ fn check_host(host: &[u8]) -> Result<(), HeadError> {
     if let Some(bare) = host.strip_prefix(b"[") {
         let bare = bare.strip_suffix(b"]").ok_or(HeadError::Host)?;
         let text = std::str::from_utf8(bare).map_err(|_not_text| HeadError::Host)?;
-        return text.parse::<std::net::Ipv6Addr>().map(|_address| ()).map_err(|_no_address| HeadError::Host);
+        return text
+            .parse::<std::net::Ipv6Addr>()
+            .map(|_address| ())
+            .map_err(|_no_address| HeadError::Host);
     }
-    let named = host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    let named = host
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
     let dotted = host.starts_with(b".") || host.ends_with(b".") || host.windows(2).any(|pair| pair == b"..");
     if named && !dotted { Ok(()) } else { Err(HeadError::Host) }
 }

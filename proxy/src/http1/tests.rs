@@ -56,7 +56,10 @@ fn cut(bytes: &[u8], lengths: &[usize]) -> Pieces {
 
 /// Reads request after request and tells of each what was read, and at last why there is no more.
 fn read_all(connection: Pieces) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut reader = Reader::new(connection, Limits::default());
         let mut told = Vec::new();
@@ -95,13 +98,19 @@ fn read_all(connection: Pieces) -> Vec<String> {
 fn tell(head: &RequestHead, body: &Bytes, trailers: Option<http::HeaderMap>) -> String {
     let body = String::from_utf8_lossy(body);
     let trailers = trailers.map(|trailers| format!(" +{trailers:?}")).unwrap_or_default();
-    format!("{} {:?} {}{:?} {body:?}{trailers}", head.method, head.target, head.authority.host(), head.authority.port())
+    format!(
+        "{} {:?} {}{:?} {body:?}{trailers}",
+        head.method,
+        head.target,
+        head.authority.host(),
+        head.authority.port()
+    )
 }
 
 fn read_word(error: &ReadError) -> String {
     match error {
         ReadError::Head(error) => error.as_str().to_owned(),
-        other => format!("{other:?}"),
+        ReadError::Ended | ReadError::Cut | ReadError::Slow | ReadError::Io { .. } => format!("{error:?}"),
     }
 }
 
@@ -112,7 +121,12 @@ fn body_word(error: &BodyError) -> String {
 /// Tells the one word with which `head` is refused, however it arrives.
 fn refusal(head: &[u8]) -> Result<(), String> {
     let whole = read_all(at_once(head));
-    assert_eq!(whole, read_all(byte_by_byte(head)), "{:?}", String::from_utf8_lossy(head));
+    assert_eq!(
+        whole,
+        read_all(byte_by_byte(head)),
+        "{:?}",
+        String::from_utf8_lossy(head)
+    );
     match whole.last() {
         Some(word) if !word.contains(' ') => Err(word.clone()),
         _ => Ok(()),

@@ -26,7 +26,12 @@ pub struct Writer<W> {
 impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Starts to write to `io`, whose peer may stand still for `stall`.
     pub fn new(io: W, stall: Duration) -> Self {
-        Self { io, out: BytesMut::new(), deadline: Deadline::default(), stall }
+        Self {
+            io,
+            out: BytesMut::new(),
+            deadline: Deadline::default(),
+            stall,
+        }
     }
 
     /// Returns what is written to.

@@ -29,7 +29,10 @@ pub(super) struct Admitted {
 
 impl Peers {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, counts: Mutex::default() }
+        Self {
+            bounds,
+            counts: Mutex::default(),
+        }
     }
 
     /// Lets a connection in, unless there are too many.
@@ -42,7 +45,10 @@ impl Peers {
         counts.connections += 1;
         counts.handshakes.insert(source, handshakes + 1);
         drop(counts);
-        Some(Admitted { peers: Arc::clone(self), source: Some(source) })
+        Some(Admitted {
+            peers: Arc::clone(self),
+            source: Some(source),
+        })
     }
 
     /// A thread that panicked while it held the lock left whole counts.
@@ -80,7 +86,11 @@ mod tests {
 
     #[test]
     fn a_source_has_a_bound_on_handshakes_and_all_have_one_on_connections() {
-        let bounds = Bounds { peers: 3, handshakes_of_source: 2, ..Bounds::default() };
+        let bounds = Bounds {
+            peers: 3,
+            handshakes_of_source: 2,
+            ..Bounds::default()
+        };
         let peers = Arc::new(Peers::new(bounds));
         let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut first = peers.admit(one).unwrap();

@@ -63,7 +63,10 @@ pub(super) async fn connect(
         .keep_alive_timeout(Duration::from_secs(10))
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|source| PoolFault::Protocol { address, source: Some(source) })?;
+        .map_err(|source| PoolFault::Protocol {
+            address,
+            source: Some(source),
+        })?;
     let clock = proxy.clock.clone();
     proxy.tasks.spawn(async move {
         // Losing the connection midway is what both ends of this race mean: the SVID that it proved has ended.
@@ -76,7 +79,12 @@ pub(super) async fn connect(
             () = clock.sleep_until(not_after) => {}
         }
     });
-    Ok(Link { send, busy: Arc::new(AtomicUsize::new(0)), used: Instant::now(), not_after })
+    Ok(Link {
+        send,
+        busy: Arc::new(AtomicUsize::new(0)),
+        used: Instant::now(),
+        not_after,
+    })
 }
 
 async fn handshake(
@@ -86,18 +94,29 @@ async fn handshake(
     address: SocketAddr,
 ) -> Result<TlsStream<TcpStream>, PoolFault> {
     let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
-    let connected = timeout(CONNECT, TcpStream::connect(address)).await.map_err(late).flatten();
+    let connected = timeout(CONNECT, TcpStream::connect(address))
+        .await
+        .map_err(late)
+        .flatten();
     let stream = connected.map_err(|source| PoolFault::Connect { address, source })?;
-    stream.set_nodelay(true).map_err(|source| PoolFault::Connect { address, source })?;
+    stream
+        .set_nodelay(true)
+        .map_err(|source| PoolFault::Connect { address, source })?;
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(sni_for(callee), stream);
     let shaken = timeout(HANDSHAKE, connecting).await.map_err(late).flatten();
     shaken.map_err(|source| match refusal_of(&source) {
         Some(refusal) => {
             proxy.metrics.handshake_refused(refusal.reason());
             if matches!(refusal, HandshakeRefusal::WrongId { .. }) {
-                PoolFault::WrongId { address, source: refusal }
+                PoolFault::WrongId {
+                    address,
+                    source: refusal,
+                }
             } else {
-                PoolFault::Refused { address, source: refusal }
+                PoolFault::Refused {
+                    address,
+                    source: refusal,
+                }
             }
         }
         None => PoolFault::Handshake { address, source },

@@ -42,25 +42,39 @@ impl Bound {
         let admin = unix("admin.socket", &settings.admin_socket, FOR_OPERATORS).await?;
         let mesh_address = address("mesh.listen", &mesh)?;
         addresses.insert("bots".to_owned(), address("bots.listen", &bots)?.to_string());
-        addresses.insert("bots_socket".to_owned(), format!("unix:{}", settings.bots_socket.display()));
+        addresses.insert(
+            "bots_socket".to_owned(),
+            format!("unix:{}", settings.bots_socket.display()),
+        );
         addresses.insert("mesh".to_owned(), mesh_address.to_string());
         addresses.insert("metrics".to_owned(), address("metrics.listen", &metrics)?.to_string());
         addresses.insert("admin".to_owned(), format!("unix:{}", settings.admin_socket.display()));
         let mut fixed = Vec::with_capacity(settings.listeners.len());
         for (number, listener) in settings.listeners.iter().enumerate() {
             let (source, route) = listen(&settings.trust_domain, listener).await?;
-            let shown = source.address().map_or_else(|| listener.listen.to_string(), |bound| bound.to_string());
+            let shown = source
+                .address()
+                .map_or_else(|| listener.listen.to_string(), |bound| bound.to_string());
             addresses.insert(format!("listener {number}"), format!("{shown} to {}", listener.to));
             fixed.push((source, route));
         }
         let shared = vec![(Source::Tcp(bots), "bots"), (Source::Unix(socket), "bots_socket")];
-        Ok(Self { shared, fixed, mesh, mesh_address, admin, metrics, addresses })
+        Ok(Self {
+            shared,
+            fixed,
+            mesh,
+            mesh_address,
+            admin,
+            metrics,
+            addresses,
+        })
     }
 }
 
 async fn listen(trust_domain: &TrustDomain, listener: &Listener) -> Result<(Source, Arc<Route>), RunError> {
-    let route = Route::new(trust_domain, listener.to.clone())
-        .ok_or_else(|| RunError::Destination { bot: listener.to.to_string() })?;
+    let route = Route::new(trust_domain, listener.to.clone()).ok_or_else(|| RunError::Destination {
+        bot: listener.to.to_string(),
+    })?;
     let source = match &listener.listen {
         ListenAddress::Tcp(address) => Source::Tcp(tcp("listeners", *address).await?),
         ListenAddress::Unix(path) => Source::Unix(bot_socket("listeners", path).await?),
@@ -69,17 +83,29 @@ async fn listen(trust_domain: &TrustDomain, listener: &Listener) -> Result<(Sour
 }
 
 async fn tcp(setting: &'static str, listen: SocketAddr) -> Result<TcpListener, RunError> {
-    let failed = |source| RunError::Bind { setting, address: listen.to_string(), source };
+    let failed = |source| RunError::Bind {
+        setting,
+        address: listen.to_string(),
+        source,
+    };
     TcpListener::bind(listen).await.map_err(failed)
 }
 
 fn address(setting: &'static str, listener: &TcpListener) -> Result<SocketAddr, RunError> {
-    listener.local_addr().map_err(|source| RunError::Bind { setting, address: "its address".to_owned(), source })
+    listener.local_addr().map_err(|source| RunError::Bind {
+        setting,
+        address: "its address".to_owned(),
+        source,
+    })
 }
 
 async fn bot_socket(setting: &'static str, path: &Path) -> Result<UnixListener, RunError> {
     let listener = unix(setting, path, FOR_ALL).await?;
-    let failed = |source| RunError::Bind { setting, address: path.display().to_string(), source };
+    let failed = |source| RunError::Bind {
+        setting,
+        address: path.display().to_string(),
+        source,
+    };
     prepare_listener(&listener).map_err(failed)?;
     Ok(listener)
 }
@@ -87,7 +113,11 @@ async fn bot_socket(setting: &'static str, path: &Path) -> Result<UnixListener, 
 /// Binds a Unix socket. A socket that nobody listens on any more is what a killed process left, and is replaced;
 /// anything else that is there is not touched.
 async fn unix(setting: &'static str, path: &Path, mode: u32) -> Result<UnixListener, RunError> {
-    let failed = |source| RunError::Bind { setting, address: path.display().to_string(), source };
+    let failed = |source| RunError::Bind {
+        setting,
+        address: path.display().to_string(),
+        source,
+    };
     if let Some(parent) = path.parent() {
         dir(parent, 0o755)?;
     }
@@ -111,15 +141,26 @@ fn dir(path: &Path, mode: u32) -> Result<(), RunError> {
     if path.as_os_str().is_empty() {
         return Ok(());
     }
-    let failed = |source| RunError::Dir { path: path.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)
+    let failed = |source| RunError::Dir {
+        path: path.to_owned(),
+        source,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(failed)
 }
 
 /// Lets this process open as many files as it may: each connection is one.
 pub(super) fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
     });
     if let Err(error) = raised {
         tracing::warn!(%error, "the number of open files could not be raised");

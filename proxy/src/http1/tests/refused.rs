@@ -133,8 +133,14 @@ fn field_lines_that_rfc_9112_lets_be_repaired_are_refused() {
 fn every_framing_that_smuggles_is_refused() {
     let post = |fields: &str| format!("POST / HTTP/1.1\r\n{H}{fields}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n{H}\r\n");
     for (fields, word) in [
-        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "length_and_coding"),
-        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "length_and_coding"),
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "length_and_coding",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "length_and_coding",
+        ),
         ("Content-Length: 5\r\nContent-Length: 5\r\n", "two_lengths"),
         ("Content-Length: 5\r\nContent-Length: 6\r\n", "two_lengths"),
         ("Content-Length: 5, 5\r\n", "length"),
@@ -158,7 +164,10 @@ fn every_framing_that_smuggles_is_refused() {
         ("Transfer-Encoding : chunked\r\n", "space_before_colon"),
         ("Content-Length: 5\r\n : x\r\n", "fold"),
         ("Connection: content-length\r\nContent-Length: 5\r\n", "connection"),
-        ("Connection: close, Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n", "connection"),
+        (
+            "Connection: close, Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n",
+            "connection",
+        ),
         ("Connection: host\r\n", "connection"),
         ("Connection: a b\r\n", "connection"),
         ("Upgrade: websocket\r\nContent-Length: 5\r\n", "upgrade_with_body"),
@@ -171,9 +180,16 @@ fn every_framing_that_smuggles_is_refused() {
     ] {
         let text = post(fields);
         assert_eq!(refusal(text.as_bytes()), Err(word.to_owned()), "{text:?}");
-        assert_eq!(read_all(super::at_once(text.as_bytes())).len(), 1, "nothing is read after it: {text:?}");
+        assert_eq!(
+            read_all(super::at_once(text.as_bytes())).len(),
+            1,
+            "nothing is read after it: {text:?}"
+        );
     }
-    check(&[("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", "coding_on_http10")]);
+    check(&[(
+        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n",
+        "coding_on_http10",
+    )]);
 }
 
 #[test]
@@ -226,14 +242,23 @@ fn a_body_cut_off_by_the_end_of_the_connection_is_no_body() {
 fn a_head_beyond_its_bounds_is_refused_at_the_bound() {
     let fields = |count: usize| format!("GET / HTTP/1.1\r\n{H}{}\r\n", "A: b\r\n".repeat(count - 1));
     assert_eq!(refusal(fields(FIELDS_MAX).as_bytes()), Ok(()));
-    assert_eq!(refusal(fields(FIELDS_MAX + 1).as_bytes()), Err("too_many_fields".to_owned()));
+    assert_eq!(
+        refusal(fields(FIELDS_MAX + 1).as_bytes()),
+        Err("too_many_fields".to_owned())
+    );
     let long = |bytes: usize| {
         let start = format!("GET / HTTP/1.1\r\n{H}X: ");
         format!("{start}{}\r\n\r\n", "x".repeat(bytes - start.len() - 4))
     };
     assert_eq!(refusal(long(HEAD_BYTES_MAX).as_bytes()), Ok(()));
-    assert_eq!(refusal(long(HEAD_BYTES_MAX + 1).as_bytes()), Err("head_too_long".to_owned()));
-    assert_eq!(refusal("G".repeat(HEAD_BYTES_MAX).as_bytes()), Err("head_too_long".to_owned()));
+    assert_eq!(
+        refusal(long(HEAD_BYTES_MAX + 1).as_bytes()),
+        Err("head_too_long".to_owned())
+    );
+    assert_eq!(
+        refusal("G".repeat(HEAD_BYTES_MAX).as_bytes()),
+        Err("head_too_long".to_owned())
+    );
 }
 
 #[test]
@@ -243,5 +268,8 @@ fn tls_where_a_head_should_be_is_told_apart() {
 
 #[test]
 fn identity_headers_named_by_connection_are_no_framing() {
-    parse(&format!("GET / HTTP/1.1\r\n{H}Connection: x-botmesh-caller, keep-alive\r\n\r\n")).unwrap();
+    parse(&format!(
+        "GET / HTTP/1.1\r\n{H}Connection: x-botmesh-caller, keep-alive\r\n\r\n"
+    ))
+    .unwrap();
 }

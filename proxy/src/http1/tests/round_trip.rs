@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncReadExt;
 
 use super::{at_once, byte_by_byte, cut, read_all};
+use crate::http1::Limits;
 use crate::http1::answer::Answer;
 use crate::http1::body::{Body, Left};
 use crate::http1::encode::{self, Form};
@@ -16,7 +17,6 @@ use crate::http1::read::Reader;
 use crate::http1::status::AnswerHead;
 use crate::http1::target::Target;
 use crate::http1::write::{WriteError, Writer};
-use crate::http1::Limits;
 
 fn name() -> impl Strategy<Value = String> {
     "x-[a-z0-9_!#$%&'*+.^`|~-]{1,12}"
@@ -30,14 +30,21 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
     prop::collection::vec((name(), value()), 0..20).prop_map(|fields| {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(&value).unwrap());
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(&value).unwrap(),
+            );
         }
         headers
     })
 }
 
 fn form() -> impl Strategy<Value = Form> {
-    prop_oneof![Just(Form::None), any::<u32>().prop_map(|length| Form::Length(length.into())), Just(Form::Chunked)]
+    prop_oneof![
+        Just(Form::None),
+        any::<u32>().prop_map(|length| Form::Length(length.into())),
+        Just(Form::Chunked)
+    ]
 }
 
 fn messages() -> impl Strategy<Value = Vec<u8>> {
@@ -115,12 +122,17 @@ proptest! {
 
 async fn write_and_read(headers: &HeaderMap, frames: Vec<Vec<u8>>) -> (StatusCode, Vec<u8>) {
     let (near, far) = tokio::io::duplex(64);
-    let frames = frames.into_iter().map(|data| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(data))));
+    let frames = frames
+        .into_iter()
+        .map(|data| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(data))));
     let mut body = StreamBody::new(tokio_stream::iter(frames));
     let write = async {
         let mut writer = Writer::new(near, Limits::default().body_idle);
         let answer = ok(headers);
-        writer.answer(answer, &mut body, Limits::default().body_idle).await.unwrap();
+        writer
+            .answer(answer, &mut body, Limits::default().body_idle)
+            .await
+            .unwrap();
     };
     let read = async {
         let mut reader = Reader::new(far, Limits::default());
@@ -135,13 +147,25 @@ async fn write_and_read(headers: &HeaderMap, frames: Vec<Vec<u8>>) -> (StatusCod
 }
 
 fn ok(headers: &HeaderMap) -> Answer<'_> {
-    Answer { version: Version::Http11, method: &Method::GET, status: StatusCode::OK, headers, persists: true }
+    Answer {
+        version: Version::Http11,
+        method: &Method::GET,
+        status: StatusCode::OK,
+        headers,
+        persists: true,
+    }
 }
 
 async fn written(answer: Answer<'_>, body: &'static str) -> (Result<(), WriteError>, String) {
     let (near, mut far) = tokio::io::duplex(4096);
     let mut writer = Writer::new(near, Limits::default().body_idle);
-    let done = writer.answer(answer, &mut Full::new(Bytes::from_static(body.as_bytes())), Limits::default().idle).await;
+    let done = writer
+        .answer(
+            answer,
+            &mut Full::new(Bytes::from_static(body.as_bytes())),
+            Limits::default().idle,
+        )
+        .await;
     drop(writer);
     let mut text = String::new();
     far.read_to_string(&mut text).await.unwrap();
@@ -159,18 +183,38 @@ async fn a_small_answer_is_one_write_with_its_length() {
 #[tokio::test]
 async fn answers_without_a_body_have_none_on_the_wire() {
     let headers = HeaderMap::from_iter([("content-length".parse().unwrap(), HeaderValue::from_static("5"))]);
-    let (done, text) = written(Answer { method: &Method::HEAD, ..ok(&headers) }, "").await;
+    let (done, text) = written(
+        Answer {
+            method: &Method::HEAD,
+            ..ok(&headers)
+        },
+        "",
+    )
+    .await;
     done.unwrap();
     assert_eq!(text, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
     let headers = HeaderMap::new();
-    for (status, line) in [(StatusCode::NO_CONTENT, "204 No Content"), (StatusCode::NOT_MODIFIED, "304 Not Modified")] {
+    for (status, line) in [
+        (StatusCode::NO_CONTENT, "204 No Content"),
+        (StatusCode::NOT_MODIFIED, "304 Not Modified"),
+    ] {
         let (done, text) = written(Answer { status, ..ok(&headers) }, "hello").await;
         done.unwrap();
         assert_eq!(text, format!("HTTP/1.1 {line}\r\n\r\n"));
     }
-    let (done, text) = written(Answer { persists: false, ..ok(&headers) }, "").await;
+    let (done, text) = written(
+        Answer {
+            persists: false,
+            ..ok(&headers)
+        },
+        "",
+    )
+    .await;
     done.unwrap();
-    assert_eq!(text, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    assert_eq!(
+        text,
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
 }
 
 #[tokio::test]
@@ -187,11 +231,22 @@ async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
 async fn http_1_0_clients_get_no_chunks() {
     let (near, mut far) = tokio::io::duplex(4096);
     let mut writer = Writer::new(near, Limits::default().body_idle);
-    let frames = ["a", "b"].map(|data| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(data.as_bytes()))));
+    let frames =
+        ["a", "b"].map(|data| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(data.as_bytes()))));
     let headers = HeaderMap::new();
-    let answer = Answer { version: Version::Http10, ..ok(&headers) };
+    let answer = Answer {
+        version: Version::Http10,
+        ..ok(&headers)
+    };
     assert!(!answer.keeps_open());
-    writer.answer(answer, &mut StreamBody::new(tokio_stream::iter(frames)), Limits::default().idle).await.unwrap();
+    writer
+        .answer(
+            answer,
+            &mut StreamBody::new(tokio_stream::iter(frames)),
+            Limits::default().idle,
+        )
+        .await
+        .unwrap();
     drop(writer);
     let mut text = String::new();
     far.read_to_string(&mut text).await.unwrap();
@@ -200,11 +255,20 @@ async fn http_1_0_clients_get_no_chunks() {
 
 #[tokio::test]
 async fn a_body_that_breaks_off_never_looks_whole() {
-    let frames = [Ok(http_body::Frame::data(Bytes::from_static(b"a"))), Err(std::io::Error::other("gone"))];
+    let frames = [
+        Ok(http_body::Frame::data(Bytes::from_static(b"a"))),
+        Err(std::io::Error::other("gone")),
+    ];
     let (near, mut far) = tokio::io::duplex(4096);
     let mut writer = Writer::new(near, Limits::default().body_idle);
     let headers = HeaderMap::new();
-    let done = writer.answer(ok(&headers), &mut StreamBody::new(tokio_stream::iter(frames)), Limits::default().idle).await;
+    let done = writer
+        .answer(
+            ok(&headers),
+            &mut StreamBody::new(tokio_stream::iter(frames)),
+            Limits::default().idle,
+        )
+        .await;
     assert!(matches!(done, Err(WriteError::Body)), "{done:?}");
     drop(writer);
     let mut text = String::new();

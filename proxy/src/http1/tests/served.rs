@@ -52,7 +52,11 @@ fn the_forms_of_a_target_are_told_apart() {
 #[test]
 fn a_connection_goes_on_as_its_version_and_its_options_say() {
     let persists = |version: &str, option: &str| {
-        parse(&format!("GET / HTTP/{version}\r\nHost: a\r\nConnection: {option}\r\n\r\n")).unwrap().persists
+        parse(&format!(
+            "GET / HTTP/{version}\r\nHost: a\r\nConnection: {option}\r\n\r\n"
+        ))
+        .unwrap()
+        .persists
     };
     assert!(persists("1.1", "keep-alive"));
     assert!(!persists("1.1", "close"));
@@ -97,7 +101,10 @@ fn fields_of_the_connection_and_those_it_names_are_stripped() {
 
 #[test]
 fn a_body_that_nobody_wants_sends_its_reader_home_with_the_rest() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let reader = Reader::new(at_once(b"hello"), Limits::default());
         let (body, away) = Body::new(reader, Left::from(Framing::Length(5)));
@@ -106,14 +113,20 @@ fn a_body_that_nobody_wants_sends_its_reader_home_with_the_rest() {
         assert!(matches!(home.left, Left::Length(5)), "{:?}", home.left);
         let (mut body, away) = Body::new(home.reader, home.left);
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
-        assert!(away.home.await.unwrap().left.is_done(), "before anybody asks for another frame");
+        assert!(
+            away.home.await.unwrap().left.is_done(),
+            "before anybody asks for another frame"
+        );
         assert!(away.wanted.await.is_ok());
     });
 }
 
 #[test]
 fn a_broken_body_never_sends_its_reader_home() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let reader = Reader::new(at_once(b"zz\r\n"), Limits::default());
         let (mut body, away) = Body::new(reader, Left::from(Framing::Chunked));
@@ -125,9 +138,15 @@ fn a_broken_body_never_sends_its_reader_home() {
 
 #[test]
 fn a_body_longer_than_its_bound_is_refused() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let limits = Limits { body_bytes_max: 4, ..Limits::default() };
+        let limits = Limits {
+            body_bytes_max: 4,
+            ..Limits::default()
+        };
         for framing in [Framing::Length(5), Framing::Chunked] {
             let reader = Reader::new(at_once(b"5\r\nhello\r\n0\r\n\r\n"), limits);
             let (body, _away) = Body::new(reader, Left::from(framing));
@@ -142,7 +161,9 @@ async fn a_head_begun_must_end_within_its_deadline_and_an_idle_connection_ends_q
     let (near, mut far) = tokio::io::duplex(64);
     let mut reader = Reader::new(near, Limits::default());
     let started = tokio::time::Instant::now();
-    tokio::io::AsyncWriteExt::write_all(&mut far, b"GET / HT").await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut far, b"GET / HT")
+        .await
+        .unwrap();
     assert!(matches!(reader.head().await, Err(ReadError::Slow)));
     assert_eq!(started.elapsed().as_secs(), 10);
 
@@ -165,14 +186,18 @@ async fn a_body_that_stands_still_is_given_up() {
 #[test]
 fn answers_are_framed_as_rfc_9112_6_3_has_it() {
     let framing = |method: Method, head: &str| {
-        AnswerHead::parse(&Bytes::copy_from_slice(head.as_bytes()), &method).map(|answer| (answer.body, answer.persists))
+        AnswerHead::parse(&Bytes::copy_from_slice(head.as_bytes()), &method)
+            .map(|answer| (answer.body, answer.persists))
     };
     use AnswerFraming::{Chunked, Close, Length, None};
     for (head, expected) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", (Length(5), true)),
         ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", (None, true)),
         ("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", (Chunked, true)),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", (Chunked, false)),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+            (Chunked, false),
+        ),
         ("HTTP/1.1 200 OK\r\n\r\n", (Close, false)),
         ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", (Length(5), false)),
         ("HTTP/1.1 204 No Content\r\n\r\n", (None, true)),
@@ -181,13 +206,25 @@ fn answers_are_framed_as_rfc_9112_6_3_has_it() {
     ] {
         assert_eq!(framing(Method::GET, head), Ok(expected), "{head:?}");
     }
-    assert_eq!(framing(Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), Ok((None, true)));
+    assert_eq!(
+        framing(Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        Ok((None, true))
+    );
     for (head, refused) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", HeadError::LengthAndCoding),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", HeadError::TwoLengths),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            HeadError::LengthAndCoding,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            HeadError::TwoLengths,
+        ),
         ("HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\n", HeadError::Length),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", HeadError::Coding),
-        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HeadError::CodingOnHttp10),
+        (
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            HeadError::CodingOnHttp10,
+        ),
         ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", HeadError::Fold),
         ("HTTP/1.1 99 X\r\n\r\n", HeadError::StatusLine),
         ("HTTP/1.1 600 X\r\n\r\n", HeadError::StatusLine),
