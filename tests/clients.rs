@@ -66,31 +66,56 @@ impl Vm {
         )
         .expect("proxy.yaml");
         let mut command = botmesh();
-        command.args(["up", "--host", "vm-1", "--mesh"]).arg(&mesh).arg("--dir").arg(&state);
+        command
+            .args(["up", "--host", "vm-1", "--mesh"])
+            .arg(&mesh)
+            .arg("--dir")
+            .arg(&state);
         let up = Process::spawn(command, dir.path().join("up.log"));
         let mut callee = as_user(PYTHON, ORDERS);
         callee.args(["-c", include_str!("support/callee.py"), &orders.to_string()]);
         let callee = Process::spawn(callee, dir.path().join("callee.log"));
         eventually("the callee to listen", || callee.log().contains("ready").then_some(()));
-        eventually("up to be ready", || http_get(metrics, "/readyz").filter(|(status, _)| *status == 200));
+        eventually("up to be ready", || {
+            http_get(metrics, "/readyz").filter(|(status, _)| *status == 200)
+        });
         let socket = state.join("bot.sock").display().to_string();
-        Self { up, _callee: callee, dir, socket, tcp, listener }
+        Self {
+            up,
+            _callee: callee,
+            dir,
+            socket,
+            tcp,
+            listener,
+        }
     }
 
     /// What a client printed: status, then body.
     fn client(&self, command: &mut Command) -> (u16, String) {
         let out = run(command.current_dir(self.dir.path()));
         let text = both(&out);
-        let (status, body) = text.split_once('\n').unwrap_or_else(|| panic!("{command:?}: {text}\n{}", self.up.log()));
-        (status.parse().unwrap_or_else(|e| panic!("{e}: {text}")), body.to_owned())
+        let (status, body) = text
+            .split_once('\n')
+            .unwrap_or_else(|| panic!("{command:?}: {text}\n{}", self.up.log()));
+        (
+            status.parse().unwrap_or_else(|e| panic!("{e}: {text}")),
+            body.to_owned(),
+        )
     }
 
     fn curl(&self, args: &[&str], url: &str) -> (u16, String) {
         let mut command = as_user("curl", CHECKOUT);
-        command.args(["-sS", "-w", "%{stderr}%{http_code}\n", "-o", "-"]).args(args).arg(url);
+        command
+            .args(["-sS", "-w", "%{stderr}%{http_code}\n", "-o", "-"])
+            .args(args)
+            .arg(url);
         let out = run(&mut command);
         let status = String::from_utf8_lossy(&out.stderr);
-        let status = status.lines().last().and_then(|l| l.parse().ok()).unwrap_or_else(|| panic!("{}", both(&out)));
+        let status = status
+            .lines()
+            .last()
+            .and_then(|l| l.parse().ok())
+            .unwrap_or_else(|| panic!("{}", both(&out)));
         (status, String::from_utf8_lossy(&out.stdout).into_owned())
     }
 }
@@ -126,7 +151,9 @@ fn curl_requests_and_node_call_without_key_token_or_library() {
     let python = "import requests,sys\nr=requests.get(sys.argv[1])\nprint(r.status_code)\nprint(r.text)";
     let requests = |path: &str| {
         let mut command = as_user(PYTHON, CHECKOUT);
-        command.env("http_proxy", &proxy).args(["-c", python, &format!("http://orders.prod.mesh{path}")]);
+        command
+            .env("http_proxy", &proxy)
+            .args(["-c", python, &format!("http://orders.prod.mesh{path}")]);
         vm.client(&mut command)
     };
     assert_eq!(requests("/orders/17").0, 200);
@@ -163,7 +190,9 @@ fn up_applies_the_mesh_file_again_when_it_changes_and_keeps_the_old_one_when_it_
     assert_eq!(call("/orders/17"), 403);
 
     std::fs::write(&file, good.replace("from: prod/checkout", "from: prod/chekout")).expect("written");
-    eventually("the rejection to be told", || vm.up.log().contains("did you mean").then_some(()));
+    eventually("the rejection to be told", || {
+        vm.up.log().contains("did you mean").then_some(())
+    });
     assert_eq!(call("/refunds/1"), 200, "the running revision stays");
 }
 

@@ -20,7 +20,10 @@ fn load(proxy: String, answered: Arc<Mutex<BTreeSet<String>>>, stop: Arc<AtomicB
                 "method": "GET", "target": format!("/orders/{n}"), "headers": [["Host", "orders.prod.mesh"]]});
             match caller.order(&order) {
                 Ok(answer) if answer.status == 200 => {
-                    let id = answer.header("botmesh-call").expect("every answer names its call").to_owned();
+                    let id = answer
+                        .header("botmesh-call")
+                        .expect("every answer names its call")
+                        .to_owned();
                     answered.lock().expect("no poison").insert(id);
                 }
                 Ok(_) => {}
@@ -39,7 +42,13 @@ fn no_answered_call_is_missing_after_kill_9_of_either_proxy() {
     let answered = Arc::new(Mutex::new(BTreeSet::new()));
     let stop = Arc::new(AtomicBool::new(false));
     let loads: Vec<_> = (0..3)
-        .map(|_| load(mesh.host("web-1").bot_socket(), Arc::clone(&answered), Arc::clone(&stop)))
+        .map(|_| {
+            load(
+                mesh.host("web-1").bot_socket(),
+                Arc::clone(&answered),
+                Arc::clone(&stop),
+            )
+        })
         .collect();
     let seed = std::process::id();
     println!("seed {seed}");
@@ -77,6 +86,11 @@ fn no_answered_call_is_missing_after_kill_9_of_either_proxy() {
     for (host, name) in [("web-1", "id"), ("web-2", "peer_call")] {
         let recorded = field(host, name);
         let missing: Vec<_> = answered.difference(&recorded).collect();
-        assert!(missing.is_empty(), "{host}: {} of {} answered calls have no record: {missing:?}", missing.len(), answered.len());
+        assert!(
+            missing.is_empty(),
+            "{host}: {} of {} answered calls have no record: {missing:?}",
+            missing.len(),
+            answered.len()
+        );
     }
 }

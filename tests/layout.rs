@@ -24,32 +24,14 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     (
         ".",
         "botmesh",
-        &[
-            "audit",
-            "ca",
-            "ca_api",
-            "policy",
-            "proxy",
-            "spiffe",
-            "spiffe_tls",
-        ],
+        &["audit", "ca", "ca_api", "policy", "proxy", "spiffe", "spiffe_tls"],
     ),
 ];
 
-const OURS: &[&str] = &[
-    "audit",
-    "ca",
-    "ca_api",
-    "policy",
-    "proxy",
-    "spiffe",
-    "spiffe_tls",
-];
+const OURS: &[&str] = &["audit", "ca", "ca_api", "policy", "proxy", "spiffe", "spiffe_tls"];
 
 fn manifest(folder: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(folder)
-        .join("Cargo.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("Cargo.toml");
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -116,11 +98,7 @@ fn every_folder_with_a_manifest_is_a_default_member_or_a_fuzz_folder() {
 #[test]
 fn every_package_inherits_the_lints_and_forbids_unsafe_code() {
     for (folder, ..) in TABLE {
-        assert_eq!(
-            section(&manifest(folder), "lints"),
-            ["workspace = true"],
-            "{folder}"
-        );
+        assert_eq!(section(&manifest(folder), "lints"), ["workspace = true"], "{folder}");
     }
     assert!(manifest(".").contains("unsafe_code = \"forbid\""));
 }
@@ -129,10 +107,7 @@ fn every_package_inherits_the_lints_and_forbids_unsafe_code() {
 fn the_one_feature_is_the_test_clock() {
     for (folder, ..) in TABLE {
         for line in section(&manifest(folder), "features") {
-            assert!(
-                line.starts_with("test-clock ="),
-                "{folder} has another feature: {line}"
-            );
+            assert!(line.starts_with("test-clock ="), "{folder} has another feature: {line}");
         }
     }
 }
@@ -153,11 +128,7 @@ fn no_second_crypto_provider_is_in_the_build() {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo tree runs");
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let tree = String::from_utf8(tree.stdout).expect("utf-8");
     assert!(tree.lines().any(|line| line.starts_with("aws-lc-rs ")));
     for banned in ["ring ", "openssl ", "openssl-sys ", "native-tls "] {

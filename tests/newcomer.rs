@@ -28,7 +28,10 @@ fn the_demo_shows_calls_refusals_and_ledgers_that_verify_until_a_byte_is_flipped
     let dir = tempfile::Builder::new().prefix("bm").tempdir().expect("a folder");
     let shown = demo(dir.path());
     let line = |verdict: &str, word: &str| {
-        assert!(shown.lines().any(|l| l.contains(verdict) && l.contains(word)), "{verdict} {word}: {shown}");
+        assert!(
+            shown.lines().any(|l| l.contains(verdict) && l.contains(word)),
+            "{verdict} {word}: {shown}"
+        );
     };
     line("ALLOW", "checkout-reads-orders");
     line("DENY", "no_rule");
@@ -39,7 +42,10 @@ fn the_demo_shows_calls_refusals_and_ledgers_that_verify_until_a_byte_is_flipped
     ok(botmesh().args(["policy", "check"]).arg(&mesh));
     ok(botmesh().args(["policy", "test"]).arg(&mesh));
 
-    let ledgers: Vec<PathBuf> = ["ca", "web-1", "web-2"].iter().map(|h| dir.path().join(h).join("ledger")).collect();
+    let ledgers: Vec<PathBuf> = ["ca", "web-1", "web-2"]
+        .iter()
+        .map(|h| dir.path().join(h).join("ledger"))
+        .collect();
     for ledger in &ledgers {
         let out = run(botmesh().args(["audit", "verify"]).arg(ledger));
         assert!(out.status.success(), "{}: {}", ledger.display(), both(&out));
@@ -79,7 +85,10 @@ fn the_shipped_build_has_no_test_clock() {
     };
     let version = ok(std::process::Command::new(&shipped).arg("--version"));
     assert!(!version.contains("test-clock"), "{version}");
-    assert!(ok(botmesh().arg("--version")).contains("test-clock"), "the build under test says so");
+    assert!(
+        ok(botmesh().arg("--version")).contains("test-clock"),
+        "the build under test says so"
+    );
     let out = run(std::process::Command::new(&shipped).args(["ca", "run", "--config", "x", "--clock", "unix:/x"]));
     assert_eq!(out.status.code(), Some(2), "an unknown argument: {}", both(&out));
     assert!(both(&out).contains("--clock"), "{}", both(&out));

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::hand::Hand;
 use crate::support::{Caller, Mesh, Setup, both, botmesh, free_port, ok, root_or_skip, run};
 
 pub(crate) const CHECKOUT: u32 = 61_001;
@@ -34,7 +35,24 @@ tests:
 
 /// A mesh of two hosts with its callees running.
 pub(crate) fn two_hosts(extra: &str) -> Mesh {
-    let mut mesh = Mesh::start(&Setup { hosts: &["web-1", "web-2"], extra, clock: None });
+    with_callees(&Setup {
+        hosts: &["web-1", "web-2"],
+        extra,
+        clock: None,
+    })
+}
+
+/// The same, by the clock of a test.
+pub(crate) fn two_hosts_at(hand: &Hand) -> Mesh {
+    with_callees(&Setup {
+        hosts: &["web-1", "web-2"],
+        extra: "",
+        clock: Some(hand.path()),
+    })
+}
+
+fn with_callees(setup: &Setup<'_>) -> Mesh {
+    let mut mesh = Mesh::start(setup);
     let orders = free_port();
     let stock_dir = mesh.dir().join("stock");
     std::fs::create_dir(&stock_dir).expect("a folder for the socket");
@@ -57,24 +75,47 @@ fn a_call_across_two_hosts_is_allowed_named_and_recorded_at_both_ends() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.json()["path"], "/orders/17?page=2");
     assert_eq!(answer.json()["uid"], ORDERS);
-    assert_eq!(answer.callee_saw("x-botmesh-caller"), ["spiffe://acme.internal/prod/checkout"]);
-    let id = answer.header("botmesh-call").expect("every answer names its call").to_owned();
+    assert_eq!(
+        answer.callee_saw("x-botmesh-caller"),
+        ["spiffe://acme.internal/prod/checkout"]
+    );
+    let id = answer
+        .header("botmesh-call")
+        .expect("every answer names its call")
+        .to_owned();
 
     let out = mesh.host("web-1").query(&format!("id={id}"));
     let call = out.iter().find(|r| r["kind"] == "call").expect("the caller's record");
     assert_eq!(call["from"]["id"], "spiffe://acme.internal/prod/checkout");
     assert_eq!(call["from"]["uid"], CHECKOUT);
     assert_eq!(call["to"]["id"], "spiffe://acme.internal/prod/orders");
-    assert_eq!((&call["method"], &call["path"]), (&Value::from("GET"), &Value::from("/orders/17")));
+    assert_eq!(
+        (&call["method"], &call["path"]),
+        (&Value::from("GET"), &Value::from("/orders/17"))
+    );
     assert_eq!(call["query"], serde_json::json!(["page"]));
-    assert_eq!((&call["verdict"], &call["rule"]), (&Value::from("allow"), &Value::from("checkout-reads-orders")));
+    assert_eq!(
+        (&call["verdict"], &call["rule"]),
+        (&Value::from("allow"), &Value::from("checkout-reads-orders"))
+    );
     assert_eq!(call["hop"], "mtls");
 
     let inbound = mesh.host("web-2").query("direction=in verdict=allow");
     let paired: Vec<_> = inbound.iter().filter(|r| r["peer_call"] == id.as_str()).collect();
-    assert_eq!(paired.len(), 1, "the callee's end names the caller's call once: {inbound:?}");
-    assert_ne!(paired[0]["id"], id.as_str(), "the callee's proxy mints an id of its own");
-    assert!(!serde_json::to_string(&(out, inbound)).expect("json").contains("page=2"), "no query value is recorded");
+    assert_eq!(
+        paired.len(),
+        1,
+        "the callee's end names the caller's call once: {inbound:?}"
+    );
+    assert_ne!(
+        paired[0]["id"],
+        id.as_str(),
+        "the callee's proxy mints an id of its own"
+    );
+    assert!(
+        !serde_json::to_string(&(out, inbound)).expect("json").contains("page=2"),
+        "no query value is recorded"
+    );
 }
 
 #[test]
@@ -87,7 +128,10 @@ fn a_call_on_one_host_is_decided_and_recorded_twice_and_never_encrypted() {
     let answer = checkout.call("GET", "stock.prod.mesh", "/stock/4");
     assert_eq!(answer.status, 200, "{}", answer.body);
     let records = mesh.host("web-1").query("to=prod/stock verdict=allow kind=call");
-    let directions: Vec<_> = records.iter().map(|r| (r["direction"].as_str(), r["hop"].as_str())).collect();
+    let directions: Vec<_> = records
+        .iter()
+        .map(|r| (r["direction"].as_str(), r["hop"].as_str()))
+        .collect();
     assert!(directions.contains(&(Some("out"), Some("local"))), "{records:?}");
     assert!(directions.contains(&(Some("in"), Some("local"))), "{records:?}");
 }
@@ -100,15 +144,28 @@ fn what_no_rule_allows_is_refused_with_the_nearest_rule_and_what_differed() {
     let mesh = two_hosts("");
     let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
     let answer = checkout.call("DELETE", "orders.prod.mesh", "/orders/17");
-    assert_eq!((answer.status, answer.reason().as_str()), (403, "no_rule"), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.reason().as_str()),
+        (403, "no_rule"),
+        "{}",
+        answer.body
+    );
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     assert_eq!(answer.header("botmesh-denied"), answer.header("botmesh-call"));
-    assert_eq!(answer.json()["nearest"]["rule"], "checkout-reads-orders", "{}", answer.body);
+    assert_eq!(
+        answer.json()["nearest"]["rule"],
+        "checkout-reads-orders",
+        "{}",
+        answer.body
+    );
     assert!(answer.body.contains("method"), "{}", answer.body);
     let denied = mesh.host("web-1").query("verdict=deny from=prod/*");
     assert_eq!(denied.len(), 1, "a refusal is one record: {denied:?}");
     assert_eq!(denied[0]["nearest"], "checkout-reads-orders");
-    assert!(mesh.host("web-2").query("kind=call").is_empty(), "nothing left the host");
+    assert!(
+        mesh.host("web-2").query("kind=call").is_empty(),
+        "nothing left the host"
+    );
 }
 
 #[test]
@@ -120,7 +177,12 @@ fn deny_wins_over_allow_whatever_the_case_of_the_path() {
     let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
     for path in ["/admin/keys", "/ADMIN/keys", "/admin", "/%61dmin/keys"] {
         let answer = checkout.call("GET", "orders.prod.mesh", path);
-        assert_eq!((answer.status, answer.reason().as_str()), (403, "denied_by_rule"), "{path}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (403, "denied_by_rule"),
+            "{path}: {}",
+            answer.body
+        );
         assert_eq!(answer.json()["rule"], "nobody-touches-admin", "{path}");
     }
 }
@@ -133,7 +195,12 @@ fn an_expired_rule_says_so() {
     let mesh = two_hosts("");
     let mut report = Caller::new(REPORT, &mesh.host("web-1").bot_socket());
     let answer = report.call("GET", "orders.prod.mesh", "/years/2019");
-    assert_eq!((answer.status, answer.reason().as_str()), (403, "rule_expired"), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.reason().as_str()),
+        (403, "rule_expired"),
+        "{}",
+        answer.body
+    );
 }
 
 #[test]
@@ -145,7 +212,12 @@ fn a_name_that_no_rule_links_the_caller_to_is_not_told_from_one_that_does_not_ex
     let mut report = Caller::new(REPORT, &mesh.host("web-1").bot_socket());
     for host in ["stock.prod.mesh", "ghost.prod.mesh"] {
         let answer = report.call("GET", host, "/");
-        assert_eq!((answer.status, answer.reason().as_str()), (403, "no_rule"), "{host}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (403, "no_rule"),
+            "{host}: {}",
+            answer.body
+        );
     }
 }
 
@@ -157,7 +229,12 @@ fn a_process_that_no_entry_names_is_nobody() {
     let mesh = two_hosts("");
     for way in [mesh.host("web-1").bot_socket(), mesh.host("web-1").bot_tcp()] {
         let answer = Caller::new(NOBODY, &way).call("GET", "orders.prod.mesh", "/orders/17");
-        assert_eq!((answer.status, answer.reason().as_str()), (403, "unknown_caller"), "{way}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (403, "unknown_caller"),
+            "{way}: {}",
+            answer.body
+        );
     }
 }
 
@@ -180,15 +257,26 @@ fn identity_headers_of_a_bot_never_reach_the_callee() {
         ("Connection", "x-botmesh-caller, keep-alive"),
     ];
     for host in ["orders.prod.mesh", "stock.prod.mesh"] {
-        let path = if host.starts_with("orders") { "/orders/17" } else { "/stock/4" };
+        let path = if host.starts_with("orders") {
+            "/orders/17"
+        } else {
+            "/stock/4"
+        };
         let answer = checkout.call_with("GET", host, path, &headers);
         assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(answer.callee_saw("x-botmesh-caller"), ["spiffe://acme.internal/prod/checkout"], "{host}");
+        assert_eq!(
+            answer.callee_saw("x-botmesh-caller"),
+            ["spiffe://acme.internal/prod/checkout"],
+            "{host}"
+        );
         assert!(!answer.body.contains("prod/admin"), "{host}: {}", answer.body);
         assert!(!answer.body.contains("forged"), "{host}: {}", answer.body);
         let xfcc = answer.callee_saw("x-forwarded-client-cert");
         assert_eq!(xfcc.len(), 1, "{host}");
-        assert!(xfcc[0].contains("URI=spiffe://acme.internal/prod/checkout"), "{host}: {xfcc:?}");
+        assert!(
+            xfcc[0].contains("URI=spiffe://acme.internal/prod/checkout"),
+            "{host}: {xfcc:?}"
+        );
     }
 }
 
@@ -212,7 +300,12 @@ fn a_path_that_two_readers_could_read_differently_is_refused() {
         "/orders/17#x",
     ] {
         let answer = checkout.call("GET", "orders.prod.mesh", path);
-        assert_eq!((answer.status, answer.reason().as_str()), (400, "bad_path"), "{path}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (400, "bad_path"),
+            "{path}: {}",
+            answer.body
+        );
     }
 }
 
@@ -225,7 +318,12 @@ fn a_browser_shaped_call_is_refused() {
     let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_tcp());
     for header in [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")] {
         let answer = checkout.call_with("GET", "orders.prod.mesh", "/orders/17", &[header]);
-        assert_eq!((answer.status, answer.reason().as_str()), (403, "browser_refused"), "{header:?}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (403, "browser_refused"),
+            "{header:?}: {}",
+            answer.body
+        );
     }
 }
 
@@ -250,7 +348,9 @@ fn smuggled_and_malformed_requests_are_refused_and_reach_nobody() {
         format!("{h}{o}X: a\r\n b\r\n\r\n"),
         format!("get /orders/1 HTTP/1.1\r\n{o}\r\n"),
     ] {
-        let answer = checkout.order(&serde_json::json!({"raw": raw})).unwrap_or_else(|e| panic!("{raw:?}: {e}"));
+        let answer = checkout
+            .order(&serde_json::json!({"raw": raw}))
+            .unwrap_or_else(|e| panic!("{raw:?}: {e}"));
         assert_eq!(answer.status, 400, "{raw:?}: {}", answer.body);
     }
     assert!(mesh.host("web-2").query("kind=call").is_empty());
@@ -286,7 +386,11 @@ fn the_ledgers_of_both_hosts_and_the_ca_verify_and_one_flipped_byte_does_not() {
     }
     drop(checkout);
     for host in mesh.hosts.values_mut() {
-        assert!(host.process.terminate().success(), "a proxy ends well on SIGTERM: {}", host.process.log());
+        assert!(
+            host.process.terminate().success(),
+            "a proxy ends well on SIGTERM: {}",
+            host.process.log()
+        );
     }
     assert!(mesh.ca.terminate().success(), "{}", mesh.ca.log());
     for host in mesh.hosts.values() {
@@ -296,7 +400,12 @@ fn the_ledgers_of_both_hosts_and_the_ca_verify_and_one_flipped_byte_does_not() {
     ok(botmesh().args(["audit", "verify"]).arg(mesh.ca_ledger()));
 
     let segments = mesh.host("web-1").ledger().join("segments");
-    let segment = std::fs::read_dir(segments).expect("segments").next().expect("one").expect("entry").path();
+    let segment = std::fs::read_dir(segments)
+        .expect("segments")
+        .next()
+        .expect("one")
+        .expect("entry")
+        .path();
     let mut bytes = std::fs::read(&segment).expect("a segment");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -325,12 +434,18 @@ fn apply_is_whole_or_not_at_all() {
     assert_eq!(checkout.call("GET", "orders.prod.mesh", "/orders/17").status, 200);
 
     let narrower = good
-        .replace("http: [GET /orders/*, POST /refunds, GET /admin/keys]", "http: [POST /refunds]")
+        .replace(
+            "http: [GET /orders/*, POST /refunds, GET /admin/keys]",
+            "http: [POST /refunds]",
+        )
         .replace("allow: [GET /orders/17], deny", "deny");
     let out = mesh.try_apply(&narrower);
     assert!(out.status.success(), "{}", both(&out));
     assert!(both(&out).contains("live on 2 of 2"), "{}", both(&out));
-    assert_eq!(checkout.call("GET", "orders.prod.mesh", "/orders/17").reason(), "no_rule");
+    assert_eq!(
+        checkout.call("GET", "orders.prod.mesh", "/orders/17").reason(),
+        "no_rule"
+    );
 
     let out = run(botmesh().args(["rollback", "1", "--server", &mesh.server()]));
     assert!(out.status.success(), "{}", both(&out));

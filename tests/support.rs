@@ -1,5 +1,5 @@
 //! Starts real processes and talks to them; tests say what they want and read what came back.
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -7,7 +7,7 @@
     clippy::string_slice,
     reason = "tests fail by panicking"
 )]
-#![expect(
+#![allow(
     clippy::disallowed_methods,
     reason = "the suite is the outside world: it reads clocks and the environment as a user would"
 )]
@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub(crate) mod hand;
+pub(crate) mod join;
+
 /// How long a test waits for a state before it says that the state did not come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,7 +36,14 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 /// The binary under test.
 pub(crate) fn botmesh() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_botmesh"));
-    for name in ["BOTMESH_SERVER", "http_proxy", "HTTP_PROXY", "https_proxy", "no_proxy", "NO_PROXY"] {
+    for name in [
+        "BOTMESH_SERVER",
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "no_proxy",
+        "NO_PROXY",
+    ] {
         command.env_remove(name);
     }
     command
@@ -41,7 +51,10 @@ pub(crate) fn botmesh() -> Command {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
 /// Runs a command that must succeed and gives its standard output.
@@ -53,7 +66,11 @@ pub(crate) fn ok(command: &mut Command) -> String {
 
 /// Both outputs of a command, for a message.
 pub(crate) fn both(out: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
 }
 
 /// Waits until `probe` gives something.
@@ -79,7 +96,11 @@ pub(crate) fn root_or_skip(test: &str) -> bool {
 
 /// A port nobody listens on at this moment.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A child that ends with the test, and whose log a failing test prints.
@@ -91,7 +112,10 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn spawn(mut command: Command, log: PathBuf) -> Self {
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, log }
     }
@@ -163,10 +187,12 @@ impl Host {
 
     /// Every record in this host's ledger that the filter selects.
     pub(crate) fn query(&self, filter: &str) -> Vec<Value> {
-        ok(botmesh().args(["audit", "query", filter, "-o", "jsonl"]).arg(self.ledger()))
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("a JSON line"))
-            .collect()
+        ok(botmesh()
+            .args(["audit", "query", filter, "-o", "jsonl", "--limit", "1000000"])
+            .arg(self.ledger()))
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
     }
 
     pub(crate) fn verify(&self) -> Output {
@@ -212,7 +238,12 @@ impl Mesh {
         )
         .unwrap();
         ok(botmesh().args(["ca", "init", "--config"]).arg(&ca_config));
-        let ca = spawn_server(&["ca", "run", "--config"], &ca_config, setup.clock.as_deref(), dir.path().join("ca.log"));
+        let ca = spawn_server(
+            &["ca", "run", "--config"],
+            &ca_config,
+            setup.clock.as_deref(),
+            dir.path().join("ca.log"),
+        );
         let mut mesh = Self {
             ca,
             hosts: BTreeMap::new(),
@@ -238,7 +269,11 @@ impl Mesh {
             out.status.success().then(|| String::from_utf8(out.stdout).unwrap())
         });
         fs::write(dir.join("token"), token).unwrap();
-        let ports = Ports { bots: free_port(), mesh: free_port(), metrics: free_port() };
+        let ports = Ports {
+            bots: free_port(),
+            mesh: free_port(),
+            metrics: free_port(),
+        };
         let (d, me) = (dir.display(), nix::unistd::geteuid());
         let config = dir.join("proxy.yaml");
         fs::write(
@@ -252,9 +287,21 @@ impl Mesh {
             ),
         )
         .unwrap();
-        let process =
-            spawn_server(&["proxy", "run", "--config"], &config, self.clock.as_deref(), dir.join("proxy.log"));
-        self.hosts.insert(name.to_owned(), Host { process, ports, dir, config });
+        let process = spawn_server(
+            &["proxy", "run", "--config"],
+            &config,
+            self.clock.as_deref(),
+            dir.join("proxy.log"),
+        );
+        self.hosts.insert(
+            name.to_owned(),
+            Host {
+                process,
+                ports,
+                dir,
+                config,
+            },
+        );
     }
 
     pub(crate) fn host(&self, name: &str) -> &Host {
@@ -453,7 +500,11 @@ impl Drop for Caller {
 pub(crate) fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let status = text.split(' ').nth(1)?.parse().ok()?;

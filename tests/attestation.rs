@@ -1,0 +1,253 @@
+//! Who the kernel says is calling, through the live proxy: users, executables, `exec`, inherited and passed sockets, reused ports.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Mesh, PYTHON, Setup, as_user, both, free_port, root_or_skip, run};
+
+const USERS: [u32; 5] = [61_021, 61_022, 61_023, 61_024, 61_025];
+const CALLEE: u32 = 61_030;
+const CONNECTIONS: usize = 10_000;
+
+/// One host; each user is the bot `prod/u-UID`; `prod/exact` is user 61 040 with one executable.
+fn one_host() -> Mesh {
+    let mut mesh = Mesh::start(&Setup {
+        hosts: &["web-1"],
+        ..Setup::default()
+    });
+    let orders = free_port();
+    mesh.callee(CALLEE, &orders.to_string());
+    let exe = private_curl(mesh.dir());
+    let bots: String = USERS
+        .iter()
+        .map(|uid| format!("  prod/u-{uid}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{uid: {uid}}}}}\n"))
+        .collect();
+    mesh.apply(&format!(
+        "version: 1\ntrust_domain: acme.internal\nbots:\n{bots}\
+         \x20 prod/exact: {{owner: qa@acme.internal, hosts: [web-1], attest: {{uid: 61040, exe: {exe}}}}}\n\
+         \x20 prod/orders: {{owner: qa@acme.internal, hosts: [web-1], attest: {{uid: {CALLEE}}}, serve: {{http: {orders}}}}}\n\
+         allow:\n  - {{id: echo, from: prod/**, to: prod/orders, http: [POST /echo, GET /echo]}}\n"
+    ));
+    mesh
+}
+
+/// A copy of curl that only root may write.
+fn private_curl(dir: &Path) -> String {
+    let exe = dir.join("exact-curl");
+    std::fs::copy("/usr/bin/curl", &exe).expect("curl is installed");
+    std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    exe.display().to_string()
+}
+
+/// GET /echo by a curl as a user, over the Unix socket and over TCP: the reason of each answer, or `ok`.
+fn ask(mesh: &Mesh, mut curl: impl FnMut() -> Command) -> [String; 2] {
+    let host = mesh.host("web-1");
+    let socket = host.bot_socket().replacen("unix:", "", 1);
+    let tcp = host.bot_tcp();
+    let ways = [
+        vec!["--unix-socket", socket.as_str()],
+        vec!["--connect-to", "::127.0.0.1:0"],
+    ];
+    let connect = format!("::{tcp}");
+    ways.map(|mut way| {
+        if let Some(to) = way.iter_mut().find(|a| a.starts_with("::")) {
+            *to = connect.as_str();
+        }
+        let out = run(curl().args(["-sS"]).args(&way).arg("http://orders.prod.mesh/echo"));
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {}", both(&out)));
+        answer["reason"].as_str().unwrap_or("ok").to_owned()
+    })
+}
+
+#[test]
+fn the_right_user_with_the_right_executable_is_the_bot_and_nobody_else_is() {
+    if !root_or_skip("users and executables") {
+        return;
+    }
+    let mesh = one_host();
+    let exe = mesh.dir().join("exact-curl").display().to_string();
+    assert_eq!(
+        ask(&mesh, || as_user(&exe, 61_040)),
+        ["ok", "ok"],
+        "right user, right executable"
+    );
+    assert_eq!(
+        ask(&mesh, || as_user(&exe, 61_041)),
+        ["unknown_caller"; 2],
+        "wrong user, right executable"
+    );
+    assert_eq!(
+        ask(&mesh, || as_user("curl", 61_040)),
+        ["unknown_caller"; 2],
+        "right user, other executable"
+    );
+    let copy = mesh.dir().join("same-bytes");
+    std::fs::copy(&exe, &copy).expect("copied");
+    let copy = copy.display().to_string();
+    assert_eq!(
+        ask(&mesh, || as_user(&copy, 61_040)),
+        ["unknown_caller"; 2],
+        "the same bytes at another path"
+    );
+}
+
+#[test]
+fn the_path_faked_in_a_mount_namespace_of_the_callers_own_is_not_the_path() {
+    if !root_or_skip("bind mount in a user namespace") {
+        return;
+    }
+    let mesh = one_host();
+    let exe = mesh.dir().join("exact-curl").display().to_string();
+    let faked = || {
+        let mut command = as_user("unshare", 61_040);
+        command.args(["--user", "--map-current-user", "--keep-caps", "--mount", "sh", "-c"]);
+        command
+            .arg(format!("mount --bind /usr/bin/curl {exe} && exec {exe} \"$@\""))
+            .arg("sh");
+        command
+    };
+    let probe = run(faked().arg("--version"));
+    if !probe.status.success() {
+        println!("skipped: bind mount in a user namespace: {}", both(&probe).trim());
+        return;
+    }
+    assert_eq!(ask(&mesh, faked), ["unknown_caller"; 2]);
+}
+
+#[test]
+fn the_genuine_executable_with_a_library_preloaded_by_another_user_is_not_the_bot() {
+    if !root_or_skip("LD_PRELOAD") {
+        return;
+    }
+    let mesh = one_host();
+    let exe = mesh.dir().join("exact-curl").display().to_string();
+    let (source, library) = (mesh.dir().join("evil.c"), mesh.dir().join("evil.so"));
+    std::fs::write(
+        &source,
+        "#include <stdio.h>\n__attribute__((constructor)) static void f(void) { fputs(\"loaded\\n\", stderr); }\n",
+    )
+    .expect("written");
+    let built = run(Command::new("gcc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&source));
+    assert!(built.status.success(), "{}", both(&built));
+    let preloaded = || {
+        let mut command = as_user(&exe, 61_041);
+        command.env("LD_PRELOAD", &library);
+        command
+    };
+    assert!(
+        both(&run(preloaded().arg("--version"))).contains("loaded"),
+        "the library is in the process"
+    );
+    assert_eq!(ask(&mesh, preloaded), ["unknown_caller"; 2]);
+}
+
+/// A Python program that opens a connection as one user and then does something with it; prints the reason of the last answer or `closed`.
+fn trick(mesh: &Mesh, uid: u32, by_socket: bool, program: &str) -> String {
+    let host = mesh.host("web-1");
+    let at = if by_socket { host.bot_socket() } else { host.bot_tcp() };
+    let mut command = as_user(PYTHON, uid);
+    command.args(["-c", &format!("{}\n{program}", include_str!("support/trick.py")), &at]);
+    let out = run(command.stdin(Stdio::null()));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text.lines()
+        .last()
+        .unwrap_or_else(|| panic!("{}", both(&out)))
+        .to_owned()
+}
+
+#[test]
+fn a_connection_ends_with_the_program_that_opened_it() {
+    if !root_or_skip("exec, fork, passed sockets") {
+        return;
+    }
+    let mesh = one_host();
+    for by_socket in [true, false] {
+        let way = if by_socket { "socket" } else { "tcp" };
+        let stays = "s = connect(); print(ask(s)); print(ask(s))";
+        assert_eq!(
+            trick(&mesh, USERS[0], by_socket, stays),
+            "ok",
+            "{way}: an ordinary second request"
+        );
+        for (what, program) in [
+            ("exec of another file", "s = connect(); print(ask(s)); exec_other(s)"),
+            ("exec of the same file", "s = connect(); print(ask(s)); exec_same(s)"),
+            (
+                "fork and exit, the child keeps the socket",
+                "s = connect(); print(ask(s)); fork_and_exit(s)",
+            ),
+        ] {
+            let last = trick(&mesh, USERS[0], by_socket, program);
+            assert!(last == "unknown_caller" || last == "closed", "{way}: {what}: {last}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_handed_to_another_bots_process_speaks_for_nobody() {
+    if !root_or_skip("a passed socket") {
+        return;
+    }
+    let mesh = one_host();
+    // Root starts both halves: one process of each user, joined by a socket that carries the connection across.
+    for by_socket in [true, false] {
+        let program = format!("hand_over({}, {}, True)", USERS[0], USERS[1]);
+        let last = trick(&mesh, 0, by_socket, &program);
+        assert!(
+            last == "unknown_caller" || last == "closed",
+            "by_socket {by_socket}: {last}"
+        );
+    }
+}
+
+#[test]
+fn ten_thousand_connections_of_five_users_on_shared_ports_are_never_misattributed() {
+    if !root_or_skip("ten thousand connections") {
+        return;
+    }
+    let mesh = one_host();
+    let port = mesh.host("web-1").ports.bots.to_string();
+    let each = (CONNECTIONS / USERS.len()).to_string();
+    let children: Vec<_> = USERS
+        .iter()
+        .map(|uid| {
+            let mut command = as_user(PYTHON, *uid);
+            command.args([
+                "-c",
+                include_str!("support/flood.py"),
+                &port,
+                &each,
+                "21000",
+                "400",
+                &format!("prod/u-{uid}"),
+            ]);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("python3 starts")
+        })
+        .collect();
+    let mut answered = 0;
+    for child in children {
+        let out = child.wait_with_output().expect("python3 ends");
+        let told: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", both(&out)));
+        println!("{told}");
+        assert_eq!(
+            (&told["other"], &told["refused"]),
+            (&Value::from(0), &Value::from(0)),
+            "{}",
+            both(&out)
+        );
+        answered += told["answered"].as_u64().expect("a count");
+    }
+    assert_eq!(answered, CONNECTIONS as u64);
+}
