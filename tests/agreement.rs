@@ -169,6 +169,7 @@ fn call(dice: &mut Dice, allows: &[Aim], denies: &[Aim]) -> (&'static str, &'sta
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told from top to bottom")]
 fn explain_and_the_live_proxies_agree_on_every_verdict_rule_and_nearest_rule() {
     if !root_or_skip("agreement of explain and the proxies") {
         return;

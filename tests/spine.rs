@@ -451,3 +451,32 @@ fn apply_is_whole_or_not_at_all() {
     assert!(out.status.success(), "{}", both(&out));
     assert_eq!(checkout.call("GET", "orders.prod.mesh", "/orders/17").status, 200);
 }
+
+#[test]
+fn a_ca_that_dies_stops_no_call_and_comes_back_with_what_it_knew() {
+    if !root_or_skip("the CA dies") {
+        return;
+    }
+    let mut mesh = two_hosts("");
+    let text = std::fs::read_to_string(mesh.mesh_file()).expect("the mesh file");
+    mesh.ca.kill();
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    assert_eq!(
+        checkout.call("GET", "orders.prod.mesh", "/orders/17").status,
+        200,
+        "without the CA"
+    );
+    mesh.restart_ca();
+    let out = crate::support::eventually("both hosts at the new CA", || {
+        let out = mesh.try_apply(&text.replace("GET /orders/*", "GET /orders/*, GET /years/*"));
+        both(&out).contains("live on 2 of 2").then_some(out)
+    });
+    assert!(out.status.success(), "{}", both(&out));
+    assert_eq!(checkout.call("GET", "orders.prod.mesh", "/years/1").status, 200);
+    let status = ok(botmesh().args(["ca", "status", "-o", "json", "--server", &mesh.server()]));
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert!(
+        status["generation"]["revision"].as_u64() >= Some(2),
+        "the revisions go on: {status}"
+    );
+}

@@ -1,17 +1,4 @@
 //! Starts real processes and talks to them; tests say what they want and read what came back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    reason = "tests fail by panicking"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the suite is the outside world: it reads clocks and the environment as a user would"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -118,10 +105,6 @@ impl Process {
             .stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, log }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -448,10 +431,6 @@ impl Caller {
         let to = child.stdin.take().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
         Self { child, to, from }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Sends one order of `client.py`; `Err` is a connection that ended.
