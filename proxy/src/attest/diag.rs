@@ -21,8 +21,10 @@ use wire::{Part, Request};
 
 /// How many idle netlink sockets are kept.
 const IDLE_MAX: usize = 8;
-/// The most bytes of one answer; the kernel's own dumps use at most 32 KiB.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of one datagram of a list; the kernel's own use at most 32 KiB.
+const LIST_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of an answer about one socket.
+const ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// The most sockets read of one list of listeners.
 const LISTENERS_MAX: usize = 4096;
 /// How often a list is asked for again when sockets came or went while the kernel wrote it.
@@ -109,7 +111,11 @@ fn exchange(socket: &Socket, request: &Request, sockets_max: usize) -> io::Resul
     let mut found = Vec::new();
     let mut torn = false;
     loop {
-        let mut answer = BytesMut::with_capacity(ANSWER_BYTES_MAX);
+        let mut answer = BytesMut::with_capacity(if request.is_list() {
+            LIST_BYTES_MAX
+        } else {
+            ANSWER_BYTES_MAX
+        });
         let (length, from) = socket.recv_from(&mut answer, 0)?;
         // Only the kernel has the port number 0; another process cannot answer in its place.
         if from.port_number() != 0 || length > answer.len() {
@@ -139,3 +145,6 @@ fn exchange(socket: &Socket, request: &Request, sockets_max: usize) -> io::Resul
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+#[cfg(test)]
+mod tests;

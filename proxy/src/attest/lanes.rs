@@ -109,3 +109,6 @@ fn scan(kernel: &Kernel, uid: u32, cgroup: Option<u64>, inodes: &BTreeSet<u64>) 
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,8 @@ pub(super) struct Bounds {
     pub(super) skip_unreadable: bool,
 }
 
-/// Looks for all holders of the sockets with these inodes.
+/// Looks for all holders of the sockets with these inodes; each process is named once for each socket, by any one of its
+/// descriptors for it.
 ///
 /// A process may appear, or pass the socket on, while others are looked at: what is found was true of each process at
 /// the moment that it was looked at. A file descriptor table that a thread does not share with its process is not seen,
@@ -139,6 +140,7 @@ impl Scan<'_> {
         };
         let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
         let mut names = RawDir::new(&folder, &mut buffer);
+        let mut here: Vec<u64> = Vec::new();
         while let Some(name) = names.next() {
             let name = match name {
                 Ok(name) => name,
@@ -157,11 +159,17 @@ impl Scan<'_> {
                 continue;
             };
             let inode = target.get(..read).and_then(parse_socket_link);
-            if let Some(inode) = inode.filter(|inode| self.inodes.contains(inode)) {
-                if self.found.len() >= self.bounds.holders_max {
-                    return Err(Why::ScanBound("holders_max"));
-                }
-                self.found.push(Holder { inode, pid, fd });
+            let Some(inode) = inode.filter(|inode| self.inodes.contains(inode) && !here.contains(inode)) else {
+                continue;
+            };
+            if self.found.len() >= self.bounds.holders_max {
+                return Err(Why::ScanBound("holders_max"));
+            }
+            self.found.push(Holder { inode, pid, fd });
+            here.push(inode);
+            // All that this process can be found to hold is found.
+            if here.len() == self.inodes.len() {
+                break;
             }
         }
         Ok(())

@@ -215,3 +215,6 @@ fn join(
         .map_err(|why| Unattested::new(why, Some(&facts)))?;
     Ok(Some((bot, facts, held)))
 }
+
+#[cfg(test)]
+mod tests;
