@@ -21,6 +21,36 @@ fn the_hybrid_group_and_tls_1_3_are_negotiated() {
 }
 
 #[test]
+fn both_ends_offer_the_chosen_algorithms_in_their_order_and_no_others() {
+    use rustls::CipherSuite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
+    use rustls::SignatureScheme as Scheme;
+    let mesh = Mesh::new();
+    let (client, server) = (mesh.client_config(), mesh.server_config());
+    for provider in [client.crypto_provider(), server.crypto_provider()] {
+        let suites: Vec<_> = provider.cipher_suites.iter().map(|suite| suite.suite()).collect();
+        assert_eq!(
+            suites,
+            [
+                TLS13_AES_128_GCM_SHA256,
+                TLS13_AES_256_GCM_SHA384,
+                TLS13_CHACHA20_POLY1305_SHA256
+            ]
+        );
+        let groups: Vec<_> = provider.kx_groups.iter().map(|group| group.name()).collect();
+        assert_eq!(
+            groups,
+            [NamedGroup::X25519MLKEM768, NamedGroup::X25519, NamedGroup::secp256r1]
+        );
+        let signatures = provider.signature_verification_algorithms.supported_schemes();
+        assert_eq!(
+            signatures[..2],
+            [Scheme::ECDSA_NISTP256_SHA256, Scheme::ECDSA_NISTP384_SHA384]
+        );
+        assert!(!signatures.contains(&Scheme::ED25519) && !signatures.contains(&Scheme::ECDSA_NISTP521_SHA512));
+    }
+}
+
+#[test]
 fn a_second_connection_is_verified_as_fully_as_the_first() {
     let mesh = Mesh::new();
     let (client, server) = (mesh.client_config(), mesh.server_config());
