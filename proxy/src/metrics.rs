@@ -1,8 +1,11 @@
 //! What Prometheus sees. Labels are words of ours, rule ids and names of bots that exist; their number is bounded.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use ca_api::node::Edge;
 use http::StatusCode;
 use policy::RuleId;
 use prometheus::{
@@ -27,6 +30,9 @@ const STRANGER: &str = "__stranger__";
 const BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096, 30.0,
 ];
+
+/// How many powers of two of microseconds are told apart: the last is half a minute and more.
+const EDGE_BUCKETS: usize = 26;
 
 /// All metrics of this process.
 #[derive(Debug)]
@@ -72,13 +78,26 @@ pub(crate) struct SeriesKey {
 pub(crate) struct Series {
     count: IntCounter,
     duration: Histogram,
+    /// Calls by power of two of their microseconds, since they were told to the CA.
+    untold: [AtomicU64; EDGE_BUCKETS],
 }
 
 impl Series {
     /// Counts one call.
-    pub(crate) fn observe(&self, seconds: f64) {
+    pub(crate) fn observe(&self, duration: Duration) {
         self.count.inc();
-        self.duration.observe(seconds);
+        self.duration.observe(duration.as_secs_f64());
+        let power = u128::BITS - duration.as_micros().leading_zeros();
+        let bucket = usize::try_from(power).unwrap_or(usize::MAX).min(EDGE_BUCKETS - 1);
+        if let Some(bucket) = self.untold.get(bucket) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes what was not told yet; nothing where there is none.
+    fn take_untold(&self) -> Option<Vec<u64>> {
+        let counts: Vec<u64> = self.untold.iter().map(|bucket| bucket.swap(0, Ordering::Relaxed)).collect();
+        counts.iter().any(|count| *count > 0).then_some(counts)
     }
 }
 
@@ -162,7 +181,31 @@ impl Metrics {
         Series {
             count: self.requests.with_label_values(&labels),
             duration: self.durations.with_label_values(&[to, way]),
+            untold: [const { AtomicU64::new(0) }; EDGE_BUCKETS],
         }
+    }
+
+    /// Takes the calls of this host's bots since the last time, for the CA. The callee's host does not tell of them a
+    /// second time.
+    pub(crate) fn edges(&self) -> Vec<Edge> {
+        let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        let edge = |(key, series): (&SeriesKey, &Arc<Series>)| {
+            let (Way::Out, Some(from), Some(to)) = (key.way, &key.from, &key.to) else {
+                return None;
+            };
+            let latency_us_buckets = series.take_untold()?;
+            Some(Edge {
+                from: from.to_string(),
+                to: to.to_string(),
+                rule: key.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+                route: String::new(),
+                verdict: key.verdict().to_owned(),
+                reason: key.denied.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+                count: latency_us_buckets.iter().sum(),
+                latency_us_buckets,
+            })
+        };
+        all.iter().filter_map(edge).collect()
     }
 
     /// Counts a call that was not carried.
@@ -249,10 +292,27 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_told_to_the_ca_once_by_the_callers_host() {
+        let metrics = Metrics::new("0").unwrap();
+        for micros in [0, 1, 3, 3, 1 << 40] {
+            metrics.series(&key("a")).observe(Duration::from_micros(micros));
+        }
+        metrics.series(&SeriesKey { way: Way::In, ..key("a") }).observe(Duration::from_micros(1));
+        metrics.series(&SeriesKey { to: None, ..key("a") }).observe(Duration::from_micros(1));
+        let edges = metrics.edges();
+        let [edge] = edges.as_slice() else { panic!("{edges:?}") };
+        assert_eq!((edge.from.as_str(), edge.to.as_str(), edge.count), ("prod/checkout", "prod/orders", 5));
+        assert_eq!((edge.rule.as_str(), edge.verdict.as_str(), edge.reason.as_str()), ("a", "allow", ""));
+        assert_eq!(edge.latency_us_buckets.get(..4), Some([1, 1, 2, 0].as_slice()));
+        assert_eq!(edge.latency_us_buckets.last(), Some(&1));
+        assert!(metrics.edges().is_empty(), "told once");
+    }
+
+    #[test]
     fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
         let metrics = Metrics::new("0").unwrap();
         for number in 0..SERIES_MAX + 10 {
-            metrics.series(&key(&format!("rule-{number}"))).observe(0.001);
+            metrics.series(&key(&format!("rule-{number}"))).observe(Duration::from_millis(1));
         }
         let text = TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap();
         let counted = text

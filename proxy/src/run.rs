@@ -33,6 +33,9 @@ use bind::Bound;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// How often the CA is told who called whom.
+const TELL: Duration = Duration::from_secs(1);
+
 /// Runs the proxy until `cancel`, then lets calls under way finish, for ten seconds at most.
 ///
 /// # Errors
@@ -160,6 +163,7 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     drop(proxy.tasks.spawn(admin::serve(Arc::clone(&proxy), admin, socket)));
     drop(proxy.tasks.spawn(admin::serve_health(Arc::clone(&proxy), metrics)));
     drop(proxy.tasks.spawn(sweep(Arc::clone(&proxy))));
+    drop(proxy.tasks.spawn(tell_edges(Arc::clone(&proxy))));
     let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
     drop(proxy.tasks.spawn(async move { attestor.watch(closing).await }));
     event(&proxy, EventKind::Started);
@@ -207,6 +211,23 @@ async fn sweep(proxy: Arc<Proxy>) {
         }
         proxy.callees.sweep();
         proxy.pool.sweep(proxy.control.now());
+    }
+}
+
+/// Tells the CA who called whom, until the proxy closes.
+async fn tell_edges(proxy: Arc<Proxy>) {
+    let mut ticks = tokio::time::interval(TELL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        // A tick that is lost is the last one.
+        tokio::select! {
+            () = proxy.closing.cancelled() => return,
+            _tick = ticks.tick() => {}
+        }
+        let edges = proxy.metrics.edges();
+        if !edges.is_empty() {
+            proxy.control.send_edges(edges);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::end::{CALLEE_GONE, DONE, End};
+use super::headers;
 use crate::callee::CalleeBody;
 use crate::ends::ReadEnd;
 use crate::http1::body::BodyError;
@@ -112,7 +113,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
         let this = self.get_mut();
-        let frame = match &mut this.kind {
+        let mut frame = match &mut this.kind {
             RequestKind::Empty => return Poll::Ready(None),
             RequestKind::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -124,6 +125,7 @@ impl Body for RequestBody {
             RequestKind::Http2(body) => ready!(Pin::new(body).poll_frame(cx))
                 .map(|frame| frame.map_err(|source| RequestError::Http2 { source })),
         };
+        strip_trailers(&mut frame);
         if let (Some(Ok(frame)), RequestCount::Counted(count)) = (&frame, &this.count)
             && let Some(data) = frame.data_ref()
         {
@@ -148,6 +150,15 @@ impl Body for RequestBody {
             RequestKind::Http1(body) => body.size_hint(),
             RequestKind::Http2(body) => body.size_hint(),
         }
+    }
+}
+
+/// Removes from a frame of trailers what must not be passed on.
+fn strip_trailers<E>(frame: &mut Option<Result<Frame<Bytes>, E>>) {
+    if let Some(Ok(frame)) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        headers::strip_trailers(trailers);
     }
 }
 
@@ -251,7 +262,7 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
-        let frame = match &mut this.kind {
+        let mut frame = match &mut this.kind {
             AnswerKind::Empty => None,
             AnswerKind::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -265,6 +276,7 @@ impl Body for AnswerBody {
                 ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| AnswerError::Hop { source }))
             }
         };
+        strip_trailers(&mut frame);
         match &frame {
             None => this.ended(DONE),
             Some(Ok(frame)) => {

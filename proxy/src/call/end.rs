@@ -116,7 +116,7 @@ impl End {
         });
         let mut key = half.series.clone();
         key.class = self.status.map_or(5, SeriesKey::class_of);
-        self.proxy.metrics.series(&key).observe(duration.as_secs_f64());
+        self.proxy.metrics.series(&key).observe(duration);
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::body::{AnswerBody, RequestCount};
 use super::draft::Draft;
 use super::end::{End, Half};
-use super::headers::{BOTMESH_CALL, BOTMESH_DENIED, CALLER, CLIENT_CERT};
+use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED, CALLER, CLIENT_CERT};
 use super::id;
 use super::identify::{Door, Who};
 use super::normalize::Rest;
@@ -233,6 +233,7 @@ async fn to_callee(
         mut headers,
         body,
     } = rest;
+    headers::join_cookies(&mut headers);
     headers.insert(header::HOST, to.host.clone());
     headers.insert(CALLER, who.header.clone());
     headers.insert(CLIENT_CERT, client_cert(door, who, &to)?);

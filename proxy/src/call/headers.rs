@@ -59,6 +59,28 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |_| false);
 }
 
+/// Removes from trailers what must not be passed on: a callee may read them as it reads its fields.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers, |name| name == header::HOST || name == header::CONTENT_LENGTH);
+}
+
+/// Joins the pieces of a cookie, as HTTP/2 lets them come, into the one field that HTTP/1.1 has (RFC 9113 §8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else {
+        return;
+    };
+    let mut whole = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(piece.as_bytes());
+    }
+    // The pieces are valid values, and so is what joins them.
+    if let Ok(whole) = header::HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
 fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     let mut found: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
@@ -156,6 +178,25 @@ mod tests {
         assert_eq!(left, ["accept", "authorization", "content-length"]);
         strip_answer(&mut answer);
         assert!(answer.contains_key("expect") && !answer.contains_key("botmesh-call"));
+    }
+
+    #[test]
+    fn trailers_carry_no_name_of_ours_and_nothing_that_frames() {
+        let named = ["x-botmesh-caller", "x_forwarded_client_cert", "content-length", "host", "te", "grpc-status"];
+        let mut trailers =
+            HeaderMap::from_iter(named.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("0"))));
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
+    }
+
+    #[test]
+    fn the_pieces_of_a_cookie_are_one_field_for_the_callee() {
+        let mut headers = HeaderMap::new();
+        for piece in ["a=b", "c=d", "e=f"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(piece));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=b; c=d; e=f"]);
     }
 
     #[test]

@@ -102,8 +102,9 @@ fn split(target: &Bytes) -> (&[u8], Option<Bytes>) {
 
 fn read_path(path: &[u8], query: Option<&Bytes>) -> Result<CanonicalPath, Box<Refusal>> {
     let path = CanonicalPath::parse(path).map_err(|error| Refusal::boxed(Reason::BadPath, error.to_string()))?;
-    // The query is passed on as it is, so it must be one to every reader (RFC 3986 §3.4): a `#` would end it for some.
-    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && *byte != b'#';
+    // The query is passed on as it is, so it must be one to every reader (RFC 3986 §3.4): a `#` would end it for some,
+    // and not every HTTP/2 peer takes quotes and angle brackets.
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>');
     if query.is_some_and(|query| !query.iter().all(plain)) {
         return Err(Refusal::boxed(
             Reason::BadPath,
@@ -158,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_query_that_some_would_cut_is_refused() {
-        for query in ["a#b", "a b", "a\u{e9}", "\u{7f}", "a\tb"] {
+        for query in ["a#b", "a b", "a\u{e9}", "\u{7f}", "a\tb", "a\"", "<a", "a>"] {
             let refused = read_path(b"/", Some(&Bytes::copy_from_slice(query.as_bytes()))).unwrap_err();
             assert_eq!(refused.reason, Reason::BadPath, "{query:?}");
         }
-        read_path(b"/", Some(&Bytes::from_static(b"a=%20&b=/?;,\\"))).unwrap();
+        read_path(b"/", Some(&Bytes::from_static(b"a=%20&b=/?;,\\{}|^`[]"))).unwrap();
     }
 }

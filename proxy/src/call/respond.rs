@@ -73,7 +73,7 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
         proxy
             .metrics
             .series(&key)
-            .observe(draft.started.elapsed().as_secs_f64());
+            .observe(draft.started.elapsed());
     }
     let status = refusal.reason.status(door.side());
     let mut headers = HeaderMap::with_capacity(6);

@@ -106,37 +106,3 @@ pub const fn persists(version: Version, connection: Connection) -> bool {
         Version::Http10 => connection.keep_alive && !connection.close,
     }
 }
-
-/// Removes the fields that are for this connection only: those of RFC 9110 §7.6.1, those for proxies (§11.7), and
-/// every field that `Connection` names.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        for name in named(headers) {
-            headers.remove(name);
-        }
-        headers.remove(header::CONNECTION);
-    }
-    for name in [
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::HeaderName::from_static("keep-alive"),
-        header::HeaderName::from_static("proxy-connection"),
-        header::HeaderName::from_static("http2-settings"),
-    ] {
-        headers.remove(name);
-    }
-}
-
-fn named(headers: &HeaderMap) -> Vec<header::HeaderName> {
-    let values = headers.get_all(header::CONNECTION).iter();
-    let options = values
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(trim);
-    options
-        .filter_map(|option| header::HeaderName::from_bytes(option).ok())
-        .collect()
-}

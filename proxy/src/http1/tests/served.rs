@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method};
+use http::Method;
 use http_body_util::BodyExt;
 
 use super::{at_once, byte_by_byte, parse, read_all};
 use crate::http1::Limits;
 use crate::http1::body::{Body, Left};
-use crate::http1::framing::{self, Framing, Version};
+use crate::http1::framing::{Framing, Version};
 use crate::http1::head::{HeadError, RequestHead};
 use crate::http1::read::{ReadError, Reader};
 use crate::http1::status::{AnswerFraming, AnswerHead};
@@ -75,28 +75,6 @@ fn a_body_is_only_waited_for_where_one_may_come() {
     assert!(!expects("1.1", "Content-Length: 0\r\n"));
     assert!(!expects("1.1", ""));
     assert!(!expects("1.0", "Content-Length: 1\r\n"), "RFC 9110 §10.1.1");
-}
-
-#[test]
-fn fields_of_the_connection_and_those_it_names_are_stripped() {
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("connection", "x-named, close"),
-        ("x-named", "1"),
-        ("keep-alive", "timeout=5"),
-        ("proxy-connection", "x"),
-        ("proxy-authorization", "secret"),
-        ("te", "trailers"),
-        ("trailer", "x"),
-        ("transfer-encoding", "chunked"),
-        ("upgrade", "h2c"),
-        ("http2-settings", "x"),
-        ("accept", "*/*"),
-    ] {
-        headers.append(name, HeaderValue::from_static(value));
-    }
-    framing::strip_hop_by_hop(&mut headers);
-    assert_eq!(headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["accept"]);
 }
 
 #[test]
