@@ -24,3 +24,4 @@ mod lifetimes;
 mod newcomer;
 mod spine;
 mod support;
+mod ways;

@@ -28,7 +28,9 @@ sys.stdout.write(got.decode('latin-1'))
 ";
 
 fn talk(uid: u32, at: &str, pieces: &[&str]) -> String {
-    let hex = pieces.iter().map(|piece| piece.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let hex = pieces
+        .iter()
+        .map(|piece| piece.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
     let mut command = as_user(PYTHON, uid);
     let out = run(command.args(["-c", TALK, at]).args(hex).stdin(Stdio::null()));
     assert!(out.status.success(), "{pieces:?}: {}", both(&out));
@@ -37,7 +39,9 @@ fn talk(uid: u32, at: &str, pieces: &[&str]) -> String {
 
 /// The status of each answer in `text`, in order.
 fn statuses(text: &str) -> Vec<&str> {
-    text.match_indices("HTTP/1.1 ").map(|(at, start)| &text[at + start.len()..at + start.len() + 3]).collect()
+    text.match_indices("HTTP/1.1 ")
+        .map(|(at, start)| &text[at + start.len()..at + start.len() + 3])
+        .collect()
 }
 
 fn ways(mesh: &Mesh) -> [String; 2] {
@@ -61,7 +65,10 @@ fn pipelined_requests_are_answered_in_their_order_each_by_its_own_decision() {
         assert_eq!(statuses(&text), ["200", "403", "200", "200"], "{at}: {text}");
         let places = ["/orders/1", "no_rule", "\"hello\"", "/orders/3"].map(|mark| text.find(mark).expect("answered"));
         assert!(places.is_sorted(), "{at}: {text}");
-        assert!(!text.contains("/orders/never"), "{at}: nothing is answered after `close`: {text}");
+        assert!(
+            !text.contains("/orders/never"),
+            "{at}: nothing is answered after `close`: {text}"
+        );
     }
 }
 
@@ -78,7 +85,10 @@ fn a_body_is_asked_for_only_where_the_call_is_allowed() {
     };
     for at in ways(&mesh) {
         let text = talk(CHECKOUT, &at, &[&head("/refunds"), "hello"]);
-        assert!(text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{at}: {text}");
+        assert!(
+            text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
+            "{at}: {text}"
+        );
         assert!(text.contains("\"body\": \"hello\""), "{at}: {text}");
         let text = talk(CHECKOUT, &at, &[&head("/secrets")]);
         assert_eq!(statuses(&text), ["403"], "{at}: {text}");
@@ -91,9 +101,8 @@ fn a_connection_goes_on_after_a_refused_small_body_and_ends_after_a_large_one() 
         return;
     }
     let mesh = two_hosts("");
-    let post = |length: usize| {
-        format!("POST /secrets HTTP/1.1\r\nHost: orders.prod.mesh\r\nContent-Length: {length}\r\n\r\n")
-    };
+    let post =
+        |length: usize| format!("POST /secrets HTTP/1.1\r\nHost: orders.prod.mesh\r\nContent-Length: {length}\r\n\r\n");
     let get = "GET /orders/1 HTTP/1.1\r\nHost: orders.prod.mesh\r\nConnection: close\r\n\r\n";
     for at in ways(&mesh) {
         let text = talk(CHECKOUT, &at, &[&post(1000), &("x".repeat(1000) + get)]);
@@ -114,11 +123,25 @@ fn a_tunnel_to_a_bot_is_read_by_the_same_reader_and_decided_call_by_call() {
     let inside = "GET /orders/1 HTTP/1.1\r\nHost: orders.prod.mesh\r\n\r\nGET /secrets HTTP/1.1\r\nHost: orders.prod.mesh\r\nConnection: close\r\n\r\n";
     for at in ways(&mesh) {
         let text = talk(CHECKOUT, &at, &[connect, inside]);
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n"), "{at}: {text}");
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n"),
+            "{at}: {text}"
+        );
         assert_eq!(statuses(&text), ["200", "200", "403"], "{at}: {text}");
 
-        let text = talk(CHECKOUT, &at, &[connect, "GET /stock/1 HTTP/1.1\r\nHost: stock.prod.mesh\r\nConnection: close\r\n\r\n"]);
-        assert_eq!(statuses(&text), ["200", "400"], "{at}: another bot inside the tunnel: {text}");
+        let text = talk(
+            CHECKOUT,
+            &at,
+            &[
+                connect,
+                "GET /stock/1 HTTP/1.1\r\nHost: stock.prod.mesh\r\nConnection: close\r\n\r\n",
+            ],
+        );
+        assert_eq!(
+            statuses(&text),
+            ["200", "400"],
+            "{at}: another bot inside the tunnel: {text}"
+        );
         let text = talk(CHECKOUT, &at, &[connect, "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}"]);
         assert_eq!(statuses(&text), ["200", "400"], "{at}: TLS inside the tunnel: {text}");
         assert!(text.contains("call http://"), "{at}: with a hint: {text}");
@@ -128,7 +151,11 @@ fn a_tunnel_to_a_bot_is_read_by_the_same_reader_and_decided_call_by_call() {
             ("evil.example:443", "403", "outside_forbidden"),
             ("127.0.0.1:22", "403", "outside_forbidden"),
         ] {
-            let text = talk(CHECKOUT, &at, &[&format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")]);
+            let text = talk(
+                CHECKOUT,
+                &at,
+                &[&format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")],
+            );
             assert_eq!(statuses(&text), [status], "{at}: {target}: {text}");
             assert!(text.contains(reason), "{at}: {target}: {text}");
         }
@@ -147,17 +174,27 @@ fn hosts_that_are_no_bots_are_refused_whatever_the_form() {
         for (line, host, reason) in [
             ("GET http://evil.example/", "evil.example", "outside_forbidden"),
             ("GET /", "evil.example", "outside_forbidden"),
-            ("GET https://orders.prod.mesh/orders/1", "orders.prod.mesh", "outside_forbidden"),
+            (
+                "GET https://orders.prod.mesh/orders/1",
+                "orders.prod.mesh",
+                "outside_forbidden",
+            ),
             ("GET /orders/1", "orders.prod.mesh:8080", "bad_request"),
             ("GET /orders/1", "169.254.169.254", "outside_forbidden"),
             ("OPTIONS *", "orders.prod.mesh", "bad_path"),
         ] {
             let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             let text = talk(CHECKOUT, &at, &[&request]);
-            assert!(text.contains(&format!("\"reason\":\"{reason}\"")), "{at}: {request:?}: {text}");
+            assert!(
+                text.contains(&format!("\"reason\":\"{reason}\"")),
+                "{at}: {request:?}: {text}"
+            );
         }
     }
-    assert!(mesh.host("web-2").query("kind=call").is_empty(), "nothing left the host");
+    assert!(
+        mesh.host("web-2").query("kind=call").is_empty(),
+        "nothing left the host"
+    );
 }
 
 #[test]
@@ -190,7 +227,10 @@ while True:
         let text = talk(CHECKOUT, &at, &[request]);
         assert_eq!(statuses(&text), ["200"], "{at}: {text}");
         assert!(text.contains("kept: 1") && text.ends_with("ok"), "{at}: {text}");
-        assert!(!text.contains("forged") && !text.contains("botmesh-denied") && !text.contains("x-hop"), "{at}: {text}");
+        assert!(
+            !text.contains("forged") && !text.contains("botmesh-denied") && !text.contains("x-hop"),
+            "{at}: {text}"
+        );
         assert_eq!(text.matches("botmesh-call: ").count(), 1, "{at}: {text}");
     }
 }

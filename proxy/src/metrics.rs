@@ -96,7 +96,11 @@ impl Series {
 
     /// Takes what was not told yet; nothing where there is none.
     fn take_untold(&self) -> Option<Vec<u64>> {
-        let counts: Vec<u64> = self.untold.iter().map(|bucket| bucket.swap(0, Ordering::Relaxed)).collect();
+        let counts: Vec<u64> = self
+            .untold
+            .iter()
+            .map(|bucket| bucket.swap(0, Ordering::Relaxed))
+            .collect();
         counts.iter().any(|count| *count > 0).then_some(counts)
     }
 }
@@ -297,12 +301,25 @@ mod tests {
         for micros in [0, 1, 3, 3, 1 << 40] {
             metrics.series(&key("a")).observe(Duration::from_micros(micros));
         }
-        metrics.series(&SeriesKey { way: Way::In, ..key("a") }).observe(Duration::from_micros(1));
-        metrics.series(&SeriesKey { to: None, ..key("a") }).observe(Duration::from_micros(1));
+        metrics
+            .series(&SeriesKey {
+                way: Way::In,
+                ..key("a")
+            })
+            .observe(Duration::from_micros(1));
+        metrics
+            .series(&SeriesKey { to: None, ..key("a") })
+            .observe(Duration::from_micros(1));
         let edges = metrics.edges();
         let [edge] = edges.as_slice() else { panic!("{edges:?}") };
-        assert_eq!((edge.from.as_str(), edge.to.as_str(), edge.count), ("prod/checkout", "prod/orders", 5));
-        assert_eq!((edge.rule.as_str(), edge.verdict.as_str(), edge.reason.as_str()), ("a", "allow", ""));
+        assert_eq!(
+            (edge.from.as_str(), edge.to.as_str(), edge.count),
+            ("prod/checkout", "prod/orders", 5)
+        );
+        assert_eq!(
+            (edge.rule.as_str(), edge.verdict.as_str(), edge.reason.as_str()),
+            ("a", "allow", "")
+        );
         assert_eq!(edge.latency_us_buckets.get(..4), Some([1, 1, 2, 0].as_slice()));
         assert_eq!(edge.latency_us_buckets.last(), Some(&1));
         assert!(metrics.edges().is_empty(), "told once");
@@ -312,7 +329,9 @@ mod tests {
     fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
         let metrics = Metrics::new("0").unwrap();
         for number in 0..SERIES_MAX + 10 {
-            metrics.series(&key(&format!("rule-{number}"))).observe(Duration::from_millis(1));
+            metrics
+                .series(&key(&format!("rule-{number}")))
+                .observe(Duration::from_millis(1));
         }
         let text = TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap();
         let counted = text

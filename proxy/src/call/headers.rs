@@ -182,11 +182,21 @@ mod tests {
 
     #[test]
     fn trailers_carry_no_name_of_ours_and_nothing_that_frames() {
-        let named = ["x-botmesh-caller", "x_forwarded_client_cert", "content-length", "host", "te", "grpc-status"];
+        let named = [
+            "x-botmesh-caller",
+            "x_forwarded_client_cert",
+            "content-length",
+            "host",
+            "te",
+            "grpc-status",
+        ];
         let mut trailers =
             HeaderMap::from_iter(named.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("0"))));
         strip_trailers(&mut trailers);
-        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
+        assert_eq!(
+            trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["grpc-status"]
+        );
     }
 
     #[test]
@@ -196,7 +206,10 @@ mod tests {
             headers.append(header::COOKIE, HeaderValue::from_static(piece));
         }
         join_cookies(&mut headers);
-        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=b; c=d; e=f"]);
+        assert_eq!(
+            headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(),
+            ["a=b; c=d; e=f"]
+        );
     }
 
     #[test]

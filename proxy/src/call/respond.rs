@@ -70,10 +70,7 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
         key.denied = Some(refusal.reason);
         key.rule.clone_from(&refusal.rule);
         key.class = SeriesKey::class_of(refusal.reason.status(door.side()));
-        proxy
-            .metrics
-            .series(&key)
-            .observe(draft.started.elapsed());
+        proxy.metrics.series(&key).observe(draft.started.elapsed());
     }
     let status = refusal.reason.status(door.side());
     let mut headers = HeaderMap::with_capacity(6);
