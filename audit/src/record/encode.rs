@@ -68,7 +68,7 @@ impl Line {
     }
 
     pub(crate) fn event(record: &EventRecord) -> Result<Self, RecordError> {
-        Self::write(|json| {
+        let line = Self::write(|json| {
             json.text("kind", record.kind.as_str());
             json.time("time", record.time);
             json.text("actor", &record.actor);
@@ -77,7 +77,12 @@ impl Line {
                 return Ok(());
             }
             json.serde("detail", &record.detail)
-        })
+        })?;
+        // A detail can be nested deeper than any reader follows.
+        if !record.detail.is_empty() {
+            super::decode::decode(line.json())?;
+        }
+        Ok(line)
     }
 
     pub(crate) fn refusals(record: &RefusalsRecord) -> Result<Self, RecordError> {

@@ -231,6 +231,27 @@ fn facts_of_a_caller_are_whole_or_absent() {
 }
 
 #[test]
+fn a_detail_nested_deeper_than_readers_follow_is_refused() {
+    let event = |depth: usize| {
+        let nested = (0..depth).fold(serde_json::Value::Null, |inner, _| vec![inner].into());
+        let detail = [("a".to_owned(), nested)].into();
+        let time = Timestamp::from_unix_millis(0);
+        EventRecord {
+            kind: EventKind::Alert,
+            time,
+            actor: "a".into(),
+            subject: "s".into(),
+            detail,
+        }
+    };
+    assert!(Record::Event(event(100)).encode().is_ok());
+    assert!(matches!(
+        Record::Event(event(200)).encode(),
+        Err(RecordError::Decode { .. })
+    ));
+}
+
+#[test]
 fn a_record_has_at_most_32_kib() {
     let event = |bytes: usize| {
         let event = EventRecord {
