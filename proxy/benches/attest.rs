@@ -79,6 +79,8 @@ async fn measure() {
         println!("skipped: needs root, to have {CROWD} processes of another user");
         return;
     }
+    // Made first, so that it is removed last, when no process is in it any more.
+    let cgroup = Cgroup::new();
     let crowd = Crowd::new(&bench, CROWD);
     let many = bench.tcp(ROUNDS_IN_A_CROWD, None).await;
     report(
@@ -87,12 +89,12 @@ async fn measure() {
         many.attest,
     );
     report("TCP, deep recheck, the same host", None, many.deep);
-    match Cgroup::new() {
+    match &cgroup {
         Some(cgroup) => {
             for child in &crowd.0[1..CGROUP] {
                 cgroup.add(child.id());
             }
-            let few = bench.tcp(ROUNDS, Some(&cgroup)).await;
+            let few = bench.tcp(ROUNDS, Some(cgroup)).await;
             report(
                 &format!("TCP, by cgroup, {CGROUP} processes in it, the same host"),
                 Some(300.0),
@@ -285,7 +287,6 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It goes when its processes have gone, which are killed, not waited for, by then.
-        let _still_full = fs::remove_dir(&self.0);
+        fs::remove_dir(&self.0).unwrap();
     }
 }

@@ -227,6 +227,11 @@ impl Pool {
         });
     }
 
+    /// Lets go of all connections; those with calls under way end with the last of them.
+    pub(crate) fn close(&self) {
+        self.slots().clear();
+    }
+
     /// A thread that panicked while it held the lock left a whole map.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)

@@ -112,6 +112,7 @@ impl Running {
     pub async fn stop(self) {
         let Self { proxy, .. } = self;
         proxy.closing.cancel();
+        proxy.pool.close();
         proxy.tasks.close();
         if tokio::time::timeout(proxy.bounds.drain, proxy.tasks.wait())
             .await

@@ -5,7 +5,7 @@ import os, subprocess, time, sys
 RULES = int(os.environ.get("LAB_RULES", "1000"))
 
 class Botmesh(Subject):
-    name, caps = "botmesh", {"h1", "log", "full", "h2", "e", "idle"}
+    name, caps = "botmesh", {"h1", "log", "full", "e", "idle"}
     note = "policy with %d rules, ledger, metrics on; CA not counted" % RULES
     nocert_ok = "its own CA: the lab's certificates are strangers to it"
     host = "backend.lab.mesh"
@@ -26,7 +26,7 @@ class Botmesh(Subject):
             time.sleep(0.1)
         tokens = {"out": r.stdout.strip(), "in": subprocess.run([self.bin, "host", "token", "in", "--server", f"unix:{sock}"], capture_output=True, text=True, check=True).stdout.strip()}
         reuse = "true" if e.mode["pool"] else "false"
-        for h, mesh in (("in", e.p_in), ("out", port())):
+        for h, mesh in (("in", e.p_in), ("out", e.p_in if self.callee_host == "out" else port())):
             if h == "in" and self.callee_host == "out": continue
             tok = e.write(f"{h}.token", tokens[h])
             lst = f"listeners: [{{listen: \"127.0.0.1:{e.p_out}\", to: lab/backend}}]\n" if h == "out" else ""
