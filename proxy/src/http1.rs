@@ -12,7 +12,7 @@
 //! - [`scan`] finds the end of a head; [`head`] and [`status`] read requests and answers, out of [`field`]s,
 //!   [`target`]s and [`framing`].
 //! - [`chunk`] reads chunked bodies; [`body`] streams a body out of a [`read::Reader`] that comes home afterwards.
-//! - [`encode`] turns messages into bytes, [`write`] sends them, [`answer`] streams an answer; [`date`] and
+//! - [`encode`] turns messages into bytes, [`mod@write`] sends them, [`answer`] streams an answer; [`date`] and
 //!   [`deadline`] serve them.
 
 pub mod answer;
