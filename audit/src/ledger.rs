@@ -28,7 +28,7 @@ pub(crate) use disk::read as read_file;
 pub(crate) use keyfile::VKEY;
 
 use crate::budget::{Class, Reserve};
-use crate::record::{CallRecord, EndRecord, EventRecord, Line, RecordError};
+use crate::record::{CallId, CallRecord, EndRecord, EventRecord, Line, RecordError, Verdict};
 use crate::refusals::{Admission, Refusals};
 use crate::strangers::Strangers;
 use writer::Writer;
@@ -58,12 +58,14 @@ pub struct Ledger {
     owner: Arc<Owner>,
 }
 
-/// Proof that a record was handed to the kernel: it survives the end of this
-/// process, and a power cut after `sync`. Only the ledger makes one.
+/// Proof that the record of an allowed call was handed to the kernel: it
+/// survives the end of this process, and a power cut after `sync`. Only
+/// [`Ledger::call`] makes one; neither a refusal nor an event has any.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a receipt is the permission to forward or to answer"]
 pub struct Receipt {
     index: u64,
+    call: CallId,
 }
 
 impl Receipt {
@@ -72,13 +74,19 @@ impl Receipt {
     pub const fn index(&self) -> u64 {
         self.index
     }
+
+    /// Returns the id of the call that was recorded.
+    #[must_use]
+    pub const fn call(&self) -> CallId {
+        self.call
+    }
 }
 
 /// How a refusal went into the ledger.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// As a record of its own.
-    Written(Receipt),
+    /// As a record of its own, with this index.
+    Written(u64),
     /// As one more in an exact count, because its caller is refused more than
     /// 50 times in a second or the share for refusals is used up.
     Counted,
@@ -169,15 +177,20 @@ impl Ledger {
         Ok((Self { owner: Arc::new(owner) }, opened.report))
     }
 
-    /// Writes the decision about a call. When this returns, the record is in
-    /// the kernel's hands and survives `kill -9`.
+    /// Writes the decision that allows a call. When this returns, the record
+    /// is in the kernel's hands and survives `kill -9`.
     ///
     /// # Errors
     ///
-    /// When it could not be written: then the call must not be made.
+    /// When it could not be written or is of a refused call: then the call
+    /// must not be made.
     pub fn call(&self, record: &CallRecord) -> Result<Receipt, LedgerError> {
+        if record.verdict != Verdict::Allow {
+            return Err(LedgerError::Refused { call: record.id });
+        }
         let line = Line::call(record).map_err(|source| LedgerError::Record { source })?;
-        self.append(&line, Class::Calls, |stats| &mut stats.calls)
+        let index = self.append(&line, Class::Calls, |stats| &mut stats.calls)?;
+        Ok(Receipt { index, call: record.id })
     }
 
     /// Takes the end of a call. It is written with the next record or sync,
@@ -242,12 +255,12 @@ impl Ledger {
         shared.wake_if_idle(&mut writer);
     }
 
-    /// Writes an event.
+    /// Writes an event and returns the index of its record.
     ///
     /// # Errors
     ///
     /// When it could not be written: then what it tells of must not be done.
-    pub fn event(&self, record: &EventRecord) -> Result<Receipt, LedgerError> {
+    pub fn event(&self, record: &EventRecord) -> Result<u64, LedgerError> {
         let line = Line::event(record).map_err(|source| LedgerError::Record { source })?;
         self.append(&line, Class::Calls, |stats| &mut stats.events)
     }
@@ -279,7 +292,7 @@ impl Ledger {
         line: &Line,
         class: Class,
         count: impl FnOnce(&mut Stats) -> &mut u64,
-    ) -> Result<Receipt, LedgerError> {
+    ) -> Result<u64, LedgerError> {
         // Hashed outside the lock, so that threads hash side by side.
         let hash = line.hash();
         let mut writer = self.owner.shared.writer();
@@ -290,7 +303,7 @@ impl Ledger {
         let count = count(&mut writer.stats);
         *count = count.saturating_add(1);
         self.owner.shared.wake_if_idle(&mut writer);
-        Ok(Receipt { index })
+        Ok(index)
     }
 }
 

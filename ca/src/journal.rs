@@ -53,7 +53,7 @@ impl Journal {
                 .collect::<BTreeMap<_, _>>(),
         };
         match self.ledger.event(&record) {
-            Ok(_receipt) => Ok(()),
+            Ok(_index) => Ok(()),
             Err(source) => Err(JournalError {
                 kind: kind.as_str(),
                 subject: record.subject,

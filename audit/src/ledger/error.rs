@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::budget::ShareFull;
 use crate::checkpoint::CheckpointError;
 use crate::key::KeyError;
-use crate::record::RecordError;
+use crate::record::{CallId, RecordError};
 use crate::segment::SegmentsError;
 
 /// Why a record was not written. To the peer all of them are the one word
@@ -21,6 +21,12 @@ pub enum LedgerError {
         /// What is wrong with it.
         #[source]
         source: RecordError,
+    },
+    /// A refusal was to be recorded as an allowed call.
+    #[error("call {call} was refused; a refusal gives no receipt")]
+    Refused {
+        /// The call.
+        call: CallId,
     },
     /// The budget has no room for it.
     #[error("the ledger has no room within its max_bytes")]

@@ -49,7 +49,7 @@ fn segments(folder: &Path) -> Vec<crate::segment::Segment> {
 fn filled(folder: &Path, numbers: std::ops::Range<u64>) {
     let ledger = open_small(folder);
     for number in numbers {
-        let _receipt = ledger.event(&event(number)).unwrap();
+        let _index = ledger.event(&event(number)).unwrap();
     }
     ledger.shutdown();
 }
@@ -94,9 +94,9 @@ fn a_tail_follows_from_segment_to_segment() {
     let mut tail = crate::tail(&folder.path().join("ledger"), crate::Start::Last(0)).unwrap();
     let mut seen = 0;
     for number in 0..100 {
-        let receipt = ledger.event(&event(number)).unwrap();
+        let index = ledger.event(&event(number)).unwrap();
         seen += tail.poll(drop).unwrap();
-        assert_eq!(tail.next_index(), receipt.index() + 1);
+        assert_eq!(tail.next_index(), index + 1);
     }
     assert_eq!(seen, tail.next_index());
     assert!(segments(folder.path()).len() > 3);
@@ -142,7 +142,7 @@ fn an_older_segment_is_not_read_when_a_ledger_is_opened() {
 fn a_disk_that_does_not_sync_stops_the_ledger_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open_small(folder.path());
-    let _receipt = ledger.event(&event(0)).unwrap();
+    let _index = ledger.event(&event(0)).unwrap();
     // The null device takes bytes and refuses to sync.
     ledger
         .owner
@@ -159,7 +159,7 @@ fn a_disk_that_does_not_sync_stops_the_ledger_for_good() {
     assert!(matches!(refused, LedgerError::Sync { .. }), "{refused}");
     let lost = ledger.stats().ends_lost;
     ledger.end(&EndRecord {
-        id: crate::CallId::from_bytes([0; 16]),
+        id: CallId::from_bytes([0; 16]),
         time: Timestamp::from_unix_millis(0),
         status: None,
         request_bytes: 0,

@@ -13,12 +13,22 @@ fn wait_for(ledger: &audit::Ledger, state: impl Fn(&audit::Stats) -> bool) {
 }
 
 #[test]
+fn a_refused_call_gets_no_receipt() {
+    let place = Place::new();
+    let ledger = place.open();
+    let refused = refusal(1, "prod/a");
+    assert!(matches!(ledger.call(&refused), Err(LedgerError::Refused { call }) if call == refused.id));
+    ledger.shutdown();
+    assert!(place.lines_of("call").is_empty(), "nothing was written");
+}
+
+#[test]
 fn a_receipt_names_the_record_and_the_record_is_in_the_file() {
     let place = Place::new();
     let ledger = place.open();
     let first = ledger.call(&call(1)).unwrap();
     let second = ledger.event(&event(EventKind::Started)).unwrap();
-    assert_eq!((first.index(), second.index()), (1, 2));
+    assert_eq!((first.index(), first.call(), second), (1, id(1), 2));
     let lines = place.lines();
     assert_eq!(lines[0]["kind"], "segment");
     assert_eq!(lines[1]["id"], id(1).to_string());

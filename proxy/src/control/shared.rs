@@ -248,6 +248,6 @@ impl Shared {
             detail,
         };
         // The receipt permits nothing here: an event is not a call.
-        self.ledger.event(&record).map(|_receipt| ())
+        self.ledger.event(&record).map(|_index| ())
     }
 }
