@@ -1,7 +1,9 @@
 # botmesh as a subject of the lab: a CA (not counted), an outbound proxy on host `out`, an inbound proxy on host `in`.
 # Everything on: LAB_RULES rules (1 000), ledger, metrics, both decisions, full mTLS hop. Copy it over the lab's own plug-in of that name.
+# One worker thread for calls per process (LAB_WORKERS), as every other peer has.
 import os, subprocess, time, sys
 
+os.environ.setdefault("TOKIO_WORKER_THREADS", os.environ.get("LAB_WORKERS", "1"))
 RULES = int(os.environ.get("LAB_RULES", "1000"))
 
 class Botmesh(Subject):
