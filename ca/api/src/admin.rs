@@ -25,6 +25,13 @@ pub mod path {
     pub const HOSTS: &str = "/v1/hosts";
     /// `POST` an [`EvictRequest`](super::EvictRequest) → [`EvictResponse`](super::EvictResponse).
     pub const HOST_EVICT: &str = "/v1/host/evict";
+    /// `POST` a [`QuarantineRequest`](super::QuarantineRequest) → [`QuarantineStatus`](super::QuarantineStatus).
+    pub const QUARANTINE: &str = "/v1/quarantine";
+    /// `POST` a [`ReleaseRequest`](super::ReleaseRequest) → [`QuarantineStatus`](super::QuarantineStatus).
+    pub const RELEASE: &str = "/v1/release";
+    /// `GET ?epoch=&revision=&wait_seconds=` → [`QuarantineStatus`](super::QuarantineStatus).
+    /// Without a number: the newest list. `wait_seconds` (at most 30) waits until every connected host enforces it.
+    pub const QUARANTINES: &str = "/v1/quarantines";
     /// `GET` → [`BotList`](super::BotList).
     pub const BOTS: &str = "/v1/bots";
     /// `GET` → [`CaStatus`](super::CaStatus).
@@ -284,6 +291,76 @@ pub struct EvictResponse {
     pub was_connected: bool,
     /// How many open tokens were made worthless.
     pub tokens: u64,
+}
+
+/// Whom a quarantine is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quarantined {
+    /// A bot, wherever it runs.
+    Bot(BotName),
+    /// A host, with all bots on it.
+    Host(HostName),
+}
+
+impl std::fmt::Display for Quarantined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bot(bot) => write!(f, "bot {bot}"),
+            Self::Host(host) => write!(f, "host {host}"),
+        }
+    }
+}
+
+/// Asks that a bot or a host neither calls nor is called any more, from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineRequest {
+    /// Whom.
+    pub whom: Quarantined,
+    /// Why, for whoever finds it; not empty, at most 256 characters.
+    pub reason: String,
+    /// When it ends by itself; never when absent.
+    #[serde(default)]
+    pub for_seconds: Option<u64>,
+}
+
+/// Asks to end a quarantine. One that a proxy was told locally ends only there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// Whom.
+    pub whom: Quarantined,
+}
+
+/// One quarantine in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Whom.
+    pub whom: Quarantined,
+    /// Why.
+    pub reason: String,
+    /// By whom: a user name or `uid:N`.
+    pub actor: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+}
+
+/// The quarantines in force and where they are enforced. Answers to `quarantine` and `release` wait for no host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// The number of the list.
+    pub generation: Generation,
+    /// All that are in force.
+    pub quarantines: Vec<Quarantine>,
+    /// Every host that is not evicted. `live`: it enforces this list.
+    pub hosts: Vec<HostGeneration>,
+    /// Milliseconds from the change to the last receipt of a host that enforces it; `None` while none does.
+    pub slowest_ms: Option<u64>,
+    /// Streams that the hosts said they cut by it.
+    pub streams_cut: u64,
 }
 
 /// One bot of the live mesh.

@@ -93,6 +93,8 @@ pub enum SvidRefusal {
     NotYourBot,
     /// The request is malformed: name, CSR, or key.
     BadRequest,
+    /// The bot, or the host that asks, is quarantined.
+    Quarantined,
     /// The CA could not sign or record; try again.
     Unavailable,
 }
@@ -104,6 +106,7 @@ impl SvidRefusal {
         match self {
             Self::NotYourBot => "not_your_bot",
             Self::BadRequest => "bad_request",
+            Self::Quarantined => "quarantined",
             Self::Unavailable => "unavailable",
         }
     }

@@ -11,6 +11,7 @@ use spiffe::selector::Facts;
 use spiffe::time::Timestamp;
 
 use crate::Generation;
+use crate::admin::{Quarantine, Quarantined};
 
 /// The paths of the admin API and of the bot side's own questions.
 pub mod path {
@@ -20,6 +21,14 @@ pub mod path {
     pub const WHOIS: &str = "/v1/whois";
     /// `POST` a [`RunRequest`](super::RunRequest) → [`RunResponse`](super::RunResponse).
     pub const RUN: &str = "/v1/run";
+    /// `POST` a [`QuarantineRequest`](crate::admin::QuarantineRequest) → [`LocalQuarantines`](super::LocalQuarantines):
+    /// enforced on this host when the answer comes, with the CA or without it.
+    pub const QUARANTINE: &str = "/v1/quarantine";
+    /// `POST` a [`ReleaseRequest`](crate::admin::ReleaseRequest) → [`LocalQuarantines`](super::LocalQuarantines); only
+    /// what was set on this host can be released on it.
+    pub const RELEASE: &str = "/v1/release";
+    /// `GET` → [`LocalQuarantines`](super::LocalQuarantines).
+    pub const QUARANTINES: &str = "/v1/quarantines";
     /// `GET` → [`BotsResponse`](super::BotsResponse).
     pub const BOTS: &str = "/v1/bots";
     /// `GET` → [`WhoAmI`](super::WhoAmI); about the process that asks.
@@ -86,6 +95,17 @@ pub struct SelectorDifference {
     pub wanted: String,
     /// What the process has.
     pub found: String,
+}
+
+/// The quarantines that this host enforces: the union of both lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalQuarantines {
+    /// Set on this host.
+    pub local: Vec<Quarantine>,
+    /// Set at the CA.
+    pub mesh: Vec<Quarantined>,
+    /// Streams that the request cut.
+    pub streams_cut: u64,
 }
 
 /// Asks to bind a bot to the process that asks (by its peer credentials).

@@ -162,5 +162,6 @@ pub(super) fn slice_of(revision: u64, json: Vec<u8>) -> ca_message::Message {
         generation,
         sha256: sha256(&json).to_vec(),
         json,
+        features: Vec::new(),
     })
 }

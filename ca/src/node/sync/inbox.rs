@@ -28,6 +28,7 @@ impl Stream<'_> {
             Message::Edges(edges) => self.edges(&edges),
             Message::Event(event) => self.event(&event),
             Message::Checkpoint(checkpoint) => self.checkpoint(&checkpoint),
+            Message::QuarantinesApplied(_) => Ok(()),
         }
     }
 

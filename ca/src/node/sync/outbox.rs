@@ -137,6 +137,7 @@ impl Outbox {
             generation: Some(slice.generation.into()),
             sha256: slice.sha256.to_vec(),
             json: slice.json.clone().into_bytes(),
+            features: Vec::new(),
         })
     }
 

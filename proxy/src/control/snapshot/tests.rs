@@ -79,6 +79,7 @@ fn a_slice_without_generation_or_host_is_refused() {
         generation: None,
         sha256: vec![],
         json: vec![],
+        features: vec![],
     };
     assert!(matches!(OfferedSlice::from_wire(wire), Err(SliceError::NoGeneration)));
     let json = br#"{"version":1,"trust_domain":"acme.internal","bots":{}}"#.to_vec();
