@@ -49,3 +49,5 @@ fn no_example_is_left_out() {
     names.sort();
     assert_eq!(names, ["ca.yaml", "mesh.d", "mesh.yaml", "proxy.yaml"]);
 }
+
+mod units;

@@ -1,0 +1,201 @@
+//! The units start what the command line has, and let it write where its configuration says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+
+use super::deploy;
+use crate::args::{Ca, Cli, Command, Proxy};
+use crate::cli::{ca, proxy};
+
+/// What every server of ours does without, whatever it is.
+const HARDENED: [(&str, &str); 14] = [
+    ("NoNewPrivileges", "yes"),
+    ("AmbientCapabilities", ""),
+    ("ProtectSystem", "strict"),
+    ("ProtectKernelTunables", "yes"),
+    ("ProtectKernelModules", "yes"),
+    ("ProtectKernelLogs", "yes"),
+    ("ProtectControlGroups", "yes"),
+    ("PrivateDevices", "yes"),
+    ("LockPersonality", "yes"),
+    ("MemoryDenyWriteExecute", "yes"),
+    ("RestrictNamespaces", "yes"),
+    ("RestrictSUIDSGID", "yes"),
+    ("SystemCallArchitectures", "native"),
+    ("LimitCORE", "0"),
+];
+
+/// The `[Service]` section of a unit; a key that stands twice keeps both values.
+struct Unit(BTreeMap<String, Vec<String>>);
+
+impl Unit {
+    fn read(name: &str) -> Self {
+        let text = std::fs::read_to_string(deploy("systemd").join(name)).unwrap();
+        let (_, service) = text.split_once("[Service]\n").unwrap();
+        let (service, _) = service.split_once("\n[").unwrap();
+        let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in service
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("{name}: {line}"));
+            keys.entry(key.to_owned()).or_default().push(value.to_owned());
+        }
+        Self(keys)
+    }
+
+    fn one(&self, key: &str) -> &str {
+        let values = self.0.get(key).map(Vec::as_slice).unwrap_or_default();
+        assert_eq!(values.len(), 1, "{key}: {values:?}");
+        &values[0]
+    }
+
+    /// The command, as the command line's own parser reads it.
+    fn command(&self) -> Command {
+        let line = self.one("ExecStart");
+        assert!(line.starts_with("/usr/local/bin/botmesh "), "{line}");
+        Cli::try_parse_from(line.split_whitespace())
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .command
+    }
+
+    /// Whether a server of this unit could make or write a path.
+    fn writes(&self, path: &Path) -> bool {
+        let state = Path::new("/var/lib").join(self.one("StateDirectory"));
+        let more = self.one("ReadWritePaths").split_whitespace().map(PathBuf::from);
+        more.chain([state]).any(|folder| path.starts_with(folder))
+    }
+}
+
+/// The example that is installed where the unit looks for it.
+fn example(config: &Path) -> PathBuf {
+    let name = config.strip_prefix("/etc/botmesh").unwrap();
+    deploy(name.to_str().unwrap())
+}
+
+#[test]
+fn the_unit_of_the_ca_starts_the_ca_of_the_example_and_lets_it_write_where_it_must() {
+    let unit = Unit::read("botmesh-ca.service");
+    let Command::Ca(Ca::Run(args)) = unit.command() else {
+        panic!("it runs the CA")
+    };
+    let settings = ca::settings(&example(&args.config.config)).unwrap();
+    let ledger = settings.ledger_dir();
+    for path in [
+        &settings.state_dir,
+        &settings.database,
+        &settings.key_dir,
+        &settings.admin_socket,
+        &ledger,
+    ] {
+        assert!(unit.writes(path), "{} is read-only in the unit", path.display());
+    }
+    assert_eq!(unit.one("User"), "botmesh-ca");
+    assert_eq!(unit.one("CapabilityBoundingSet"), "", "the CA needs no capability");
+    let link = std::fs::read_to_string(deploy("tmpfiles.d/botmesh-ca.conf")).unwrap();
+    let target = settings.admin_socket.strip_prefix("/run/botmesh").unwrap();
+    assert!(
+        link.contains(&format!("/run/botmesh/ca.sock - - - - {}", target.display())),
+        "{link}"
+    );
+}
+
+#[test]
+fn the_unit_of_the_proxy_starts_the_proxy_of_the_example_and_lets_it_write_where_it_must() {
+    let unit = Unit::read("botmesh-proxy.service");
+    let Command::Proxy(Proxy::Run(args)) = unit.command() else {
+        panic!("it runs the proxy")
+    };
+    let settings = proxy::settings(&example(&args.config.config)).unwrap();
+    for path in [
+        &settings.state_dir,
+        &settings.ledger_dir,
+        &settings.bots_socket,
+        &settings.admin_socket,
+        &settings.token_file,
+    ] {
+        assert!(unit.writes(path), "{} is read-only in the unit", path.display());
+    }
+    let mut capabilities: Vec<&str> = unit.one("CapabilityBoundingSet").split_whitespace().collect();
+    capabilities.sort_unstable();
+    let used = [
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_DAC_READ_SEARCH",
+        "CAP_FOWNER",
+        "CAP_SYS_PTRACE",
+    ];
+    assert_eq!(capabilities, used, "what is not used is not kept");
+    assert!(unit.one("RestrictAddressFamilies").contains("AF_NETLINK"), "sock_diag");
+}
+
+#[test]
+fn every_unit_is_hardened() {
+    for name in ["botmesh-ca.service", "botmesh-proxy.service"] {
+        let unit = Unit::read(name);
+        for (key, value) in HARDENED {
+            assert_eq!(unit.one(key), value, "{name}: {key}");
+        }
+        assert_eq!(unit.one("StateDirectoryMode"), "0700", "{name}");
+        assert!(
+            unit.0["SystemCallFilter"].contains(&"@system-service".to_owned()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_install_script_installs_every_unit_and_makes_the_user_that_one_names() {
+    let script = std::fs::read_to_string(deploy("install.sh")).unwrap();
+    for entry in std::fs::read_dir(deploy("systemd")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(script.contains(&format!("unit {name}\n")), "{name}");
+        let user = Unit::read(&name).one("User").to_owned();
+        let made = script
+            .lines()
+            .any(|line| line.contains("useradd") && line.ends_with(&user));
+        assert!(user == "root" || made, "{name}: nobody makes {user}");
+    }
+    for name in ["ca.yaml", "proxy.yaml"] {
+        assert!(script.contains(&format!("config {name}\n")), "{name}");
+    }
+}
+
+/// The commands of the operator's page are typed as they stand there.
+#[test]
+fn every_botmesh_command_of_the_readme_is_one() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut seen = 0;
+    for line in readme.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let line = line.split(" #").next().unwrap_or_default();
+        for command in line.split("&&").flat_map(|part| part.split('|')) {
+            let Some((before, after)) = command.split_once("botmesh ") else {
+                continue;
+            };
+            if !before.chars().last().is_none_or(char::is_whitespace) {
+                continue;
+            }
+            seen += 1;
+            parses(&format!("botmesh {after}"));
+        }
+    }
+    assert!(seen >= 15, "only {seen} commands were found");
+}
+
+/// Words in single quotes hold spaces; placeholders in capitals are what a reader replaces.
+fn parses(command: &str) {
+    let mut words: Vec<String> = Vec::new();
+    for (number, part) in command.split('\'').enumerate() {
+        if number % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(
+                part.split_whitespace()
+                    .map(|word| if word == "PID" { "1" } else { word }.to_owned()),
+            );
+        }
+    }
+    Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{command}: {error}"));
+}
