@@ -7,6 +7,8 @@
     dead_code,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a measurement for people; it shares the harness of the tests"
