@@ -44,14 +44,9 @@ fn main() {
 fn call() -> CallRecord {
     let id = |bot: &str| Some(SpiffeId::parse(&format!("spiffe://acme.internal/{bot}")).unwrap());
     let facts = Facts {
-        pid: 4711,
-        uid: 1001,
-        gid: 1001,
         user: Some("checkout".to_owned()),
         exe: Some("/srv/checkout/bin/checkout".to_owned()),
-        exe_seen: None,
-        exe_sha256: None,
-        run: None,
+        ..Facts::new(4711, 1001, 1001)
     };
     CallRecord {
         id: CallId::from_bytes([7; 16]),

@@ -285,16 +285,7 @@ mod tests {
         let mut refusals = Refusals::default();
         let nobody = refusal(None, "unknown_caller", None);
         let mut local = nobody.clone();
-        local.from.facts = Some(std::sync::Arc::new(spiffe::selector::Facts {
-            pid: 1,
-            uid: 7,
-            gid: 7,
-            user: None,
-            exe: None,
-            exe_seen: None,
-            exe_sha256: None,
-            run: None,
-        }));
+        local.from.facts = Some(std::sync::Arc::new(spiffe::selector::Facts::new(1, 7, 7)));
         let written = (0..60).filter(|_| refusals.admit(at(0), &nobody) == Admission::Write);
         assert_eq!(written.count(), 50);
         assert_eq!(refusals.admit(at(0), &local), Admission::Write);

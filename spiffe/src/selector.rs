@@ -31,6 +31,44 @@ pub struct Facts {
     /// The bot that an operator bound this process to with `botmesh run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<BotName>,
+    /// The effective group id and the supplementary groups, ascending, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gids: Vec<u32>,
+    /// The names of those groups that were asked for, ascending, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// The service of the system's service manager that the process belongs to, such as `orders.service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The path of the process's cgroup below the root of cgroups of version 2, such as `/system.slice/orders.service`.
+    ///
+    /// Absent where anybody but root owns that folder or one above it, since then its owner chooses who is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The bot over whose own socket the process connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<BotName>,
+}
+
+impl Facts {
+    /// Makes the facts of a process of which nothing is known but its number, its user and its group.
+    pub const fn new(pid: u32, uid: u32, gid: u32) -> Self {
+        Self {
+            pid,
+            uid,
+            gid,
+            user: None,
+            exe: None,
+            exe_seen: None,
+            exe_sha256: None,
+            run: None,
+            gids: Vec::new(),
+            groups: Vec::new(),
+            unit: None,
+            cgroup: None,
+            socket: None,
+        }
+    }
 }
 
 /// Demands of one way to be a bot. All that are there must hold.
@@ -54,6 +92,21 @@ pub struct SelectorSet {
     /// The operators who may start a process as this bot; when there is one, the process must be bound to the bot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub run_by: Vec<String>,
+    /// The service of the system's service manager, such as `orders.service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The path of the cgroup, below the root of cgroups of version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The name of the effective or of a supplementary group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The number of the effective or of a supplementary group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Whether the process must connect over the bot's own socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub socket: bool,
 }
 
 /// Tells the first demand that a process does not meet.
@@ -69,16 +122,17 @@ pub struct Mismatch {
 }
 
 impl SelectorSet {
-    /// Tells whether the set holds a boundary that one user's process cannot cross by itself: `user`, `uid` or
+    /// Tells whether the set holds a boundary that one user's process cannot cross by itself: `user`, `uid`, `unit` or
     /// `run_by`. The others only narrow.
     pub fn is_bounded(&self) -> bool {
-        self.user.is_some() || self.uid.is_some() || !self.run_by.is_empty()
+        self.user.is_some() || self.uid.is_some() || self.unit.is_some() || !self.run_by.is_empty()
     }
 
     /// Checks whether a process with these `facts` may be `bot` by this set.
     ///
     /// # Errors
-    /// With the first demand that does not hold, in the order `user`, `uid`, `exe`, `exe_sha256`, `run_by`.
+    /// With the first demand that does not hold, in the order `user`, `uid`, `unit`, `group`, `gid`, `cgroup`, `exe`,
+    /// `exe_sha256`, `run_by`, `socket`.
     pub fn matches(&self, bot: &BotName, facts: &Facts) -> Result<(), Mismatch> {
         self.compare(bot, facts).verdict
     }
@@ -92,15 +146,34 @@ impl SelectorSet {
         };
         if !self.is_bounded() {
             comparison.fail("boundary", || {
-                ("user, uid or run_by".to_owned(), "none of them".to_owned())
+                ("user, uid, unit or run_by".to_owned(), "none of them".to_owned())
             });
         }
         comparison.text("user", self.user.as_deref(), facts.user.as_deref());
         if let Some(uid) = self.uid {
             comparison.check("uid", uid == facts.uid, || (uid.to_string(), facts.uid.to_string()));
         }
+        comparison.text("unit", self.unit.as_deref(), facts.unit.as_deref());
+        if let Some(group) = &self.group {
+            comparison.check("group", facts.groups.contains(group), || {
+                (group.clone(), known(&facts.groups))
+            });
+        }
+        if let Some(gid) = self.gid {
+            comparison.check("gid", facts.gids.contains(&gid), || {
+                let gids: Vec<String> = facts.gids.iter().map(u32::to_string).collect();
+                (gid.to_string(), known(&gids))
+            });
+        }
+        comparison.text("cgroup", self.cgroup.as_deref(), facts.cgroup.as_deref());
         comparison.text("exe", self.exe.as_deref(), facts.exe.as_deref());
         comparison.text("exe_sha256", self.exe_sha256.as_deref(), facts.exe_sha256.as_deref());
+        self.compare_origin(bot, facts, &mut comparison);
+        comparison
+    }
+
+    /// Checks how the process came to be the bot: who started it, and over which socket it connected.
+    fn compare_origin(&self, bot: &BotName, facts: &Facts, comparison: &mut Comparison) {
         if !self.run_by.is_empty() {
             comparison.check("run_by", facts.run.as_ref() == Some(bot), || {
                 let wanted = format!("a process started as {bot} by {}", self.run_by.join(", "));
@@ -111,7 +184,24 @@ impl SelectorSet {
                 (wanted, found)
             });
         }
-        comparison
+        if self.socket {
+            comparison.check("socket", facts.socket.as_ref() == Some(bot), || {
+                let found = match &facts.socket {
+                    Some(other) => format!("one over the socket of {other}"),
+                    None => "one over no bot's socket".to_owned(),
+                };
+                (format!("a connection over the socket of {bot}"), found)
+            });
+        }
+    }
+}
+
+/// Lists what was found, of which there may be nothing.
+fn known(found: &[String]) -> String {
+    if found.is_empty() {
+        "unknown".to_owned()
+    } else {
+        found.join(", ")
     }
 }
 

@@ -64,6 +64,13 @@ struct FlatParty {
     exe_seen: Option<String>,
     exe_sha256: Option<String>,
     run: Option<BotName>,
+    #[serde(default)]
+    gids: Vec<u32>,
+    #[serde(default)]
+    groups: Vec<String>,
+    unit: Option<String>,
+    cgroup: Option<String>,
+    socket: Option<BotName>,
 }
 
 impl<'de> Deserialize<'de> for Party {
@@ -91,6 +98,11 @@ impl FlatParty {
                 exe_seen: self.exe_seen,
                 exe_sha256: self.exe_sha256,
                 run: self.run,
+                gids: self.gids,
+                groups: self.groups,
+                unit: self.unit,
+                cgroup: self.cgroup,
+                socket: self.socket,
             })),
             (None, None, None) if self.has_no_more() => Ok(None),
             _ => Err("facts of a caller hold its pid, uid and gid"),
@@ -103,5 +115,10 @@ impl FlatParty {
             && self.exe_seen.is_none()
             && self.exe_sha256.is_none()
             && self.run.is_none()
+            && self.gids.is_empty()
+            && self.groups.is_empty()
+            && self.unit.is_none()
+            && self.cgroup.is_none()
+            && self.socket.is_none()
     }
 }

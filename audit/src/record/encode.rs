@@ -179,6 +179,15 @@ fn write_facts(json: &mut Json<'_>, facts: &Facts) {
     json.text_if("exe_seen", facts.exe_seen.as_deref());
     json.text_if("exe_sha256", facts.exe_sha256.as_deref());
     json.text_if("run", facts.run.as_ref().map(spiffe::id::BotName::as_str));
+    if !facts.gids.is_empty() {
+        json.numbers("gids", &facts.gids);
+    }
+    if !facts.groups.is_empty() {
+        json.texts("groups", &facts.groups);
+    }
+    json.text_if("unit", facts.unit.as_deref());
+    json.text_if("cgroup", facts.cgroup.as_deref());
+    json.text_if("socket", facts.socket.as_ref().map(spiffe::id::BotName::as_str));
 }
 
 fn callee(json: &mut Json<'_>, callee: &Callee) {

@@ -66,6 +66,19 @@ impl<'a> Json<'a> {
         self.display(value);
     }
 
+    /// Writes an array of numbers.
+    pub(super) fn numbers(&mut self, key: &str, values: &[u32]) {
+        self.key(key);
+        self.out.push(b'[');
+        for (place, value) in values.iter().enumerate() {
+            if place > 0 {
+                self.out.push(b',');
+            }
+            self.display(value);
+        }
+        self.out.push(b']');
+    }
+
     /// Writes an array of strings.
     pub(super) fn texts(&mut self, key: &str, values: &[String]) {
         self.key(key);

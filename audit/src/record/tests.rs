@@ -33,9 +33,15 @@ prop_compose! {
         exe in option::of(text()),
         exe_seen in option::of(text()),
         exe_sha256 in option::of("[0-9a-f]{64}"),
-        run in option::of("[a-l]{1,5}/[a-z]{1,5}"),
+        (run, socket) in (option::of("[a-l]{1,5}/[a-z]{1,5}"), option::of("[a-l]{1,5}/[a-z]{1,5}")),
+        (gids, groups) in (vec(any::<u32>(), 0..4), vec(text(), 0..4)),
+        (unit, cgroup) in (option::of(text()), option::of(text())),
     ) -> Facts {
-        Facts { pid, uid, gid, user, exe, exe_seen, exe_sha256, run: run.map(|run| BotName::parse(&run).unwrap()) }
+        let bot = |name: String| BotName::parse(&name).unwrap();
+        Facts {
+            pid, uid, gid, user, exe, exe_seen, exe_sha256, run: run.map(bot),
+            gids, groups, unit, cgroup, socket: socket.map(bot),
+        }
     }
 }
 
@@ -224,6 +230,11 @@ fn facts_of_a_caller_are_whole_or_absent() {
         (r#""exe_seen":"u""#, false),
         (r#""exe_sha256":"u""#, false),
         (r#""run":"a/b""#, false),
+        (r#""gids":[1]"#, false),
+        (r#""groups":["u"]"#, false),
+        (r#""unit":"u""#, false),
+        (r#""cgroup":"u""#, false),
+        (r#""socket":"a/b""#, false),
     ] {
         let line = strangers.replace("FROM", from);
         assert_eq!(Record::decode(line.as_bytes()).is_ok(), good, "{from}");

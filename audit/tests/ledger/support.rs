@@ -135,14 +135,9 @@ pub(crate) fn call(number: u64) -> CallRecord {
 
 pub(crate) fn facts(uid: u32) -> Facts {
     Facts {
-        pid: 4711,
-        uid,
-        gid: uid,
         user: Some("checkout".to_owned()),
         exe: Some("/srv/checkout/bin/checkout".to_owned()),
-        exe_seen: None,
-        exe_sha256: None,
-        run: None,
+        ..Facts::new(4711, uid, uid)
     }
 }
 

@@ -132,6 +132,7 @@ impl Reader {
             exe: fields.get("exe").and_then(|node| self.exe(node)),
             exe_sha256: fields.get("exe_sha256").and_then(|node| self.sha256(node)),
             run_by: fields.get("run_by").map(|node| self.run_by(node)).unwrap_or_default(),
+            ..SelectorSet::default()
         };
         if !set.is_bounded() && !fields.refused() && self.collector.errors() == before {
             let draft = Draft::new(

@@ -72,14 +72,10 @@ impl Kernel {
         };
         let run = self.runs.bot_of(self.proc_folder(), pin)?;
         let mut facts = Facts {
-            pid: pin.pid,
-            uid: pin.uid,
-            gid: pin.gid,
             user,
-            exe: None,
             exe_seen: seen(pin),
-            exe_sha256: None,
             run,
+            ..Facts::new(pin.pid, pin.uid, pin.gid)
         };
         let candidates: Vec<&SelectorSet> = entries
             .candidates(pin.uid, facts.user.as_deref(), facts.run.as_ref())

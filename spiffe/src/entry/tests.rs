@@ -23,14 +23,9 @@ fn entry(bot: &str, attest: Vec<SelectorSet>) -> Entry {
 
 fn process(name: &str) -> Facts {
     Facts {
-        pid: 7,
-        uid: 1000,
-        gid: 1000,
         user: Some(name.to_owned()),
         exe: Some("/bin/a".to_owned()),
-        exe_seen: None,
-        exe_sha256: None,
-        run: None,
+        ..Facts::new(7, 1000, 1000)
     }
 }
 

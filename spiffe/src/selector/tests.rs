@@ -14,8 +14,16 @@ fn facts() -> Facts {
         exe_seen: Some("/somewhere/else".to_owned()),
         exe_sha256: Some("ab".repeat(32)),
         run: Some(bot()),
+        gids: vec![50, 1002],
+        groups: vec!["orders".to_owned(), "staff".to_owned()],
+        unit: Some("orders.service".to_owned()),
+        cgroup: Some("/system.slice/orders.service".to_owned()),
+        socket: Some(bot()),
     }
 }
+
+/// Adds one demand to a set.
+type Demand = fn(&mut SelectorSet);
 
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
@@ -33,6 +41,11 @@ fn a_set_matches_when_all_its_demands_hold() {
         exe: text("/srv/orders"),
         exe_sha256: text(&"ab".repeat(32)),
         run_by: vec!["root".to_owned()],
+        unit: text("orders.service"),
+        cgroup: text("/system.slice/orders.service"),
+        group: text("staff"),
+        gid: Some(50),
+        socket: true,
     };
     assert_eq!(check(&set, &facts()), Ok(()));
 }
@@ -46,6 +59,10 @@ fn each_boundary_suffices_alone() {
         },
         SelectorSet {
             uid: Some(1001),
+            ..Default::default()
+        },
+        SelectorSet {
+            unit: text("orders.service"),
             ..Default::default()
         },
         SelectorSet {
@@ -63,6 +80,10 @@ fn a_set_without_boundary_matches_nothing() {
     let narrow = SelectorSet {
         exe: text("/srv/orders"),
         exe_sha256: text(&"ab".repeat(32)),
+        cgroup: text("/system.slice/orders.service"),
+        group: text("staff"),
+        gid: Some(50),
+        socket: true,
         ..Default::default()
     };
     for set in [SelectorSet::default(), narrow] {
@@ -77,101 +98,67 @@ fn each_demand_that_does_not_hold_refuses() {
         user: text("orders"),
         ..Default::default()
     };
-    let cases = [
-        (
-            SelectorSet {
-                user: text("other"),
-                ..Default::default()
-            },
-            "user",
-        ),
-        (
-            SelectorSet {
-                uid: Some(0),
-                ..bounded.clone()
-            },
-            "uid",
-        ),
-        (
-            SelectorSet {
-                exe: text("/srv/other"),
-                ..bounded.clone()
-            },
-            "exe",
-        ),
-        (
-            SelectorSet {
-                exe: text("/somewhere/else"),
-                ..bounded.clone()
-            },
-            "exe",
-        ),
-        (
-            SelectorSet {
-                exe_sha256: text(&"AB".repeat(32)),
-                ..bounded.clone()
-            },
-            "exe_sha256",
-        ),
+    let cases: [(&str, Demand); 10] = [
+        ("user", |set| set.user = text("other")),
+        ("uid", |set| set.uid = Some(0)),
+        ("unit", |set| set.unit = text("other.service")),
+        ("group", |set| set.group = text("wheel")),
+        ("gid", |set| set.gid = Some(51)),
+        ("cgroup", |set| set.cgroup = text("/system.slice")),
+        ("exe", |set| set.exe = text("/srv/other")),
+        ("exe", |set| set.exe = text("/somewhere/else")),
+        ("exe_sha256", |set| set.exe_sha256 = text(&"AB".repeat(32))),
+        ("run_by", |set| set.run_by = vec!["root".to_owned()]),
     ];
-    for (set, selector) in cases {
-        assert_eq!(check(&set, &facts()), Err(selector), "{set:?}");
+    for (selector, demand) in cases {
+        let mut set = bounded.clone();
+        demand(&mut set);
+        let facts = Facts { run: None, ..facts() };
+        assert_eq!(check(&set, &facts), Err(selector), "{set:?}");
     }
 }
 
 #[test]
 fn unknown_facts_match_no_demand() {
-    let unknown = Facts {
-        user: None,
-        exe: None,
-        exe_sha256: None,
-        run: None,
-        ..facts()
-    };
+    let unknown = Facts::new(77, 1001, 1002);
     let bounded = SelectorSet {
         uid: Some(1001),
         ..Default::default()
     };
     assert_eq!(check(&bounded, &unknown), Ok(()));
+    let demands: [(&str, Demand); 9] = [
+        ("user", |set| set.user = text("orders")),
+        ("unit", |set| set.unit = text("orders.service")),
+        ("group", |set| set.group = text("staff")),
+        ("gid", |set| set.gid = Some(50)),
+        ("cgroup", |set| set.cgroup = text("/system.slice/orders.service")),
+        ("exe", |set| set.exe = text("/srv/orders")),
+        ("exe_sha256", |set| set.exe_sha256 = text("ab")),
+        ("run_by", |set| set.run_by = vec!["root".to_owned()]),
+        ("socket", |set| set.socket = true),
+    ];
+    for (selector, demand) in demands {
+        let mut set = bounded.clone();
+        demand(&mut set);
+        assert_eq!(check(&set, &unknown), Err(selector));
+    }
+}
+
+#[test]
+fn a_process_over_the_socket_of_another_bot_does_not_match() {
+    let set = SelectorSet {
+        uid: Some(1001),
+        socket: true,
+        ..Default::default()
+    };
+    let other = Facts {
+        socket: Some(BotName::parse("prod/other").unwrap()),
+        ..facts()
+    };
+    let mismatch = set.matches(&bot(), &other).unwrap_err();
     assert_eq!(
-        check(
-            &SelectorSet {
-                user: text("orders"),
-                ..bounded.clone()
-            },
-            &unknown
-        ),
-        Err("user")
-    );
-    assert_eq!(
-        check(
-            &SelectorSet {
-                exe: text("/srv/orders"),
-                ..bounded.clone()
-            },
-            &unknown
-        ),
-        Err("exe")
-    );
-    assert_eq!(
-        check(
-            &SelectorSet {
-                exe_sha256: text("ab"),
-                ..bounded.clone()
-            },
-            &unknown
-        ),
-        Err("exe_sha256")
-    );
-    assert_eq!(
-        check(
-            &SelectorSet {
-                run_by: vec!["root".to_owned()],
-                ..bounded
-            },
-            &unknown
-        ),
-        Err("run_by")
+        mismatch.to_string(),
+        "socket: wanted a connection over the socket of prod/orders, found one over the socket of prod/other"
     );
 }
 
@@ -218,11 +205,12 @@ fn sets_and_facts_keep_their_form_in_json() {
     assert_eq!(json, r#"{"user":"orders","exe":"/srv/orders"}"#);
     assert_eq!(serde_json::from_str::<SelectorSet>(&json).unwrap(), set);
     assert!(
-        serde_json::from_str::<SelectorSet>(r#"{"unit":"x.service"}"#).is_err(),
+        serde_json::from_str::<SelectorSet>(r#"{"units":"x.service"}"#).is_err(),
         "unknown demands are refused"
     );
 
     let json = serde_json::to_string(&facts()).unwrap();
     assert_eq!(serde_json::from_str::<Facts>(&json).unwrap(), facts());
-    assert!(serde_json::from_str::<Facts>(r#"{"pid":1,"uid":2,"gid":3}"#).is_ok());
+    let little = serde_json::from_str::<Facts>(r#"{"pid":1,"uid":2,"gid":3}"#);
+    assert_eq!(little.unwrap(), Facts::new(1, 2, 3));
 }

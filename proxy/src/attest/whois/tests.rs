@@ -5,14 +5,8 @@ use super::{scalar, suggest};
 
 fn facts(user: Option<&str>) -> Facts {
     Facts {
-        pid: 1,
-        uid: 1000,
-        gid: 1000,
         user: user.map(str::to_owned),
-        exe: None,
-        exe_seen: None,
-        exe_sha256: None,
-        run: None,
+        ..Facts::new(1, 1000, 1000)
     }
 }
 
