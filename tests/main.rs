@@ -21,6 +21,7 @@ mod crash;
 mod foreign;
 mod layout;
 mod lifetimes;
+mod netns;
 mod newcomer;
 mod spine;
 mod support;

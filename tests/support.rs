@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 pub(crate) mod hand;
 pub(crate) mod join;
+pub(crate) mod netns;
+pub(crate) mod wire;
 
 /// How long a test waits for a state before it says that the state did not come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,228 @@
+//! Four hosts with networks of their own, started from `deploy/` by the operator's page, and what a capture between them shows.
+
+use std::process::Command;
+
+use crate::support::netns::Hosts;
+use crate::support::wire::{Streams, records, server_hello, streams};
+use crate::support::{both, root_or_skip, run};
+
+const CHECKOUT: u32 = 61_001;
+const ORDERS: u32 = 61_002;
+const QUOTES: u32 = 61_003;
+const NOBODY: u32 = 61_099;
+
+/// TLS 1.3 (RFC 8446 §4.1.3), and X25519MLKEM768 in IANA's list of groups.
+const TLS13: usize = 0x0304;
+const X25519MLKEM768: usize = 0x11ec;
+
+/// What nobody on the wire may read: path, body, the answer's body, names of bots.
+const SECRETS: [&str; 7] = [
+    "path-in-clear",
+    "body-in-clear",
+    "spiffe://",
+    "prod/checkout",
+    "checkout",
+    "orders",
+    "x-botmesh-caller",
+];
+
+/// `deploy/mesh.yaml` with users of the test in place of the example's, and orders on web-2 alone.
+fn mesh_file(orders_socket: &str) -> String {
+    let mut text = include_str!("../deploy/mesh.yaml").to_owned();
+    for (from, to) in [
+        ("attest: {user: checkout}", format!("attest: {{uid: {CHECKOUT}}}")),
+        (
+            "attest: {user: orders, exe: /srv/orders/bin/orders}",
+            format!("attest: {{uid: {ORDERS}}}"),
+        ),
+        ("attest: {user: quotes}", format!("attest: {{uid: {QUOTES}}}")),
+        ("hosts: [web-1, web-2]", "hosts: [web-2]".to_owned()),
+        ("/run/orders/orders.sock", orders_socket.to_owned()),
+    ] {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, &to);
+    }
+    text
+}
+
+/// The three hosts of the example with the bots that serve, joined and live.
+fn three_hosts() -> Hosts {
+    let mut hosts = Hosts::start(&["web-1", "web-2", "web-3"], "");
+    let folder = hosts.dir.path().join("orders");
+    std::fs::create_dir(&folder).expect("a folder");
+    nix::unistd::chown(&folder, Some(ORDERS.into()), Some(ORDERS.into())).expect("chown");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o750);
+    std::fs::set_permissions(&folder, private).expect("chmod");
+    let socket = folder.join("orders.sock").display().to_string();
+    hosts.callee("web-2", ORDERS, &format!("unix:{socket}"));
+    hosts.callee("web-2", QUOTES, "9001");
+    hosts.apply(&mesh_file(&socket));
+    hosts
+}
+
+#[test]
+fn hosts_started_from_deploy_carry_calls_of_ordinary_users_and_show_nothing_on_the_wire() {
+    if !root_or_skip("network namespaces") || no_tcpdump() {
+        return;
+    }
+    let mut hosts = three_hosts();
+    let capture = hosts.dir.path().join("wire.pcap");
+    let mut tcpdump = hosts.net.command("web-2", 0, "tcpdump");
+    tcpdump
+        .args(["-i", "eth0", "-U", "--immediate-mode", "-Z", "root", "-s", "0", "-w"])
+        .arg(&capture)
+        .arg("tcp");
+    let mut tcpdump = crate::support::Process::spawn(tcpdump, hosts.dir.path().join("tcpdump.log"));
+    crate::support::eventually("tcpdump to listen", || {
+        tcpdump.log().contains("listening on").then_some(())
+    });
+
+    let socket = |host: &str| hosts.host(host).path("/run/botmesh/bot.sock").display().to_string();
+    let orders = "http://orders.prod.mesh";
+    for host in ["web-1", "web-3"] {
+        let read = format!("{orders}/orders/path-in-clear");
+        let (status, body) = hosts.curl(host, CHECKOUT, &["--unix-socket", &socket(host), &read]);
+        assert_eq!(status, "200", "{host}: {body}");
+        assert!(body.contains("spiffe://acme.internal/prod/checkout"), "{host}: {body}");
+        let (status, body) = hosts.curl(host, CHECKOUT, &["http://127.0.0.1:15101/orders/path-in-clear"]);
+        assert_eq!(status, "200", "a listener for one destination: {body}");
+        let (status, body) = hosts.curl(
+            host,
+            CHECKOUT,
+            &[
+                "-x",
+                "http://127.0.0.1:15080",
+                "-d",
+                "body-in-clear",
+                &format!("{orders}/refunds"),
+            ],
+        );
+        assert_eq!(status, "200", "http_proxy: {body}");
+        let (status, body) = hosts.curl(host, CHECKOUT, &["--unix-socket", &socket(host), "-X", "DELETE", &read]);
+        assert_eq!(status, "403", "{body}");
+        assert!(body.contains("no_rule"), "{body}");
+        let (status, body) = hosts.curl(host, NOBODY, &["--unix-socket", &socket(host), &read]);
+        assert_eq!(status, "403", "{body}");
+        assert!(body.contains("unknown_caller"), "{body}");
+    }
+    let quotes = "http://quotes.prod.mesh/quotes/path-in-clear";
+    let (status, body) = hosts.curl("web-1", CHECKOUT, &["--unix-socket", &socket("web-1"), quotes]);
+    assert_eq!(status, "200", "{body}");
+
+    in_clear(&mut hosts);
+    tcpdump.terminate();
+    let streams = streams(&std::fs::read(&capture).expect("the capture"));
+    judge(&streams, &hosts);
+}
+
+fn no_tcpdump() -> bool {
+    let missing = Command::new("tcpdump").arg("--version").output().is_err();
+    if missing {
+        println!("skipped: a capture between hosts: needs tcpdump");
+    }
+    missing
+}
+
+/// The control: a call without botmesh, which the same capture must show.
+fn in_clear(hosts: &mut Hosts) {
+    let address = hosts.net.address("web-2");
+    let mut server = hosts.net.command("web-2", NOBODY, crate::support::PYTHON);
+    server.args(["-u", "-m", "http.server", "9999", "--bind", &address]);
+    hosts.spawn(server, "Serving");
+    let url = format!("http://{address}:9999/path-in-clear");
+    let mut curl = hosts.net.command("web-1", CHECKOUT, "curl");
+    run(curl.args(["-sS", "-m", "20", &url]));
+}
+
+/// Every stream but the control is TLS 1.3 by X25519MLKEM768, and none holds a word that is nobody's business.
+fn judge(streams: &Streams, hosts: &Hosts) {
+    let holds = |bytes: &[u8], word: &str| {
+        bytes
+            .windows(word.len())
+            .any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let mut hops = 0;
+    let mut controls = 0;
+    for (name, bytes) in streams {
+        if name.contains(":9999") {
+            controls += u32::from(holds(bytes, "path-in-clear"));
+            continue;
+        }
+        for word in SECRETS {
+            assert!(!holds(bytes, word), "{name} shows {word}");
+        }
+        let records = records(name, bytes);
+        let (kind, first) = records.first().expect("a record");
+        assert_eq!(*kind, 22, "{name} begins with a handshake");
+        if first[0] == 2 {
+            assert_eq!(server_hello(first), (TLS13, X25519MLKEM768), "{name}");
+            hops += u32::from(name.starts_with(&format!("{}:15443>", hosts.net.address("web-2"))));
+        }
+        let plain = records.iter().skip(1).find(|(kind, _)| *kind == 22 || *kind == 21);
+        assert!(plain.is_none(), "{name}: a handshake or alert in clear after the hello");
+    }
+    assert_eq!(controls, 1, "the capture shows what is in clear: {:?}", streams.keys());
+    assert!(hops >= 2, "web-1 and web-3 both called: {:?}", streams.keys());
+    println!(
+        "{} streams, {hops} hops to web-2: TLS 1.3, X25519MLKEM768 (0x11ec), nothing in clear",
+        streams.len()
+    );
+}
+
+#[test]
+fn installing_again_keeps_what_was_edited_and_the_linters_are_content() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let install = || {
+        let mut script = Command::new(root.join("deploy/install.sh"));
+        script
+            .args(["ca", "proxy"])
+            .env("DESTDIR", dir.path())
+            .env("PREFIX", "/usr");
+        run(script.env("BOTMESH", env!("CARGO_BIN_EXE_botmesh")))
+    };
+    assert!(install().status.success());
+    let config = dir.path().join("etc/botmesh/ca.yaml");
+    std::fs::write(&config, "trust_domain: mine.internal\n").expect("edited");
+    assert!(install().status.success());
+    let kept = std::fs::read_to_string(&config).expect("the configuration");
+    assert_eq!(kept, "trust_domain: mine.internal\n");
+    let unit = std::fs::read_to_string(dir.path().join("etc/systemd/system/botmesh-ca.service")).expect("a unit");
+    assert!(
+        unit.contains("ExecStart=/usr/bin/botmesh ca run"),
+        "PREFIX counts: {unit}"
+    );
+    let state = std::fs::metadata(dir.path().join("var/lib/botmesh/ca")).expect("a folder");
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&state.permissions()) & 0o777,
+        0o700
+    );
+
+    if let Some(out) = lint("shellcheck", &["deploy/install.sh"]) {
+        assert!(out.status.success(), "{}", both(&out));
+    }
+    let security = ["security", "--offline=true", "--no-pager"];
+    for (unit, most) in [("botmesh-ca", "15"), ("botmesh-proxy", "35")] {
+        let file = format!("deploy/systemd/{unit}.service");
+        let threshold = format!("--threshold={most}");
+        if let Some(out) = lint("systemd-analyze", &[&security[..], &[&threshold, &file]].concat()) {
+            assert!(
+                out.status.success(),
+                "{unit}: an exposure of more than {most}/10: {}",
+                both(&out)
+            );
+        }
+    }
+}
+
+/// Runs a linter in the repository; says so where there is none.
+fn lint(program: &str, words: &[&str]) -> Option<std::process::Output> {
+    let out = Command::new(program)
+        .args(words)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    if out.is_err() {
+        println!("skipped: lint of deploy/: needs {program}");
+    }
+    out.ok()
+}
