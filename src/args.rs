@@ -187,6 +187,15 @@ pub(crate) enum Host {
     List,
     /// Ends a host's identity and its stream; it needs a new token to come back
     Evict(HostRef),
+    /// Prints the nft table that closes the loopback ports of this host's bots to all but the proxy
+    Guard(Guard),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Guard {
+    /// As a table for `nft -f -`, the only form so far
+    #[arg(long)]
+    pub(crate) nft: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod bot;
 pub(crate) mod ca;
 mod demo;
 mod demo_bot;
+mod guard;
 mod help;
 mod host;
 mod policy;

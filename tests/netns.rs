@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::netns::Hosts;
 use crate::support::wire::{Streams, records, server_hello, streams};
-use crate::support::{both, root_or_skip, run};
+use crate::support::{both, botmesh, ok, root_or_skip, run};
 
 const CHECKOUT: u32 = 61_001;
 const ORDERS: u32 = 61_002;
@@ -225,4 +225,58 @@ fn lint(program: &str, words: &[&str]) -> Option<std::process::Output> {
         println!("skipped: lint of deploy/: needs {program}");
     }
     out.ok()
+}
+
+/// Says which caller the answering bot was told of, as a foreign process asks it without the proxy.
+fn forged(hosts: &Hosts, words: &[&str]) -> (String, String) {
+    let header = ["-H", "x-botmesh-caller: spiffe://acme.internal/prod/checkout"];
+    hosts.curl("web-2", NOBODY, &[&header[..], words].concat())
+}
+
+#[test]
+fn a_foreign_process_reaches_a_loopback_port_until_the_guard_is_loaded_and_a_unix_socket_never() {
+    if !root_or_skip("the guard") {
+        return;
+    }
+    let hosts = three_hosts();
+    let ports = [
+        "http://127.0.0.1:9001/quotes/4",
+        "http://[::ffff:127.0.0.1]:9001/quotes/4",
+    ];
+    for port in ports {
+        let (status, body) = forged(&hosts, &[port]);
+        assert_eq!(status, "200", "without the guard {port} is open: {body}");
+        assert!(
+            body.contains("spiffe://acme.internal/prod/checkout"),
+            "and believes the header: {body}"
+        );
+    }
+    let socket = hosts.dir.path().join("orders/orders.sock").display().to_string();
+    let (status, body) = forged(&hosts, &["--unix-socket", &socket, "http://orders.prod.mesh/orders/17"]);
+    assert_eq!(status, "000", "a socket in a folder of mode 0750: {body}");
+
+    let web_2 = hosts.host("web-2");
+    let table = ok(botmesh().args(["host", "guard", "--nft", "--server", &web_2.server()]));
+    let file = hosts.dir.path().join("guard.nft");
+    std::fs::write(&file, &table).expect("written");
+    for _again in 0..2 {
+        ok(hosts.net.command("web-2", 0, "nft").arg("-f").arg(&file));
+    }
+    for port in ports {
+        let (status, body) = forged(&hosts, &[port]);
+        assert_eq!(status, "000", "{port}: {body}");
+    }
+    let socket = hosts.host("web-1").path("/run/botmesh/bot.sock").display().to_string();
+    let quotes = "http://quotes.prod.mesh/quotes/4";
+    let (status, body) = hosts.curl("web-1", CHECKOUT, &["--unix-socket", &socket, quotes]);
+    assert_eq!(status, "200", "the proxy passes the guard: {body}");
+    println!("guard: foreign uid reset, proxy 200; unix socket 0750: foreign uid refused by the kernel");
+
+    let (_, told) = hosts.curl("web-2", NOBODY, &["http://127.0.0.1:15090/readyz"]);
+    assert!(told.starts_with("ok\n"), "{told}");
+    assert!(
+        told.contains("note: prod/quotes is open locally on 127.0.0.1:9001"),
+        "{told}"
+    );
+    assert!(!told.contains("prod/orders"), "{told}");
 }

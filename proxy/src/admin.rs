@@ -38,6 +38,8 @@ pub(crate) struct Admin {
     pub(crate) listeners: BTreeMap<String, String>,
     /// The folder of the ledger.
     pub(crate) ledger: String,
+    /// The folder of the key and the cache.
+    pub(crate) state_dir: String,
     /// The address for `http_proxy`.
     pub(crate) http_proxy: String,
 }
@@ -188,6 +190,8 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         same_user: proxy.attestor.mode() == Mode::SameUser,
         listeners: admin.listeners.clone(),
         ledger: admin.ledger.clone(),
+        uid: Some(nix::unistd::geteuid().as_raw()),
+        state_dir: Some(admin.state_dir.clone()),
         notes,
     }
 }
@@ -204,6 +208,7 @@ fn bots(proxy: &Proxy) -> BotsResponse {
             serial: svid.and_then(|svid| svid.serial.clone()),
             not_after: svid.and_then(|svid| svid.not_after),
             serves: serve.map(shown),
+            open_port: serve.and_then(open_port),
             notes: notes(svid.and_then(|svid| svid.error.as_deref()), serve),
         }
     };
@@ -220,15 +225,23 @@ fn shown(serve: &Serve) -> String {
     }
 }
 
+/// The loopback port of a bot, which any process of the host can call without the proxy.
+const fn open_port(serve: &Serve) -> Option<u16> {
+    match serve {
+        Serve::Http(Target::Port(port)) => Some(*port),
+        Serve::Http(Target::Unix(_) | Target::Elsewhere) => None,
+    }
+}
+
 fn notes(error: Option<&str>, serve: Option<&Serve>) -> Vec<String> {
     let mut notes: Vec<String> = error
         .map(|error| format!("its SVID was not renewed: {error}"))
         .into_iter()
         .collect();
-    if let Some(Serve::Http(Target::Port(port))) = serve {
+    if let Some(port) = serve.and_then(open_port) {
         notes.push(format!(
-            "any process of this host can call 127.0.0.1:{port} without the proxy; a Unix socket in a folder of mode \
-             0750 cannot be called so"
+            "open locally: any process of this host can call 127.0.0.1:{port} without the proxy, unless the table of \
+             `botmesh host guard` is loaded; a Unix socket in a folder of mode 0750 cannot be called so"
         ));
     }
     notes

@@ -154,6 +154,7 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
         allow_run: settings.allow_run,
         listeners: addresses.clone(),
         ledger: settings.ledger_dir.display().to_string(),
+        state_dir: settings.state_dir.display().to_string(),
         http_proxy: addresses
             .get("bots")
             .map(|bots| format!("http://{bots}"))

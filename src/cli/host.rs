@@ -13,6 +13,7 @@ use crate::exit::Exit;
 pub(crate) async fn run(command: Host, context: &Context) -> Result<Exit> {
     let server = Server::find(Peer::Ca, context.global.server.as_deref())?;
     match command {
+        Host::Guard(args) => super::guard::run(&args, context).await,
         Host::Token(args) => token(&args, &server, context).await,
         Host::List => list(&server, context).await,
         Host::Evict(args) => evict(args, &server, context).await,

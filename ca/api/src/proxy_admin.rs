@@ -65,6 +65,12 @@ pub struct ProxyStatus {
     pub listeners: BTreeMap<String, String>,
     /// The folder of its ledger.
     pub ledger: String,
+    /// The user that it runs as, and so the owner of its sockets; a proxy of an earlier version does not say.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// The folder of its key and its cache; a proxy of an earlier version does not say.
+    #[serde(default)]
+    pub state_dir: Option<String>,
     /// What an operator should know.
     pub notes: Vec<String>,
 }
@@ -146,6 +152,9 @@ pub struct BotStatus {
     pub not_after: Option<Timestamp>,
     /// Where it serves on this host.
     pub serves: Option<String>,
+    /// The port of 127.0.0.1 that it serves on, which every process of the host can reach unless it is guarded.
+    #[serde(default)]
+    pub open_port: Option<u16>,
     /// What is wrong with it, one sentence each.
     pub notes: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
+use spiffe::id::BotName;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -66,6 +67,24 @@ fn answer(proxy: &Proxy, question: &Question) -> Page {
     }
 }
 
+/// A line for each bot of this host that can be called without the proxy. That is no reason to carry no calls.
+fn open_locally(proxy: &Proxy) -> String {
+    let snapshot = proxy.control.snapshot();
+    let line = |bot: &BotName| {
+        let port = snapshot
+            .mesh
+            .bots()
+            .get(bot)?
+            .serve
+            .as_ref()
+            .and_then(super::open_port)?;
+        Some(format!(
+            "note: {bot} is open locally on 127.0.0.1:{port} unless it is guarded: see `botmesh check`\n"
+        ))
+    };
+    snapshot.claimable().filter_map(line).collect()
+}
+
 /// Ready where calls can be carried: nothing is missing, and they can be recorded.
 fn ready(proxy: &Proxy) -> Page {
     let mut missing: Vec<String> = proxy.control.ready().missing.iter().map(ToString::to_string).collect();
@@ -73,7 +92,7 @@ fn ready(proxy: &Proxy) -> Page {
         missing.push(format!("the ledger: {trouble}"));
     }
     if missing.is_empty() {
-        return Page::text(StatusCode::OK, "ok\n");
+        return Page::text(StatusCode::OK, format!("ok\n{}", open_locally(proxy)));
     }
     Page::text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
 }
