@@ -1,6 +1,7 @@
 //! The command line, as a person or a script types it. Parsing only: nothing here reads a file or the environment.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -110,6 +111,8 @@ pub(crate) enum Command {
     Audit(Audit),
     /// One screen: CA, hosts, bots, revision, last denials
     Status,
+    /// The doctor of this host: what is wrong, what could bypass the proxy, and what to do about it
+    Check,
     /// Twenty lines that tell a coding agent how to call through botmesh
     AgentsMd,
     /// Explains a code such as BM0120, or a command
@@ -117,6 +120,9 @@ pub(crate) enum Command {
     /// The demo's sample bots
     #[command(subcommand, hide = true)]
     DemoBot(DemoBot),
+    /// What `check` tries as a user that is no bot's
+    #[command(subcommand, hide = true)]
+    Stranger(Stranger),
 }
 
 #[derive(Debug, Args)]
@@ -364,6 +370,16 @@ pub(crate) enum DemoBot {
         #[arg(long)]
         socket: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stranger {
+    /// Connects to a port of 127.0.0.1
+    Port { port: u16 },
+    /// Calls a host name by the proxy's socket
+    Call { socket: PathBuf, host: String },
+    /// Calls a host name by the proxy's port
+    CallTcp { address: SocketAddr, host: String },
 }
 
 fn unix_path(text: &str) -> Result<PathBuf, String> {

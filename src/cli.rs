@@ -5,6 +5,7 @@ mod apply;
 mod audit;
 mod bot;
 pub(crate) mod ca;
+mod check;
 mod demo;
 mod demo_bot;
 mod guard;
@@ -58,9 +59,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit> {
         Command::Whois(args) => who::whois(&args, context).await,
         Command::Audit(command) => audit::run(command, context).await,
         Command::Status => status::run(context).await,
+        Command::Check => Box::pin(check::run(context)).await,
         Command::AgentsMd => agents_md::run(&context.screen),
         Command::Help(args) => help::run(&args, &context.screen),
         Command::DemoBot(command) => demo_bot::run(command, &context.screen).await,
+        Command::Stranger(command) => check::stranger(&command, &context.screen),
     }
 }
 
@@ -81,9 +84,11 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Whois(_)
         | Command::Audit(_)
         | Command::Status
+        | Command::Check
         | Command::AgentsMd
         | Command::Help(_)
-        | Command::DemoBot(_) => Speaker::Command,
+        | Command::DemoBot(_)
+        | Command::Stranger(_) => Speaker::Command,
     }
 }
 

@@ -6,10 +6,10 @@ use crate::support::netns::Hosts;
 use crate::support::wire::{Streams, records, server_hello, streams};
 use crate::support::{both, botmesh, ok, root_or_skip, run};
 
-const CHECKOUT: u32 = 61_001;
-const ORDERS: u32 = 61_002;
-const QUOTES: u32 = 61_003;
-const NOBODY: u32 = 61_099;
+pub(crate) const CHECKOUT: u32 = 61_001;
+pub(crate) const ORDERS: u32 = 61_002;
+pub(crate) const QUOTES: u32 = 61_003;
+pub(crate) const NOBODY: u32 = 61_099;
 
 /// TLS 1.3 (RFC 8446 §4.1.3), and X25519MLKEM768 in IANA's list of groups.
 const TLS13: usize = 0x0304;
@@ -27,7 +27,7 @@ const SECRETS: [&str; 7] = [
 ];
 
 /// `deploy/mesh.yaml` with users of the test in place of the example's, and orders on web-2 alone.
-fn mesh_file(orders_socket: &str) -> String {
+pub(crate) fn mesh_file(orders_socket: &str) -> String {
     let mut text = include_str!("../deploy/mesh.yaml").to_owned();
     for (from, to) in [
         ("attest: {user: checkout}", format!("attest: {{uid: {CHECKOUT}}}")),
@@ -46,7 +46,7 @@ fn mesh_file(orders_socket: &str) -> String {
 }
 
 /// The three hosts of the example with the bots that serve, joined and live.
-fn three_hosts() -> Hosts {
+pub(crate) fn three_hosts() -> Hosts {
     let mut hosts = Hosts::start(&["web-1", "web-2", "web-3"], "");
     let folder = hosts.dir.path().join("orders");
     std::fs::create_dir(&folder).expect("a folder");

@@ -91,7 +91,6 @@ fn commands_of_later_versions_do_not_exist() {
         "grant list",
         "tap",
         "top",
-        "check",
         "backup",
         "secret list",
     ] {

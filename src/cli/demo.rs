@@ -1,6 +1,6 @@
 //! `demo`: a whole mesh on one machine in seconds, for a newcomer to see calls, refusals and ledgers, and to paste lines from.
 
-mod attack;
+pub(crate) mod attack;
 mod bots;
 mod folder;
 mod scene;

@@ -1,7 +1,7 @@
 //! `demo --attack`: tries to break the demo's mesh. Each line says what was tried, what refused it, and why; at the end every attempt
 //! must be found in a ledger. An attack that succeeds, or one that left no trace, makes the exit code 1.
 
-mod stolen;
+pub(crate) mod stolen;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

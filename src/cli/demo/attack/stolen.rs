@@ -59,15 +59,57 @@ pub(crate) async fn present(stage: &Stage) -> Result<Outcome> {
     })
 }
 
+/// What became of a client that showed no certificate.
+#[derive(Debug)]
+pub(crate) enum Certless {
+    /// The server showed its own certificate, and then ended it.
+    Refused(String),
+    /// It answered.
+    LetIn,
+}
+
+/// Comes to a mesh port without a certificate.
+///
+/// # Errors
+///
+/// When the server did not even show its own certificate: nothing is known of what it would ask for then.
+pub(crate) async fn certless(address: SocketAddr, to: &SpiffeId) -> Result<Certless> {
+    let client = Thief::new(Vec::new())?;
+    let socket = || {
+        if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }
+    };
+    let refused = match dial(address, to, socket, client.config()?).await {
+        Err(error) if client.seen().is_empty() => return Err(error),
+        Err(error) => Some(format!("{error:#}")),
+        Ok(mut stream) => refusal(&mut stream).await,
+    };
+    Ok(refused.map_or(Certless::LetIn, Certless::Refused))
+}
+
 async fn connect(site: &Site, to: &SpiffeId, from: Ipv4Addr, config: ClientConfig) -> Result<TlsStream<TcpStream>> {
     let address = site.status.listeners.get("mesh").context("find the mesh address")?;
     let address: SocketAddr = address
         .parse()
         .with_context(|| format!("read the mesh address {address}"))?;
-    let socket = TcpSocket::new_v4().context("make a socket")?;
-    socket
-        .bind(SocketAddr::from((from, 0)))
-        .context("bind the thief's address")?;
+    let bound = || {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        Ok(socket)
+    };
+    dial(address, to, bound, config).await
+}
+
+async fn dial(
+    address: SocketAddr,
+    to: &SpiffeId,
+    socket: impl FnOnce() -> std::io::Result<TcpSocket>,
+    config: ClientConfig,
+) -> Result<TlsStream<TcpStream>> {
+    let socket = socket().context("make a socket")?;
     let stream = timeout(TIMEOUT, socket.connect(address))
         .await
         .context("connect")?

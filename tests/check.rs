@@ -1,0 +1,145 @@
+//! The doctor of a host: what it finds on hosts that run from `deploy/`, and what it no longer finds once that is mended.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+
+use crate::netns::{mesh_file, three_hosts};
+use crate::support::netns::{Hosts, Installed};
+use crate::support::{both, botmesh, eventually, ok, root_or_skip, run};
+
+/// The first user that `check` takes for its tries.
+const STRANGER: u32 = 2_000_000_011;
+
+/// Runs `check` in a host's own network, as root; gives the exit code and what was looked at.
+fn check(hosts: &Hosts, host: &Installed) -> (i32, Vec<Value>) {
+    let mut command = hosts.net.command(&host.name, 0, env!("CARGO_BIN_EXE_botmesh"));
+    let out = run(command.args(["check", "-o", "json", "--server", &host.server()]));
+    let told: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|error| panic!("{error}: {}", both(&out)));
+    let looks = told["looks"].as_array().expect("looks").clone();
+    let findings = looks.iter().filter(|look| look["state"] == "finding").count();
+    assert_eq!(told["findings"], findings);
+    (out.status.code().expect("a code"), looks)
+}
+
+/// What was found, as `part: what`.
+fn found(looks: &[Value]) -> Vec<String> {
+    let findings = looks.iter().filter(|look| look["state"] == "finding");
+    findings
+        .map(|look| format!("{}: {}", look["part"].as_str().unwrap(), look["what"].as_str().unwrap()))
+        .collect()
+}
+
+/// The state of the looks whose name begins so.
+fn states<'l>(looks: &'l [Value], what: &str) -> Vec<&'l str> {
+    let named = looks
+        .iter()
+        .filter(|look| look["what"].as_str().unwrap().starts_with(what));
+    named.map(|look| look["state"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn check_names_a_bot_that_is_open_locally_until_it_is_guarded_and_tries_what_must_be_refused() {
+    if !root_or_skip("check") {
+        return;
+    }
+    let hosts = three_hosts();
+    let web_2 = hosts.host("web-2");
+    let (code, looks) = check(&hosts, web_2);
+    assert_eq!(found(&looks), ["bots: prod/quotes on 127.0.0.1:9001"], "{looks:#?}");
+    assert_eq!(code, 1);
+    assert_eq!(states(&looks, "TLS without a certificate"), ["ok"], "{looks:#?}");
+    assert_eq!(states(&looks, "call by a foreign user"), ["ok", "ok"], "{looks:#?}");
+    assert_eq!(states(&looks, "host key and cache"), ["note"], "{looks:#?}");
+
+    let file = hosts.dir.path().join("guard.nft");
+    std::fs::write(
+        &file,
+        ok(botmesh().args(["host", "guard", "--server", &web_2.server()])),
+    )
+    .expect("written");
+    ok(hosts.net.command("web-2", 0, "nft").arg("-f").arg(&file));
+    let (code, looks) = check(&hosts, web_2);
+    assert_eq!((code, found(&looks)), (0, Vec::new()), "{looks:#?}");
+    println!("check: 1 finding without the guard (open locally), 0 with it");
+
+    let state = web_2.path("/var/lib/botmesh/proxy");
+    std::fs::set_permissions(&state, Permissions::from_mode(0o755)).expect("chmod");
+    let node = state.join("node.json");
+    std::fs::set_permissions(&node, Permissions::from_mode(0o644)).expect("chmod");
+    let run = web_2.path("/run/botmesh");
+    std::fs::set_permissions(&run, Permissions::from_mode(0o777)).expect("chmod");
+    let (code, looks) = check(&hosts, web_2);
+    assert_eq!(code, 1);
+    let folder = run.display();
+    let expected = [
+        format!("proxy: socket folder {folder}"),
+        format!("proxy: socket folder {folder}"),
+        format!("proxy: state folder {}", state.display()),
+        format!("proxy: key {}", node.display()),
+    ];
+    assert_eq!(found(&looks), expected, "{looks:#?}");
+}
+
+#[test]
+fn check_finds_a_foreign_user_who_is_taken_for_a_bot() {
+    if !root_or_skip("check of a wrong uid") {
+        return;
+    }
+    let hosts = three_hosts();
+    let socket = hosts.dir.path().join("orders/orders.sock").display().to_string();
+    let wide = format!("bots:\n  prod/wide: {{owner: x@acme.internal, hosts: [web-1], attest: {{uid: {STRANGER}}}}}\n");
+    hosts.apply(&mesh_file(&socket).replacen("bots:\n", &wide, 1));
+    let (code, looks) = check(&hosts, hosts.host("web-1"));
+    assert_eq!(code, 1);
+    let expected = ["socket", "port"].map(|way| format!("tries: call by a foreign user, by the {way}"));
+    assert_eq!(found(&looks), expected, "{looks:#?}");
+}
+
+#[test]
+fn check_on_the_ca_names_hosts_that_are_away_and_says_where_the_key_is() {
+    if !root_or_skip("check of the CA") {
+        return;
+    }
+    let mut hosts = three_hosts();
+    let (code, looks) = check(&hosts, &hosts.ca);
+    assert_eq!((code, found(&looks)), (0, Vec::new()), "{looks:#?}");
+    let key = looks.iter().find(|look| {
+        look["seen"]
+            .as_str()
+            .is_some_and(|seen| seen.contains("key-encryption key"))
+    });
+    assert_eq!(key.expect("the key is spoken of")["state"], "note");
+    assert_eq!(
+        states(&looks, "answers"),
+        ["ok", "untried"],
+        "no proxy runs there: {looks:#?}"
+    );
+
+    hosts
+        .proxies
+        .last_mut()
+        .expect("web-3")
+        .process
+        .take()
+        .expect("a process")
+        .kill();
+    eventually("web-3 to be missed", || {
+        let (code, looks) = check(&hosts, &hosts.ca);
+        (code == 1 && found(&looks) == ["ca: host web-3"]).then_some(())
+    });
+    hosts.ca.process.take().expect("a process").kill();
+    let web_1 = hosts.host("web-1");
+    eventually("web-1 to miss its CA", || {
+        let (_, looks) = check(&hosts, web_1);
+        (found(&looks) == ["proxy: CA"]).then_some(())
+    });
+    let out = run(botmesh().args(["check", "--server", &hosts.ca.server()]));
+    assert_eq!(
+        out.status.code(),
+        Some(4),
+        "nothing answers on the CA's host: {}",
+        both(&out)
+    );
+}
