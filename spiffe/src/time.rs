@@ -6,11 +6,13 @@
 mod clock;
 #[cfg(feature = "test-clock")]
 mod follow;
+mod ratchet;
 mod timestamp;
 
 pub use clock::{Clock, ClockHand};
 #[cfg(feature = "test-clock")]
 pub use follow::FollowError;
+pub use ratchet::Ratchet;
 pub use timestamp::{TimeError, Timestamp};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use super::Timestamp;
+use super::{Ratchet, Timestamp};
 
 /// The longest single wait of [`Clock::sleep_until`] on the system clock: a step of the wall clock, or a machine that
 /// slept, is noticed within this time.
@@ -13,7 +13,11 @@ const RECHECK: Duration = Duration::from_secs(10);
 ///
 /// The clock of the system, or one that stands still until a test moves it.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    /// The time below which this clock does not go.
+    ratchet: Option<Arc<Ratchet>>,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -34,14 +38,29 @@ pub struct ClockHand {
 impl Clock {
     /// Gives the clock of the system.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self::of(Source::System)
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, ratchet: None }
+    }
+
+    /// Makes a clock that shows this one's time and never goes back: not below `start`, not below what it has shown,
+    /// and not below what its [`Ratchet`] was raised to. Only [`Ratchet::lower`] sets it back.
+    pub fn ratcheted(&self, start: Option<Timestamp>) -> (Self, Arc<Ratchet>) {
+        let ratchet = Arc::new(Ratchet::new(start));
+        let clock = Self {
+            source: self.source.clone(),
+            ratchet: Some(Arc::clone(&ratchet)),
+        };
+        (clock, ratchet)
     }
 
     /// Makes a clock that stands at `start` until its hand moves it.
     pub fn fixed(start: Timestamp) -> (Self, ClockHand) {
         let (sender, time) = watch::channel(start);
         (
-            Self(Source::Injected { time, _reader: None }),
+            Self::of(Source::Injected { time, _reader: None }),
             ClockHand { time: sender },
         )
     }
@@ -49,7 +68,7 @@ impl Clock {
     /// Makes a clock that shows what `time` holds, kept up to date by `reader`.
     #[cfg(feature = "test-clock")]
     pub(super) fn driven(time: watch::Receiver<Timestamp>, reader: tokio::task::JoinSet<()>) -> Self {
-        Self(Source::Injected {
+        Self::of(Source::Injected {
             time,
             _reader: Some(Arc::new(reader)),
         })
@@ -57,9 +76,10 @@ impl Clock {
 
     /// Tells the time.
     pub fn now(&self) -> Timestamp {
-        match &self.0 {
-            Source::System => system_now(),
-            Source::Injected { time, .. } => *time.borrow(),
+        let shown = self.source.now();
+        match &self.ratchet {
+            Some(ratchet) => ratchet.see(shown),
+            None => shown,
         }
     }
 
@@ -68,19 +88,16 @@ impl Clock {
     /// On an injected clock whose hand is gone this waits for ever, for that clock stands still. Cancel safe: losing the
     /// future loses nothing.
     pub async fn sleep_until(&self, deadline: Timestamp) {
-        match &self.0 {
-            Source::System => loop {
-                let left = deadline.duration_since(system_now());
-                if left.is_zero() {
-                    return;
-                }
-                tokio::time::sleep(left.min(RECHECK)).await;
-            },
-            Source::Injected { time, .. } => {
-                let mut time = time.clone();
-                if time.wait_for(|now| *now >= deadline).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+        let Some(ratchet) = &self.ratchet else {
+            return self.source.sleep_until(deadline).await;
+        };
+        // Asked for before the time is read, so that a ratchet raised in between wakes the wait.
+        let mut raised = ratchet.raised();
+        while self.now() < deadline {
+            tokio::select! {
+                () = self.source.sleep_until(deadline) => {}
+                // The sender lives in the ratchet that this clock holds.
+                _ = raised.changed() => {}
             }
         }
     }
@@ -88,9 +105,36 @@ impl Clock {
     /// Waits for `duration` as this clock counts it: by the monotonic clock of the system, or until an injected clock
     /// has moved that far. Cancel safe.
     pub async fn sleep(&self, duration: Duration) {
-        match &self.0 {
+        match &self.source {
             Source::System => tokio::time::sleep(duration).await,
             Source::Injected { .. } => self.sleep_until(self.now() + duration).await,
+        }
+    }
+}
+
+impl Source {
+    fn now(&self) -> Timestamp {
+        match self {
+            Self::System => system_now(),
+            Self::Injected { time, .. } => *time.borrow(),
+        }
+    }
+
+    async fn sleep_until(&self, deadline: Timestamp) {
+        match self {
+            Self::System => loop {
+                let left = deadline.duration_since(system_now());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left.min(RECHECK)).await;
+            },
+            Self::Injected { time, .. } => {
+                let mut time = time.clone();
+                if time.wait_for(|now| *now >= deadline).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
         }
     }
 }
