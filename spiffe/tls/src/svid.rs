@@ -5,12 +5,15 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use spiffe::bundle::TrustBundle;
 use spiffe::id::TrustDomain;
 use spiffe::svid::{Leaf, SvidError};
+use spiffe::time::Timestamp;
 use thiserror::Error;
 
 use crate::key::{KeyError, PrivateKey};
-use crate::verify::CHAIN_CERTIFICATES_MAX;
+use crate::refusal::HandshakeRefusal;
+use crate::verify::{CHAIN_CERTIFICATES_MAX, Peer, Role, Roots, verify};
 
 /// An X.509-SVID of this side: a certificate chain, leaf first, and the private key of the leaf.
 #[derive(Debug)]
@@ -97,6 +100,30 @@ impl Svid {
             key,
             certified,
         })
+    }
+
+    /// Verifies this side's own chain as a peer that trusts `bundle` would at `now`, in both roles.
+    ///
+    /// # Errors
+    /// When such a peer would refuse it.
+    pub fn verify(&self, bundle: &TrustBundle, now: Timestamp) -> Result<(), HandshakeRefusal> {
+        let certificates: Vec<_> = self
+            .chain
+            .iter()
+            .map(|der| CertificateDer::from(der.as_slice()))
+            .collect();
+        let (leaf, rest) = certificates.split_first().ok_or(HandshakeRefusal::NoCertificate)?;
+        for role in [Role::Server, Role::Client] {
+            verify(
+                leaf,
+                rest,
+                Roots::Bundle(bundle),
+                Peer::Exact(self.leaf.id()),
+                role,
+                now,
+            )?;
+        }
+        Ok(())
     }
 
     /// Gives the parsed leaf.

@@ -65,6 +65,25 @@ fn the_clock_is_read_anew_for_each_handshake() {
 }
 
 #[test]
+fn an_svid_of_this_side_is_verified_as_a_peer_would() {
+    let (ca, other) = (Ca::root("acme"), Ca::root("acme"));
+    let trusted = forge::bundle("acme", &[&ca]);
+    let svid = ca.svid(&orders());
+    assert_eq!(svid.verify(&trusted, NOW), Ok(()));
+    let untrusted = svid.verify(&forge::bundle("acme", &[&other]), NOW).unwrap_err();
+    assert_eq!(untrusted.reason(), "untrusted_chain");
+    let instant = Duration::from_millis(1);
+    assert_eq!(
+        svid.verify(&trusted, NOT_AFTER + instant),
+        Err(HandshakeRefusal::Expired)
+    );
+    assert_eq!(
+        svid.verify(&trusted, NOT_BEFORE - instant),
+        Err(HandshakeRefusal::NotYetValid)
+    );
+}
+
+#[test]
 fn a_chain_to_another_authority_of_the_same_name_is_refused() {
     let other = Ca::root("acme");
     let refusals = Mesh::new().refusals_of(|_, id| other.certified(id, |_| ()));
