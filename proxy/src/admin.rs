@@ -166,7 +166,10 @@ fn problem(status: StatusCode, code: &str, title: &str, detail: &str) -> Page {
 
 fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
     let (status, readiness, ledger) = (proxy.control.status(), proxy.control.ready(), proxy.ledger.stats());
-    let mut notes = Vec::new();
+    let mut notes = vec![format!(
+        "the bots' SVIDs and keys are kept in {}, a 0600 file; nothing else seals it (no TPM)",
+        status.svids_file.display()
+    )];
     if let Some(error) = &status.link.error {
         notes.push(format!("the stream to the CA is down: {error}"));
     }
@@ -181,7 +184,7 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         ready: readiness.is_ready(),
         not_ready: readiness.missing.iter().map(ToString::to_string).collect(),
         ca_connected: status.link.connected.is_some(),
-        ca_heard: status.link.heard,
+        ca_heard: status.ca_heard,
         generation: status.generation.map(|g| Generation {
             epoch: g.epoch,
             revision: g.revision,

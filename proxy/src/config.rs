@@ -19,7 +19,10 @@ use spiffe::id::{BotName, HostName, TrustDomain};
 pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
 pub use operator::Operator;
 pub use refused::NotEnforced;
-pub use settings::{CA_ADDRESSES_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, Settings};
+pub use settings::{
+    CA_ADDRESSES_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX, POLICY_AGE_MIN,
+    Settings,
+};
 pub use units::{ByteSize, ByteSizeError, Span, SpanError};
 
 /// The file, as written. `trust_domain`, `host`, `ca` and `join` are required.
@@ -67,6 +70,9 @@ pub struct Config {
     /// Whether operators may start bots with `botmesh run --as`.
     #[serde(default)]
     pub allow_run: bool,
+    /// Default 4 h: how long the CA may be unheard before no call is carried.
+    #[serde(default)]
+    pub max_policy_age: Option<Span>,
 }
 
 /// `ca:`

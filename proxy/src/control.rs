@@ -8,13 +8,15 @@
 //!
 //! While the CA is away everything goes on with what was heard last: calls are
 //! decided by the last policy, SVIDs are used to their end, and then
-//! [`Control::svid`] gives none. A restart finds slice, bundle and endpoints on
-//! disk; the keys of bots' SVIDs are in memory only, so after a restart bots can
-//! call once the CA has issued new ones.
+//! [`Control::svid`] gives none. A restart finds slice, bundle, endpoints and the
+//! bots' SVIDs with their keys on disk, and carries calls at once. Where the CA was
+//! not heard for `max_policy_age` its policy may be another by now, and no call is
+//! carried until it is heard again.
 //!
-//! Time: waits for the ends of SVIDs follow the injected clock. Network timeouts
-//! and the waits between attempts follow the monotonic clock of the system: a
-//! clock that stands still must not keep a host from its CA.
+//! Time: the time of a host never goes back, except where a verified CA and the wall
+//! clock agree that it was ahead (`control/time.rs`). Waits for the ends of SVIDs
+//! follow it. Network timeouts and the waits between attempts follow the monotonic
+//! clock of the system: a clock that stands still must not keep a host from its CA.
 
 mod backoff;
 mod cache;
@@ -32,12 +34,15 @@ mod stream;
 mod svids;
 mod time;
 mod up;
+mod upkeep;
+mod vault;
 
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use audit::Ledger;
 use ca_api::node::Edge;
@@ -76,6 +81,8 @@ pub struct ControlConfig {
     pub token_file: PathBuf,
     /// Where other hosts reach this one's mesh side.
     pub advertise: Advertise,
+    /// How long the CA may be unheard before no call is carried.
+    pub max_policy_age: Duration,
 }
 
 /// Where other hosts reach this one's mesh side.
@@ -115,6 +122,7 @@ impl ControlConfig {
             ca_addresses: settings.ca_addresses.clone(),
             token_file: settings.token_file.clone(),
             advertise: settings.mesh_advertise.map_or_else(bound, Advertise::Address),
+            max_policy_age: settings.max_policy_age,
         }
     }
 }
@@ -224,7 +232,9 @@ impl Control {
                 joined = node::join_first(&shared) => joined.map_err(|source| StartError::Join { source })?,
             }
         }
+        vault::load(&shared);
         let tasks = TaskTracker::new();
+        tasks.spawn(upkeep::run(Arc::clone(&shared), cancel.clone()));
         tasks.spawn(link::run(Arc::clone(&shared), reader, cancel));
         tasks.close();
         Ok(Self { shared, tasks })
@@ -260,6 +270,18 @@ impl Control {
         self.shared.time.now()
     }
 
+    /// The clock that shows [`Control::now`]: what a peer proved ends by it.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.time.clock().clone()
+    }
+
+    /// Whether the CA was not heard for so long that no call is carried at `now`.
+    #[must_use]
+    pub fn policy_too_old(&self, now: Timestamp) -> bool {
+        self.shared.too_old(now)
+    }
+
     /// The SVID of a bot of this host; `None` where none is valid now.
     #[must_use]
     pub fn svid(&self, bot: &BotName) -> Option<Arc<Svid>> {
@@ -281,8 +303,14 @@ impl Control {
         if link.evicted {
             missing.push(Missing::Evicted);
         }
-        if link.heard.is_none() {
-            missing.push(Missing::CaNotHeard);
+        let now = self.now();
+        match self.shared.time.last_heard() {
+            None => missing.push(Missing::CaNotHeard),
+            Some(heard) if self.shared.too_old(now) => missing.push(Missing::PolicyTooOld {
+                heard,
+                max: self.shared.config.max_policy_age,
+            }),
+            Some(_) => {}
         }
         if !self.snapshot().has_slice() {
             missing.push(Missing::Slice);
@@ -290,7 +318,7 @@ impl Control {
         if self.shared.time.skewed() {
             missing.push(Missing::ClockSkew);
         }
-        let (without, beyond) = self.shared.svids.missing(self.now());
+        let (without, beyond) = self.shared.svids.missing(now);
         missing.extend(without.into_iter().map(Missing::Svid));
         if beyond > 0 {
             missing.push(Missing::TooManyBots(beyond));
@@ -313,6 +341,8 @@ impl Control {
             node_not_after: node.as_ref().map(|node| node.svid.leaf().not_after()),
             node_renew_at: node.as_ref().map(|node| node.renew_at),
             svids: self.shared.svids.status(now),
+            svids_file: self.shared.files.svids_file(),
+            ca_heard: self.shared.time.last_heard(),
             edges_dropped,
             events_dropped,
         }

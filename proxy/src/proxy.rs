@@ -62,6 +62,7 @@ impl Default for Bounds {
 pub(crate) struct Proxy {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) host: HostName,
+    /// The time of this host, which a clock set back does not set back.
     pub(crate) clock: Clock,
     pub(crate) control: Control,
     pub(crate) attestor: Attestor,

@@ -75,7 +75,7 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     let proxy = Arc::new(Proxy {
         trust_domain: settings.trust_domain.clone(),
         host: settings.host.clone(),
-        clock,
+        clock: control.clock(),
         control,
         attestor,
         ledger,

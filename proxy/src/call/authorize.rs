@@ -10,6 +10,10 @@ use crate::reason::Reason;
 /// Asks the policy; on this side of the call it is asked as the caller's proxy, or as the callee's.
 pub(super) fn authorize(draft: &Draft, plain: Plain) -> Result<(Permit, Rest), Box<Refusal>> {
     let Plain { call, rest } = plain;
+    if draft.proxy().control.policy_too_old(draft.now) {
+        let too_old = "the policy is too old: the CA was not heard for longer than max_policy_age";
+        return Err(Refusal::boxed(Reason::NoIdentity, too_old).to(&rest.to));
+    }
     let policy = &draft.snapshot.policy;
     match policy.decide(draft.now, call) {
         Ok(permit) => Ok((permit, rest)),

@@ -17,6 +17,13 @@ pub const LISTENERS_MAX: usize = 256;
 /// The longest `ledger.sync`, as the ledger itself bounds it.
 pub const LEDGER_SYNC_MAX: Duration = Duration::from_secs(10);
 
+/// The shortest and the longest `max_policy_age`. The CA says its time every few
+/// seconds, and a host is not sure that the CA is gone for up to a minute.
+pub const POLICY_AGE_MIN: Duration = Duration::from_mins(2);
+
+/// See [`POLICY_AGE_MIN`].
+pub const POLICY_AGE_MAX: Duration = Duration::from_hours(30 * 24);
+
 /// What the caller knows of the machine: the defaults that depend on who runs it.
 #[derive(Clone, Debug)]
 pub struct Defaults {
@@ -71,6 +78,8 @@ pub struct Settings {
     pub disclose: Disclose,
     /// Whether operators may start bots.
     pub allow_run: bool,
+    /// How long the CA may be unheard before no call is carried.
+    pub max_policy_age: Duration,
 }
 
 /// A listener whose every call goes to one bot.
@@ -133,6 +142,7 @@ impl Config {
             local_hop: self.local_hop,
             disclose: self.disclose,
             allow_run: self.allow_run,
+            max_policy_age: resolve_policy_age(self.max_policy_age)?,
             state_dir,
         })
     }
@@ -192,6 +202,15 @@ fn resolve_sync(sync: Option<Span>) -> Result<Duration, ConfigError> {
     Ok(sync)
 }
 
+fn resolve_policy_age(age: Option<Span>) -> Result<Duration, ConfigError> {
+    let age = age.map_or(Duration::from_hours(4), Span::duration);
+    if (POLICY_AGE_MIN..=POLICY_AGE_MAX).contains(&age) {
+        Ok(age)
+    } else {
+        Err(ConfigError::PolicyAge { age })
+    }
+}
+
 /// Why a file that parses is refused all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -226,5 +245,11 @@ pub enum ConfigError {
     LedgerSync {
         /// The value.
         sync: Duration,
+    },
+    /// Not between [`POLICY_AGE_MIN`] and [`POLICY_AGE_MAX`].
+    #[error("max_policy_age: {age:?} is not between 2m and 30d")]
+    PolicyAge {
+        /// The value.
+        age: Duration,
     },
 }

@@ -37,6 +37,24 @@ fn everything_else_has_a_default() {
     assert_eq!(settings.local_hop, LocalHop::Direct);
     assert_eq!(settings.disclose, Disclose::Rule);
     assert!(!settings.allow_run);
+    assert_eq!(settings.max_policy_age, Duration::from_hours(4));
+}
+
+#[test]
+fn a_policy_may_be_old_within_bounds() {
+    for (text, age) in [
+        ("2m", Some(120)),
+        ("30d", Some(30 * 86_400)),
+        ("119s", None),
+        ("31d", None),
+        ("0s", None),
+    ] {
+        let parsed = parse(&format!(r#""max_policy_age":"{text}""#));
+        match age {
+            Some(seconds) => assert_eq!(parsed.unwrap().max_policy_age, Duration::from_secs(seconds)),
+            None => assert!(parsed.unwrap_err().contains("between 2m and 30d"), "{text}"),
+        }
+    }
 }
 
 #[test]
@@ -94,7 +112,7 @@ fn settings_that_are_not_enforced_are_refused_by_name() {
 #[test]
 fn unknown_settings_are_refused() {
     for more in [
-        r#""max_policy_age":"4h""#,
+        r#""max_policy_years":"4h""#,
         r#""bots":{"lisen":"127.0.0.1:1"}"#,
         r#""join":{"oidc":{}}"#,
         r#""local_hop":"plain""#,

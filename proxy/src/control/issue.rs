@@ -65,7 +65,7 @@ pub(super) async fn keep_warm(shared: &Shared, client: NodeClient<Channel>) -> I
 async fn wait_for_due(shared: &Shared) {
     let due = async {
         match shared.svids.next_due() {
-            Some(at) => shared.clock.sleep_until(at).await,
+            Some(at) => shared.time.clock().sleep_until(at).await,
             None => std::future::pending().await,
         }
     };

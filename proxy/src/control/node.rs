@@ -13,7 +13,7 @@ use super::join::{Applicant, Attested, JoinError, read_token};
 use super::rotation::Jitter;
 use super::shared::{Node, Shared};
 use super::snapshot::Change;
-use super::state_dir::{SavedNode, StateDir};
+use super::state_dir::{SavedSvid, StateDir};
 use super::svids::next_renewal;
 
 /// How sure the link is of the node SVID that it holds.
@@ -83,7 +83,7 @@ pub(super) async fn renew(shared: &Shared) {
         let Some(held) = shared.node() else {
             return std::future::pending().await;
         };
-        shared.clock.sleep_until(held.renew_at).await;
+        shared.time.clock().sleep_until(held.renew_at).await;
         match renew_once(shared, &held).await {
             Ok(()) => return,
             Err(error) => {
@@ -157,7 +157,7 @@ async fn install(shared: &Shared, attested: Attested, kind: EventKind) -> Result
         .record_svid(kind, svid.leaf())
         .map_err(|source| JoinError::Record { source })?;
     let key = svid.key().to_pkcs8().map_err(|source| JoinError::Key { source })?;
-    let saved = SavedNode {
+    let saved = SavedSvid {
         key,
         chain: svid.chain().to_vec(),
     };

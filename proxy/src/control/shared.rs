@@ -19,14 +19,15 @@ use super::snapshot::{Change, OfferedSlice, SliceError, Snapshot};
 use super::state_dir::{StateDir, StateError};
 use super::status::LinkStatus;
 use super::svids::SvidStore;
-use super::time::{HostTime, Skew};
+use super::time::{Compared, HostTime, Skew};
 use super::up::UpQueue;
-use super::{ControlConfig, StartError};
+use super::{ControlConfig, StartError, upkeep};
 
 /// The state. One task, the link, writes it; readers take what is there.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: ControlConfig,
+    /// The wall clock, for the link to the CA only; everything else goes by `time`.
     pub(super) clock: Clock,
     pub(super) time: HostTime,
     pub(super) files: StateDir,
@@ -170,35 +171,53 @@ impl Shared {
         }
     }
 
-    /// Writes what a restart needs. Without it the restart needs the CA, and
-    /// nothing else is lost.
-    pub(super) async fn keep(&self, write: impl FnOnce(&StateDir) -> Result<(), StateError> + Send + 'static) {
+    /// Writes what a restart needs, and says whether it did. Without it the restart
+    /// needs the CA, and nothing else is lost.
+    pub(super) async fn keep(&self, write: impl FnOnce(&StateDir) -> Result<(), StateError> + Send + 'static) -> bool {
         let files = self.files.clone();
         match tokio::task::spawn_blocking(move || write(&files)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "not kept for a restart");
             }
             Err(error) => tracing::warn!(%error, "not kept for a restart"),
         }
+        false
+    }
+
+    /// Whether the CA was not heard for so long that its policy may be another by now.
+    pub(super) fn too_old(&self, now: Timestamp) -> bool {
+        let heard = self.time.last_heard();
+        heard.is_none_or(|heard| now.duration_since(heard) > self.config.max_policy_age)
     }
 
     /// Takes the time of the CA into account and says it when the clocks differ.
     pub(super) async fn heard_time(&self, ca: Timestamp) {
-        match self.time.heard(ca) {
+        let Compared { skew, was } = self.time.heard(ca);
+        let wall = self.clock.now();
+        match skew {
             Skew::Begun => {
-                tracing::warn!(wall = %self.clock.now(), %ca, "the clock of this host is far from the CA's");
-                self.touch();
+                tracing::warn!(%wall, %ca, "the clock of this host is far from the CA's");
+                self.alert_time("clock_skew", wall, ca);
             }
-            Skew::Ended => {
-                tracing::info!("the clock of this host is near the CA's again");
-                self.touch();
-            }
+            Skew::Ended => tracing::info!("the clock of this host is near the CA's again"),
             Skew::Fine | Skew::Still => {}
         }
-        if let Some(time) = self.time.to_save() {
-            self.keep(move |files| files.save_time(time)).await;
+        if let Some(was) = was {
+            tracing::warn!(%was, %ca, "the time of this host was ahead; the CA has set it right");
+            self.alert_time("time_set_back", was, ca);
         }
+        if was.is_some() || matches!(skew, Skew::Begun | Skew::Ended) {
+            self.touch();
+        }
+        if let Some(time) = self.time.to_save() {
+            self.keep(move |files| files.save_time(&time)).await;
+        }
+    }
+
+    fn alert_time(&self, what: &str, here: Timestamp, ca: Timestamp) {
+        let detail = [("here", here), ("ca", ca)].map(|(name, time)| (name.to_owned(), Value::from(time.to_string())));
+        upkeep::alert(self, what, detail.into());
     }
 
     /// Forgets who this host was: the CA has evicted it.

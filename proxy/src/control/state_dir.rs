@@ -6,9 +6,11 @@
 //! - `bundle.json`, `slice.json`, `endpoints.json`, `time.json`: what the CA said
 //!   last, so that a restart while it is away enforces the same policy.
 //!
-//! Every file is 0600, written beside its place, synced and renamed. Keys of bots'
-//! SVIDs are never written: this version keeps them in memory only, so a restart
-//! needs the CA before bots can call again.
+//! - `svids/svids.json`: the SVIDs of bots with their keys, see [`vault`].
+//!
+//! Every file is 0600, written beside its place, synced and renamed.
+
+mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -45,8 +47,8 @@ pub(super) struct StateDir {
     writing: Arc<Mutex<()>>,
 }
 
-/// The node SVID with its key, as kept.
-pub(super) struct SavedNode {
+/// An SVID with its key, as kept.
+pub(super) struct SavedSvid {
     /// PKCS#8, DER.
     pub(super) key: Zeroizing<Vec<u8>>,
     /// Leaf first.
@@ -89,16 +91,41 @@ pub(super) struct SavedEndpoints {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NodeFile {
+struct SvidFile {
     #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
     key: Zeroizing<String>,
     chain: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The time, as kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TimeFile {
-    seen_unix_ms: i64,
+pub(super) struct SavedTime {
+    /// The highest time that was seen.
+    pub(super) seen_unix_ms: i64,
+    /// When the CA was last heard; files of earlier versions do not say.
+    #[serde(default)]
+    pub(super) ca_heard_unix_ms: Option<i64>,
+}
+
+impl SvidFile {
+    fn new(svid: &SavedSvid) -> Self {
+        Self {
+            key: Zeroizing::new(STANDARD.encode(&*svid.key)),
+            chain: svid.chain.iter().map(|der| STANDARD.encode(der)).collect(),
+        }
+    }
+
+    fn read(&self) -> Result<SavedSvid, base64::DecodeError> {
+        Ok(SavedSvid {
+            key: Zeroizing::new(STANDARD.decode(&*self.key)?),
+            chain: self
+                .chain
+                .iter()
+                .map(|der| STANDARD.decode(der))
+                .collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// Why the state directory could not be used.
@@ -174,34 +201,27 @@ impl StateDir {
         self.write(JOIN_KEY, pkcs8)
     }
 
-    pub(super) fn node(&self) -> Result<Option<SavedNode>, StateError> {
+    pub(super) fn node(&self) -> Result<Option<SavedSvid>, StateError> {
         let Some(bytes) = self.read_secret(NODE)? else {
             return Ok(None);
         };
-        let file: NodeFile = self.parse(NODE, &bytes)?;
-        let decode = |text: &str| {
-            STANDARD.decode(text).map_err(|error| StateError::Damaged {
-                path: self.node_file(),
-                what: error.to_string(),
-            })
+        let file: SvidFile = self.parse(NODE, &bytes)?;
+        let damaged = |error: base64::DecodeError| StateError::Damaged {
+            path: self.node_file(),
+            what: error.to_string(),
         };
-        let key = Zeroizing::new(decode(&file.key)?);
-        let chain = file.chain.iter().map(|der| decode(der)).collect::<Result<_, _>>()?;
-        Ok(Some(SavedNode { key, chain }))
+        file.read().map(Some).map_err(damaged)
     }
 
     /// Keeps the node SVID; the key that claimed a token has done its work.
-    pub(super) fn save_node(&self, node: &SavedNode) -> Result<(), StateError> {
-        let file = NodeFile {
-            key: Zeroizing::new(STANDARD.encode(&*node.key)),
-            chain: node.chain.iter().map(|der| STANDARD.encode(der)).collect(),
-        };
-        self.write_json(NODE, &file)?;
+    pub(super) fn save_node(&self, node: &SavedSvid) -> Result<(), StateError> {
+        self.write_json(NODE, &SvidFile::new(node))?;
         self.remove(JOIN_KEY)
     }
 
-    /// Forgets the node SVID and the slice: the CA has evicted this host.
+    /// Forgets every identity and the slice: the CA has evicted this host.
     pub(super) fn forget(&self) -> Result<(), StateError> {
+        self.forget_svids()?;
         [NODE, JOIN_KEY, SLICE, ENDPOINTS]
             .into_iter()
             .try_for_each(|name| self.remove(name))
@@ -231,13 +251,13 @@ impl StateDir {
         self.write_json(ENDPOINTS, endpoints)
     }
 
-    /// The highest time that was ever written.
-    pub(super) fn time(&self) -> Result<Option<i64>, StateError> {
-        Ok(self.read_json::<TimeFile>(TIME)?.map(|file| file.seen_unix_ms))
+    /// The time that was written last.
+    pub(super) fn time(&self) -> Result<Option<SavedTime>, StateError> {
+        self.read_json(TIME)
     }
 
-    pub(super) fn save_time(&self, seen_unix_ms: i64) -> Result<(), StateError> {
-        self.write_json(TIME, &TimeFile { seen_unix_ms })
+    pub(super) fn save_time(&self, time: &SavedTime) -> Result<(), StateError> {
+        self.write_json(TIME, time)
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
@@ -275,7 +295,9 @@ impl StateDir {
         let read = || -> io::Result<Found> {
             let file = File::open(&path)?;
             let mode = file.metadata()?.permissions().mode() & 0o777;
-            let mut bytes = Zeroizing::new(Vec::new());
+            let room = file.metadata()?.len().min(FILE_BYTES_MAX).saturating_add(1);
+            // Room for all of it from the start: a vector that grows leaves copies behind.
+            let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or_default()));
             file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
             Ok(Found { bytes, mode })
         };

@@ -2,6 +2,8 @@
 //! operators.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use policy::Generation;
 use spiffe::id::{BotName, HostName, TrustDomain};
@@ -19,8 +21,15 @@ pub enum Missing {
     Svid(BotName),
     /// This many bots are beyond the bound and get no SVID.
     TooManyBots(usize),
-    /// The CA was not heard since the start.
+    /// The CA was never heard.
     CaNotHeard,
+    /// The CA was not heard for too long: its policy may be another by now.
+    PolicyTooOld {
+        /// When it was heard last.
+        heard: Timestamp,
+        /// How long that may be ago.
+        max: Duration,
+    },
     /// The wall clock differs too much from the CA's.
     ClockSkew,
     /// The CA has evicted this host.
@@ -39,7 +48,12 @@ impl fmt::Display for Missing {
                     super::BOTS_MAX
                 )
             }
-            Self::CaNotHeard => f.write_str("the CA was not heard since this proxy started"),
+            Self::CaNotHeard => f.write_str("the CA was not heard yet"),
+            Self::PolicyTooOld { heard, max } => write!(
+                f,
+                "the policy is too old: the CA was last heard at {heard}, and max_policy_age is {} s",
+                max.as_secs()
+            ),
             Self::ClockSkew => {
                 write!(
                     f,
@@ -72,7 +86,7 @@ impl Readiness {
 pub struct LinkStatus {
     /// The CA server that the stream is up to; `None` while it is down.
     pub connected: Option<String>,
-    /// When the CA was last heard.
+    /// When the CA was last heard since the start.
     pub heard: Option<Timestamp>,
     /// Why the last attempt failed; `None` while the stream is up.
     pub error: Option<String>,
@@ -101,6 +115,10 @@ pub struct ControlStatus {
     pub node_renew_at: Option<Timestamp>,
     /// The SVIDs, by bot.
     pub svids: Vec<SvidStatus>,
+    /// Where the SVIDs and their keys are kept.
+    pub svids_file: PathBuf,
+    /// When the CA was last heard, before the start too.
+    pub ca_heard: Option<Timestamp>,
     /// Edges that were dropped and not reported yet.
     pub edges_dropped: u64,
     /// Events that were dropped and not reported yet.

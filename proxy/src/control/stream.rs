@@ -144,6 +144,7 @@ async fn pump(
 }
 
 async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -> Result<Option<End>, LinkError> {
+    shared.time.listened();
     let first = {
         let mut link = shared.link();
         link.heard.replace(shared.time.now()).is_none()

@@ -11,6 +11,7 @@ use spiffe::id::{BotName, SpiffeId, TrustDomain};
 use spiffe::svid::Leaf;
 use spiffe::time::Timestamp;
 use spiffe_tls::{Svid, sni_label};
+use tokio::sync::watch;
 
 use super::rotation::{Jitter, renew_at};
 
@@ -22,6 +23,8 @@ pub const BOTS_MAX: usize = 1000;
 pub(super) struct SvidStore {
     trust_domain: TrustDomain,
     table: ArcSwap<Table>,
+    /// Counts the times that somebody got or lost an SVID.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,7 @@ impl SvidStore {
         Self {
             trust_domain,
             table: ArcSwap::default(),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -88,6 +92,21 @@ impl SvidStore {
         table.bots.get(bot)?.valid(now).map(Arc::clone)
     }
 
+    /// Changes whenever somebody got or lost an SVID.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Every SVID, those that have ended too: the time by which they have may be wrong.
+    pub(super) fn all(&self) -> Vec<Arc<Svid>> {
+        let table = self.table.load();
+        table.bots.values().filter_map(|held| held.svid.clone()).collect()
+    }
+
     /// Says which bots are of this host from now on. Others lose their SVIDs.
     pub(super) fn keep_only(&self, bots: &BTreeSet<BotName>) {
         let old = self.table.load();
@@ -100,7 +119,12 @@ impl SvidStore {
             next.bots
                 .insert(bot.clone(), old.bots.get(bot).cloned().unwrap_or_default());
         }
+        let lost = |(bot, held): (&BotName, &Held)| held.svid.is_some() && !next.bots.contains_key(bot);
+        let lost = old.bots.iter().any(lost);
         self.table.store(Arc::new(next));
+        if lost {
+            self.changed();
+        }
     }
 
     /// The bots that need an SVID now: they have none, or its renewal is due.
@@ -136,6 +160,7 @@ impl SvidStore {
             error: None,
         };
         self.table.store(Arc::new(next));
+        self.changed();
         Installed::Yes
     }
 

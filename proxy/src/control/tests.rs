@@ -2,6 +2,7 @@
 
 pub(super) mod fake_ca;
 mod joining;
+mod keeping;
 mod restarting;
 mod slices;
 mod warm;
@@ -65,6 +66,7 @@ impl Host {
             ca_addresses: vec![ca.address.to_string().parse().unwrap()],
             token_file: self.dir.path().join("token"),
             advertise: Advertise::SourceAddress(15443),
+            max_policy_age: Duration::from_hours(4),
         }
     }
 

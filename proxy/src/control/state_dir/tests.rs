@@ -6,10 +6,17 @@ fn open() -> (tempfile::TempDir, StateDir) {
     (dir, state)
 }
 
-fn node() -> SavedNode {
-    SavedNode {
+fn node() -> SavedSvid {
+    SavedSvid {
         key: Zeroizing::new(vec![1, 2, 3]),
         chain: vec![vec![4], vec![5, 6]],
+    }
+}
+
+fn time(seen_unix_ms: i64) -> SavedTime {
+    SavedTime {
+        seen_unix_ms,
+        ca_heard_unix_ms: Some(seen_unix_ms),
     }
 }
 
@@ -32,16 +39,22 @@ fn what_is_kept_is_found_again() {
     };
     state.save_bundle(&bundle).unwrap();
     assert_eq!(state.bundle().unwrap(), Some(bundle));
-    state.save_time(17).unwrap();
-    state.save_time(18).unwrap();
-    assert_eq!(state.time().unwrap(), Some(18));
+    state.save_time(&time(17)).unwrap();
+    state.save_time(&time(18)).unwrap();
+    assert_eq!(state.time().unwrap(), Some(time(18)));
+    state.write(TIME, b"{\"seen_unix_ms\":5}").unwrap();
+    let seen = SavedTime {
+        seen_unix_ms: 5,
+        ca_heard_unix_ms: None,
+    };
+    assert_eq!(state.time().unwrap(), Some(seen), "as an earlier version wrote it");
 }
 
 #[test]
 fn every_file_is_for_its_owner_only() {
     let (_dir, state) = open();
     state.save_node(&node()).unwrap();
-    state.save_time(1).unwrap();
+    state.save_time(&time(1)).unwrap();
     assert_eq!(fs::metadata(&state.path).unwrap().permissions().mode() & 0o777, 0o700);
     for entry in fs::read_dir(&state.path).unwrap() {
         let mode = entry.unwrap().metadata().unwrap().permissions().mode();
@@ -72,11 +85,11 @@ fn a_damaged_file_is_said_to_be_damaged_without_its_content() {
 #[test]
 fn a_file_left_half_written_changes_nothing() {
     let (_dir, state) = open();
-    state.save_time(1).unwrap();
+    state.save_time(&time(1)).unwrap();
     fs::write(state.path.join("time.new"), b"{\"seen").unwrap();
-    assert_eq!(state.time().unwrap(), Some(1));
-    state.save_time(2).unwrap();
-    assert_eq!(state.time().unwrap(), Some(2));
+    assert_eq!(state.time().unwrap(), Some(time(1)));
+    state.save_time(&time(2)).unwrap();
+    assert_eq!(state.time().unwrap(), Some(time(2)));
 }
 
 #[test]
