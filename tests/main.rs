@@ -16,6 +16,7 @@
 
 mod agreement;
 mod attestation;
+mod away;
 mod check;
 mod clients;
 mod crash;

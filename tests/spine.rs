@@ -38,7 +38,7 @@ pub(crate) fn two_hosts(extra: &str) -> Mesh {
     with_callees(&Setup {
         hosts: &["web-1", "web-2"],
         extra,
-        clock: None,
+        ..Setup::default()
     })
 }
 
@@ -46,12 +46,13 @@ pub(crate) fn two_hosts(extra: &str) -> Mesh {
 pub(crate) fn two_hosts_at(hand: &Hand) -> Mesh {
     with_callees(&Setup {
         hosts: &["web-1", "web-2"],
-        extra: "",
         clock: Some(hand.path()),
+        ..Setup::default()
     })
 }
 
-fn with_callees(setup: &Setup<'_>) -> Mesh {
+/// The same, with what else a test wants.
+pub(crate) fn with_callees(setup: &Setup<'_>) -> Mesh {
     let mut mesh = Mesh::start(setup);
     let orders = free_port();
     let stock_dir = mesh.dir().join("stock");

@@ -192,6 +192,7 @@ pub(crate) struct Mesh {
     bots: Vec<Process>,
     ca_config: PathBuf,
     clock: Option<PathBuf>,
+    ca_clock: Option<PathBuf>,
     dir: tempfile::TempDir,
 }
 
@@ -203,6 +204,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) extra: &'a str,
     /// Follow a test's clock at this socket.
     pub(crate) clock: Option<PathBuf>,
+    /// The CA's clock, where it is another.
+    pub(crate) ca_clock: Option<PathBuf>,
 }
 
 impl Mesh {
@@ -223,10 +226,11 @@ impl Mesh {
         )
         .unwrap();
         ok(botmesh().args(["ca", "init", "--config"]).arg(&ca_config));
+        let ca_clock = setup.ca_clock.clone().or_else(|| setup.clock.clone());
         let ca = spawn_server(
             &["ca", "run", "--config"],
             &ca_config,
-            setup.clock.as_deref(),
+            ca_clock.as_deref(),
             dir.path().join("ca.log"),
         );
         let mut mesh = Self {
@@ -235,6 +239,7 @@ impl Mesh {
             bots: Vec::new(),
             ca_config,
             clock: setup.clock.clone(),
+            ca_clock,
             dir,
         };
         for host in setup.hosts {
@@ -291,6 +296,10 @@ impl Mesh {
 
     pub(crate) fn host(&self, name: &str) -> &Host {
         &self.hosts[name]
+    }
+
+    pub(crate) fn host_mut(&mut self, name: &str) -> &mut Host {
+        self.hosts.get_mut(name).unwrap()
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -358,7 +367,12 @@ impl Mesh {
     pub(crate) fn restart_ca(&mut self) {
         self.ca.kill();
         let log = self.dir.path().join("ca.log");
-        self.ca = spawn_server(&["ca", "run", "--config"], &self.ca_config, self.clock.as_deref(), log);
+        self.ca = spawn_server(
+            &["ca", "run", "--config"],
+            &self.ca_config,
+            self.ca_clock.as_deref(),
+            log,
+        );
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A clock at a Unix socket; it stands still until it is moved.
+/// A clock at a Unix socket; it stands still until it is moved. Clones are the same clock.
+#[derive(Clone)]
 pub(crate) struct Hand {
     path: PathBuf,
     state: Arc<Mutex<(i64, Vec<UnixStream>)>>,
@@ -15,7 +16,12 @@ pub(crate) struct Hand {
 impl Hand {
     /// Starts at the time of the real clock.
     pub(crate) fn new(dir: &Path) -> Self {
-        let path = dir.join("clock.sock");
+        Self::named(dir, "clock.sock")
+    }
+
+    /// One of several clocks in a folder.
+    pub(crate) fn named(dir: &Path, name: &str) -> Self {
+        let path = dir.join(name);
         let listener = UnixListener::bind(&path).unwrap();
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -37,10 +43,24 @@ impl Hand {
         self.path.clone()
     }
 
+    /// What the clock shows, in Unix milliseconds.
+    pub(crate) fn shows(&self) -> i64 {
+        self.state.lock().unwrap().0
+    }
+
     /// Moves every follower forward.
     pub(crate) fn forward(&self, by: Duration) {
+        self.step(i64::try_from(by.as_millis()).unwrap());
+    }
+
+    /// Moves every follower back.
+    pub(crate) fn back(&self, by: Duration) {
+        self.step(-i64::try_from(by.as_millis()).unwrap());
+    }
+
+    fn step(&self, by_ms: i64) {
         let mut state = self.state.lock().unwrap();
-        state.0 += i64::try_from(by.as_millis()).unwrap();
+        state.0 += by_ms;
         let line = format!("set {}\n", state.0);
         state
             .1
