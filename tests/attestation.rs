@@ -251,3 +251,156 @@ fn ten_thousand_connections_of_five_users_on_shared_ports_are_never_misattribute
     }
     assert_eq!(answered, CONNECTIONS as u64);
 }
+
+/// Which bot the proxy takes a process for, over the Unix socket and over TCP; `nobody` where it is none.
+fn who(mesh: &Mesh, mut curl: impl FnMut() -> Command) -> [String; 2] {
+    let host = mesh.host("web-1");
+    let socket = host.bot_socket().replacen("unix:", "", 1);
+    let tcp = format!("::{}", host.bot_tcp());
+    let ways = [["--unix-socket", socket.as_str()], ["--connect-to", tcp.as_str()]];
+    ways.map(|way| {
+        let out = run(curl().arg("-sS").args(way).arg("http://botmesh.mesh/whoami"));
+        let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", both(&out)));
+        answer["bot"].as_str().unwrap_or("nobody").to_owned()
+    })
+}
+
+/// A curl of a user in a group and in supplementary groups.
+fn in_groups(uid: u32, gid: u32, groups: &str) -> Command {
+    let mut command = as_user("setpriv", 0);
+    command.args([
+        format!("--reuid={uid}"),
+        format!("--regid={gid}"),
+        format!("--groups={groups}"),
+    ]);
+    command.arg("curl");
+    command
+}
+
+/// A curl of a user in a cgroup.
+fn in_cgroup(uid: u32, cgroup: &Path) -> Command {
+    let mut command = as_user("sh", 0);
+    command.args([
+        "-c",
+        "echo $$ > \"$0\" && u=$1 && shift && exec setpriv --reuid=\"$u\" --clear-groups curl \"$@\"",
+    ]);
+    command.arg(cgroup.join("cgroup.procs")).arg(uid.to_string());
+    command
+}
+
+#[test]
+fn groups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() {
+    if !root_or_skip("groups") {
+        return;
+    }
+    let mesh = Mesh::start(&Setup {
+        hosts: &["web-1"],
+        ..Setup::default()
+    });
+    let bot = |name: &str, attest: &str| {
+        format!("  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{{attest}}}}}\n")
+    };
+    mesh.apply(&format!(
+        "version: 1\ntrust_domain: acme.internal\nbots:\n{}{}{}{}",
+        bot("audio", "uid: 61051, group: audio"),
+        bot("video", "uid: 61051, group: video"),
+        bot("one", "uid: 61052, gid: 61101"),
+        bot("two", "uid: 61052, gid: 61102"),
+    ));
+    let of = |name: &str| {
+        nix::unistd::Group::from_name(name)
+            .expect("asked")
+            .expect("there")
+            .gid
+            .to_string()
+    };
+    assert_eq!(
+        who(&mesh, || in_groups(61_051, 61_051, &of("audio"))),
+        ["prod/audio"; 2]
+    );
+    assert_eq!(
+        who(&mesh, || in_groups(61_051, 61_051, &of("video"))),
+        ["prod/video"; 2]
+    );
+    assert_eq!(who(&mesh, || in_groups(61_051, 61_051, "5")), ["nobody"; 2]);
+    assert_eq!(who(&mesh, || in_groups(61_052, 61_101, "5")), ["prod/one"; 2]);
+    assert_eq!(who(&mesh, || in_groups(61_052, 61_052, "5,61102")), ["prod/two"; 2]);
+    assert_eq!(
+        who(&mesh, || in_groups(61_052, 61_101, "61102")),
+        ["nobody"; 2],
+        "both at once is neither"
+    );
+}
+
+/// Cgroups of version 2 below the root, removed in the end.
+struct Cgroups(Vec<std::path::PathBuf>);
+
+impl Cgroups {
+    /// `None` where there is no writable tree of version 2.
+    fn make(paths: &[String]) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+        let root = Path::new(line.split(' ').nth(4)?);
+        let mut made = Self(Vec::new());
+        for path in paths {
+            let at = root.join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(&at).ok()?;
+            made.0.push(at);
+        }
+        Some(made)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _in_use = std::fs::remove_dir(path);
+        }
+    }
+}
+
+#[test]
+fn units_and_cgroups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() {
+    if !root_or_skip("cgroups") {
+        return;
+    }
+    let mark = format!("botmesh-live-{}", std::process::id());
+    let places = [
+        format!("/system.slice/{mark}-a.service"),
+        format!("/system.slice/{mark}-b.service"),
+        format!("/{mark}-c"),
+        format!("/{mark}-d"),
+        format!("/user.slice/{mark}-a.service"),
+    ];
+    let Some(cgroups) = Cgroups::make(&places) else {
+        println!("skipped: no writable cgroups of version 2 here");
+        return;
+    };
+    let mesh = Mesh::start(&Setup {
+        hosts: &["web-1"],
+        ..Setup::default()
+    });
+    let bot = |name: &str, attest: &str| {
+        format!("  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{{attest}}}}}\n")
+    };
+    mesh.apply(&format!(
+        "version: 1\ntrust_domain: acme.internal\nbots:\n{}{}{}{}",
+        bot("a", &format!("unit: {mark}-a.service")),
+        bot("b", &format!("unit: {mark}-b.service")),
+        bot("c", &format!("uid: 61053, cgroup: /{mark}-c")),
+        bot("d", &format!("uid: 61053, cgroup: /{mark}-d")),
+    ));
+    for (place, name) in cgroups.0.iter().zip(["prod/a", "prod/b", "prod/c", "prod/d", "nobody"]) {
+        assert_eq!(
+            who(&mesh, || in_cgroup(61_053, place)),
+            [name; 2],
+            "{}",
+            place.display()
+        );
+    }
+    assert_eq!(
+        who(&mesh, || as_user("curl", 61_053)),
+        ["nobody"; 2],
+        "in no cgroup of its own"
+    );
+}

@@ -55,13 +55,23 @@ struct BotOut<'m> {
 #[derive(Serialize)]
 struct AttestOut<'m> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     exe: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exe_sha256: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'m str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     run_by: &'m [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    socket: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'m str>,
 }
@@ -126,10 +136,15 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
 
 fn bot(bot: &Bot) -> BotOut<'_> {
     let attest = bot.attest.iter().map(|set| AttestOut {
+        cgroup: set.cgroup.as_deref(),
         exe: set.exe.as_deref(),
         exe_sha256: set.exe_sha256.as_deref(),
+        gid: set.gid,
+        group: set.group.as_deref(),
         run_by: &set.run_by,
+        socket: set.socket,
         uid: set.uid,
+        unit: set.unit.as_deref(),
         user: set.user.as_deref(),
     });
     BotOut {

@@ -23,6 +23,7 @@ mod code;
 mod decision;
 mod diagnostics;
 mod explain;
+pub mod feature;
 mod generation;
 mod lint;
 mod mesh;

@@ -27,7 +27,11 @@ fn interpreters(draft: &MeshDraft, collector: &mut Collector) {
         .iter()
         .flat_map(|(name, bot)| bot.attest.iter().flatten().map(move |set| (name, set)));
     for (name, (set, span)) in sets {
-        if let Some(exe) = set.exe.as_deref().filter(|exe| is_interpreter(exe)) {
+        if let Some(exe) = set
+            .exe
+            .as_deref()
+            .filter(|exe| set.unit.is_none() && is_interpreter(exe))
+        {
             let message = format!("bot `{name}` is attested by the interpreter `{exe}`");
             let draft = Draft::new(code::INTERPRETER, *span, message, "runs whatever file it is given");
             collector.push(draft.help("the user alone tells this bot apart; give it a user of its own"));

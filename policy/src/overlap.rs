@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use spiffe::id::{BotName, HostPattern};
-use spiffe::selector::SelectorSet;
+use spiffe::selector::{SelectorSet, unit_of};
 
 use crate::code;
 use crate::diagnostics::{Collector, Draft};
@@ -20,9 +20,9 @@ struct Way<'d> {
     span: Span,
 }
 
-/// Refuses bots of which one takes every process that the other takes, and warns of bots that share a user.
+/// Refuses bots of which one takes every process that the other takes, and warns of bots that share a user or a unit.
 ///
-/// Only maps with one user or uid in common are compared: from the file alone nothing is known of others.
+/// Only maps with one user, uid or unit in common are compared: from the file alone nothing is known of others.
 pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
     for (key, ways) in users(&draft.bots) {
         for (index, left) in ways.iter().enumerate() {
@@ -34,19 +34,19 @@ pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
                 }
                 if covers(left.set, right.set) || covers(right.set, left.set) {
                     collector.push(same_process(left, right));
-                } else {
+                } else if !apart(left.set, right.set) {
                     shared = shared.or(Some(right));
                 }
             }
             // One warning a bot is enough, and a slice has none.
             if let Some(right) = shared.filter(|_| draft.slice.is_none()) {
-                collector.push(shared_user(left, right));
+                collector.push(shared_user(&key, left, right));
             }
         }
     }
 }
 
-/// Groups all attest maps by the user and by the uid that they demand.
+/// Groups all attest maps by the user, by the uid and by the unit that they demand.
 fn users(bots: &Bots) -> BTreeMap<String, Vec<Way<'_>>> {
     let mut users: BTreeMap<String, Vec<Way<'_>>> = BTreeMap::new();
     for (bot, draft) in bots {
@@ -60,6 +60,7 @@ fn users(bots: &Bots) -> BTreeMap<String, Vec<Way<'_>>> {
             let keys = [
                 set.uid.map(|uid| format!("uid {uid}")),
                 set.user.as_ref().map(|user| format!("user {user}")),
+                unit(set).map(|unit| format!("unit {unit}")),
             ];
             for key in keys.into_iter().flatten() {
                 users.entry(key).or_default().push(way);
@@ -69,9 +70,24 @@ fn users(bots: &Bots) -> BTreeMap<String, Vec<Way<'_>>> {
     users
 }
 
-/// Says whether two maps are to be compared under a key. Two that share a uid are compared under that alone.
+/// The service whose processes alone a map takes, where it says so, by name or by the path of the service's cgroup.
+fn unit(set: &SelectorSet) -> Option<&str> {
+    set.unit.as_deref().or_else(|| unit_of(set.cgroup.as_deref()?))
+}
+
+/// Says whether two maps demand different users, so that no process is in both.
+fn apart(left: &SelectorSet, right: &SelectorSet) -> bool {
+    let differ = |left: Option<&str>, right: Option<&str>| left.zip(right).is_some_and(|(left, right)| left != right);
+    left.uid.zip(right.uid).is_some_and(|(left, right)| left != right)
+        || differ(left.user.as_deref(), right.user.as_deref())
+}
+
+/// Says whether two maps are to be compared under a key. Two that share a uid are compared under that alone, and two that
+/// share a user not again under their unit.
 fn is_pair(key: &str, left: &Way<'_>, right: &Way<'_>) -> bool {
-    let elsewhere = key.starts_with("user ") && left.set.uid.is_some() && left.set.uid == right.set.uid;
+    let uid = left.set.uid.is_some() && left.set.uid == right.set.uid;
+    let user = left.set.user.is_some() && left.set.user == right.set.user;
+    let elsewhere = key.starts_with("user ") && uid || key.starts_with("unit ") && (uid || user);
     left.bot != right.bot && !elsewhere && share_host(left, right)
 }
 
@@ -94,12 +110,18 @@ fn meet(one: &HostPattern, other: &HostPattern) -> bool {
 
 /// Says whether `wide` takes every process that `narrow` takes.
 ///
-/// A map with `run_by` takes only processes that were started as its own bot, so it never covers another bot's.
+/// A map with `run_by` takes only processes that were started as its own bot, and one with `socket` only connections over
+/// its own bot's socket, so they never cover another bot's.
 fn covers(wide: &SelectorSet, narrow: &SelectorSet) -> bool {
     fn demands<T: PartialEq>(wide: Option<&T>, narrow: Option<&T>) -> bool {
         wide.is_none() || wide == narrow
     }
     wide.run_by.is_empty()
+        && !wide.socket
+        && (wide.unit.is_none() || wide.unit.as_deref() == unit(narrow))
+        && demands(wide.cgroup.as_ref(), narrow.cgroup.as_ref())
+        && demands(wide.group.as_ref(), narrow.group.as_ref())
+        && demands(wide.gid.as_ref(), narrow.gid.as_ref())
         && demands(wide.user.as_ref(), narrow.user.as_ref())
         && demands(wide.uid.as_ref(), narrow.uid.as_ref())
         && demands(wide.exe.as_ref(), narrow.exe.as_ref())
@@ -123,14 +145,15 @@ fn same_process(left: &Way<'_>, right: &Way<'_>) -> Draft {
     .help("give each bot a user of its own")
 }
 
-fn shared_user(left: &Way<'_>, right: &Way<'_>) -> Draft {
+fn shared_user(key: &str, left: &Way<'_>, right: &Way<'_>) -> Draft {
     let (first, second) = if left.span < right.span {
         (left, right)
     } else {
         (right, left)
     };
-    let message = format!("bots `{}` and `{}` share a user", first.bot, second.bot);
-    Draft::new(code::SHARED_USER, second.span, message, "the same user")
+    let what = if key.starts_with("unit ") { "unit" } else { "user" };
+    let message = format!("bots `{}` and `{}` share a {what}", first.bot, second.bot);
+    Draft::new(code::SHARED_USER, second.span, message, format!("the same {what}"))
         .also(first.span, "as here")
         .help("processes of one user can become each other; give each bot a user of its own")
 }

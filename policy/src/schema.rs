@@ -94,11 +94,15 @@ fn attest() -> Value {
     let operator = json!({"oneOf": [user, {"type": "integer", "minimum": 0}]});
     json!({
         "type": "object", "additionalProperties": false,
-        "anyOf": [{"required": ["user"]}, {"required": ["uid"]}, {"required": ["run_by"]}],
+        "anyOf": [{"required": ["user"]}, {"required": ["uid"]}, {"required": ["unit"]}, {"required": ["run_by"]}],
         "properties": {
             "user": user,
             "uid": {"type": "integer", "minimum": 0, "maximum": 4_294_967_294_u32},
-            "exe": {"type": "string", "pattern": "^/", "description": "Only narrows: needs user, uid or run_by beside it."},
+            "unit": {"type": "string", "pattern": "^[A-Za-z0-9:_.\\\\@-]+\\.service$", "description": "A service of the system."},
+            "group": user,
+            "gid": {"type": "integer", "minimum": 0, "maximum": 4_294_967_294_u32},
+            "cgroup": {"type": "string", "pattern": "^/", "description": "The path below the root of cgroups, version 2."},
+            "exe": {"type": "string", "pattern": "^/", "description": "Only narrows: needs user, uid, unit or run_by beside it."},
             "exe_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
             "run_by": one_or_many(&operator),
         },

@@ -19,8 +19,12 @@
 mod actor;
 #[path = "attest/callee.rs"]
 mod callee;
+#[path = "attest/cgroup.rs"]
+mod cgroup;
 #[path = "attest/facts.rs"]
 mod facts;
+#[path = "attest/group.rs"]
+mod group;
 #[path = "attest/run.rs"]
 mod run;
 #[path = "attest/tcp.rs"]

@@ -196,6 +196,23 @@ impl SelectorSet {
     }
 }
 
+/// Gives the service of the system's service manager whose own cgroup has this path.
+///
+/// That is the last part, which ends in `.service`, below `system.slice` and only slices. What a manager of one user
+/// names so (`user.slice/…/user@1000.service/…`), folders below a service, and scopes are no unit of the system.
+/// systemd puts `_` before a name that the kernel could take for a file of its own.
+pub fn unit_of(cgroup: &str) -> Option<&str> {
+    let mut parts = cgroup.strip_prefix("/system.slice/")?.split('/');
+    let service = parts.next_back()?;
+    if !parts.all(|part| part.strip_suffix(".slice").is_some_and(|stem| !stem.is_empty())) {
+        return None;
+    }
+    let unit = service.strip_prefix('_').unwrap_or(service);
+    unit.strip_suffix(".service")
+        .is_some_and(|stem| !stem.is_empty())
+        .then_some(unit)
+}
+
 /// Lists what was found, of which there may be nothing.
 fn known(found: &[String]) -> String {
     if found.is_empty() {

@@ -90,6 +90,16 @@ pub(crate) async fn whois(args: &Whois, context: &Context) -> Result<Exit> {
     Ok(exit)
 }
 
+/// The groups by number, then the names that are known.
+fn groups(facts: &Facts) -> Option<String> {
+    let gids: Vec<String> = facts.gids.iter().map(u32::to_string).collect();
+    let names = match facts.groups.as_slice() {
+        [] => String::new(),
+        names => format!(" ({})", names.join(", ")),
+    };
+    (!gids.is_empty()).then(|| gids.join(", ") + &names)
+}
+
 /// The facts that selectors match, as name and value; what the process chose itself is escaped.
 fn facts(facts: &Facts) -> Vec<(&'static str, String)> {
     let mut rows = vec![
@@ -103,6 +113,10 @@ fn facts(facts: &Facts) -> Vec<(&'static str, String)> {
         ("exe seen", facts.exe_seen.clone().filter(|_| facts.exe.is_none())),
         ("exe_sha256", facts.exe_sha256.clone()),
         ("run", facts.run.as_ref().map(ToString::to_string)),
+        ("groups", groups(facts)),
+        ("unit", facts.unit.clone()),
+        ("cgroup", facts.cgroup.clone()),
+        ("socket of", facts.socket.as_ref().map(ToString::to_string)),
     ];
     rows.extend(
         optional

@@ -119,9 +119,9 @@ Example: owner: shop@acme.internal.
         SELECTOR,
         "BM0113: a selector that cannot match
 
-A value under `attest` is not one that a process can have: `user` is a user name, `uid` a number,
-`exe` an absolute path without `.` and `..`, `exe_sha256` 64 lower-case hex digits, `run_by` a list
-of operators.
+A value under `attest` is not one that a process can have: `user` and `group` are names, `uid` and
+`gid` numbers, `unit` a whole name as orders.service, `cgroup` and `exe` absolute paths without `.`
+and `..`, `exe_sha256` 64 lower-case hex digits, `run_by` a list of operators.
 Correct the value.
 ",
     ),
@@ -129,8 +129,8 @@ Correct the value.
         NO_BOUNDARY,
         "BM0114: nothing that another process could not imitate
 
-Each map under `attest` needs `user`, `uid` or `run_by`. `exe` and `exe_sha256` only narrow: any
-local user can start the same program.
+Each map under `attest` needs `user`, `uid`, `unit` or `run_by`. `exe`, `exe_sha256`, `group`, `gid`
+and `cgroup` only narrow: another user may start the same program, or be in the same group.
 Give the bot a user of its own and add `user: NAME`.
 ",
     ),
@@ -278,7 +278,7 @@ Times are RFC 3339 with an offset: 2026-12-01T18:00:00Z. At that very moment the
 
 Every process that one bot's `attest` map takes is also taken by another bot's, on a host that may
 claim both. Such a process is refused, so neither bot can call.
-Give each bot a user of its own, or narrow both maps by different programs.
+Give each bot a user of its own, or narrow both maps: by unit, group or program.
 ",
     ),
     (
@@ -324,15 +324,15 @@ Correct the rules or the test; `apply` refuses a mesh whose tests fail.
 
 `exe` names a program that runs whatever file it is given, so it says nothing about which bot it is.
 The user alone tells the bot apart.
-Give the bot a user of its own, and do not rely on `exe`.
+Give the bot a user or a unit of its own, and do not rely on `exe`.
 ",
     ),
     (
         SHARED_USER,
-        "BM0402: two bots share a user
+        "BM0402: two bots share a user or a unit
 
 Processes of one user can trace and signal each other and write each other's files, so either bot
-can become the other. The programs that tell them apart are a convenience, not a boundary.
+can become the other. What else tells them apart is a convenience, not a boundary.
 Give each bot a user of its own.
 ",
     ),

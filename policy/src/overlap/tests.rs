@@ -8,6 +8,11 @@ fn set(text: &str) -> SelectorSet {
             "user" => set.user = Some(value.to_owned()),
             "uid" => set.uid = Some(value.parse().unwrap()),
             "exe" => set.exe = Some(value.to_owned()),
+            "unit" => set.unit = Some(value.to_owned()),
+            "cgroup" => set.cgroup = Some(value.to_owned()),
+            "group" => set.group = Some(value.to_owned()),
+            "gid" => set.gid = Some(value.parse().unwrap()),
+            "socket" => set.socket = value == "true",
             "sha" => set.exe_sha256 = Some(value.to_owned()),
             _ => set.run_by.push(value.to_owned()),
         }
@@ -23,6 +28,11 @@ fn a_map_covers_another_if_it_demands_nothing_more() {
         ("user=a", "user=a uid=5 exe=/x sha=0"),
         ("user=a exe=/x", "user=a exe=/x sha=0"),
         ("user=a", "user=a run=root"),
+        ("user=a", "user=a unit=a.service group=g gid=5 cgroup=/a socket=true"),
+        ("unit=a.service", "unit=a.service user=a"),
+        ("unit=a.service", "user=a cgroup=/system.slice/a.service"),
+        ("user=a group=g", "user=a group=g gid=5"),
+        ("user=a cgroup=/a", "user=a cgroup=/a group=g"),
     ] {
         assert!(covers(&set(wide), &set(narrow)), "{wide} / {narrow}");
     }
@@ -36,6 +46,16 @@ fn a_map_covers_another_if_it_demands_nothing_more() {
         ("user=a sha=0", "user=a sha=1"),
         ("user=a uid=5", "user=a"),
         ("user=a run=root", "user=a run=root"),
+        ("user=a socket=true", "user=a socket=true"),
+        ("user=a unit=a.service", "user=a"),
+        ("unit=a.service", "unit=b.service"),
+        ("unit=a.service", "user=a cgroup=/user.slice/a.service"),
+        ("user=a group=g", "user=a"),
+        ("user=a group=g", "user=a group=h"),
+        ("user=a gid=5", "user=a"),
+        ("user=a gid=5", "user=a gid=6"),
+        ("user=a cgroup=/a", "user=a"),
+        ("user=a cgroup=/a", "user=a cgroup=/a/b"),
     ] {
         assert!(!covers(&set(wide), &set(narrow)), "{wide} / {narrow}");
     }
@@ -151,5 +171,45 @@ fn bots_that_share_a_user_are_warned_of_once_each() {
         told(&[("b", "h", &b), ("a", "h", &a)]),
         [shared("b", "a")],
         "in the order of the file"
+    );
+}
+
+#[test]
+fn the_other_selectors_tell_bots_of_one_user_apart_with_a_warning() {
+    let shared = ["BM0402 bots `a` and `b` share a user"];
+    for (left, right) in [
+        ("{uid: 5, group: g}", "{uid: 5, group: h}"),
+        ("{uid: 5, gid: 7}", "{uid: 5, gid: 8}"),
+        ("{uid: 5, cgroup: /a}", "{uid: 5, cgroup: /b}"),
+        ("{uid: 5, unit: a.service}", "{uid: 5, unit: b.service}"),
+    ] {
+        assert_eq!(told(&[("a", "h", left), ("b", "h", right)]), shared, "{left} {right}");
+    }
+}
+
+#[test]
+fn bots_of_one_unit_are_told_and_bots_of_two_are_not() {
+    let one = "{unit: a.service}";
+    let same = ["BM0140 one process would be bot `a` and bot `b`"];
+    assert_eq!(told(&[("a", "h", one), ("b", "h", one)]), same);
+    assert_eq!(told(&[("a", "h", one), ("b", "h", "{unit: a.service, user: x}")]), same);
+    assert_eq!(
+        told(&[("a", "h", one), ("b", "h", "{unit: b.service}")]),
+        [] as [&str; 0]
+    );
+    assert_eq!(
+        told(&[
+            ("a", "h", "{unit: a.service, exe: /srv/a}"),
+            ("b", "h", "{unit: a.service, exe: /srv/b}")
+        ]),
+        ["BM0402 bots `a` and `b` share a unit"]
+    );
+    assert_eq!(
+        told(&[
+            ("a", "h", "{unit: a.service, user: x}"),
+            ("b", "h", "{unit: a.service, user: y}")
+        ]),
+        [] as [&str; 0],
+        "users keep them apart"
     );
 }

@@ -19,6 +19,8 @@ const SVID_TTL_DEFAULT: Duration = Duration::from_secs(60 * 60);
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// `PATH_MAX` of Linux is 4096 with the final NUL.
 const EXE_BYTES_MAX: usize = 4095;
+/// The longest name of a unit, in bytes: `UNIT_NAME_MAX` of systemd is 256 with the final NUL.
+const UNIT_BYTES_MAX: usize = 255;
 /// The longest user name, in bytes: `LOGIN_NAME_MAX` of Linux is 256 with the final NUL.
 const USER_BYTES_MAX: usize = 255;
 
@@ -128,20 +130,34 @@ impl Reader {
         let before = self.collector.errors();
         let set = SelectorSet {
             user: fields.get("user").and_then(|node| self.user(node)),
-            uid: fields.get("uid").and_then(|node| self.uid(node)),
-            exe: fields.get("exe").and_then(|node| self.exe(node)),
+            uid: fields.get("uid").and_then(|node| self.number(node, "uid")),
+            exe: fields.get("exe").and_then(|node| self.plain_path(node, "exe")),
             exe_sha256: fields.get("exe_sha256").and_then(|node| self.sha256(node)),
             run_by: fields.get("run_by").map(|node| self.run_by(node)).unwrap_or_default(),
-            ..SelectorSet::default()
+            unit: fields.get("unit").and_then(|node| self.unit(node)),
+            cgroup: fields.get("cgroup").and_then(|node| self.plain_path(node, "cgroup")),
+            group: fields.get("group").and_then(|node| self.group(node)),
+            gid: fields.get("gid").and_then(|node| self.number(node, "gid")),
+            socket: fields.get("socket").is_some_and(|node| self.socket(node)),
         };
+        let is_owned = set.user.is_some() || set.uid.is_some();
+        if set.socket && !is_owned && self.collector.errors() == before {
+            let draft = Draft::new(
+                code::SELECTOR,
+                node.span,
+                "`socket` needs `user` or `uid` beside it",
+                "whose socket?",
+            );
+            self.push(draft.help("the bot's socket belongs to that user, and no other can connect to it"));
+        }
         if !set.is_bounded() && !fields.refused() && self.collector.errors() == before {
             let draft = Draft::new(
                 code::NO_BOUNDARY,
                 node.span,
-                "an attest map needs `user`, `uid` or `run_by`",
+                "an attest map needs `user`, `uid`, `unit` or `run_by`",
                 "any local process could match",
             );
-            self.push(draft.help("`exe` and `exe_sha256` only narrow; give the bot a user of its own"));
+            self.push(draft.help("the other keys only narrow; give the bot a user of its own"));
         }
         Some(set)
     }
@@ -157,8 +173,39 @@ impl Reader {
         Some(text.to_owned())
     }
 
-    fn uid(&mut self, node: &Node) -> Option<u32> {
-        // uid_t's highest value is -1, which stands for "no user" in setreuid(2).
+    fn group(&mut self, node: &Node) -> Option<String> {
+        let text = self.text(node)?;
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        if digits || !is_user(text) {
+            let draft = Draft::new(code::SELECTOR, node.span, "not the name of a group", "not a group name");
+            self.push(draft.maybe_help(digits.then(|| "write `gid:` for a number".to_owned())));
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn unit(&mut self, node: &Node) -> Option<String> {
+        let text = self.text(node)?;
+        if !is_service(text) {
+            let message = "`unit` is the whole name of a service of the system, such as orders.service";
+            self.error(code::SELECTOR, node.span, message, "not a service");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn socket(&mut self, node: &Node) -> bool {
+        let asked = node.value == Value::Bool(true);
+        if !asked {
+            let message = "`socket` is `true` or left out";
+            self.error(code::SELECTOR, node.span, message, "not `true`");
+        }
+        asked
+    }
+
+    /// Reads the number of a user or of a group.
+    fn number(&mut self, node: &Node, key: &str) -> Option<u32> {
+        // The highest value of uid_t and gid_t is -1, which stands for "no change" in setreuid(2) and setregid(2).
         let number = if let Value::Integer(number) = node.value {
             Some(number)
         } else {
@@ -171,17 +218,17 @@ impl Reader {
             self.error(
                 code::SELECTOR,
                 node.span,
-                "`uid` is a number from 0 to 4294967294",
-                "not a uid",
+                format!("`{key}` is a number from 0 to 4294967294"),
+                if key == "gid" { "not a gid" } else { "not a uid" },
             );
         }
         found
     }
 
-    fn exe(&mut self, node: &Node) -> Option<String> {
+    fn plain_path(&mut self, node: &Node, key: &str) -> Option<String> {
         let text = self.text(node)?;
         if !is_plain_path(text) || text.len() > EXE_BYTES_MAX {
-            let message = "`exe` is an absolute path without `.`, `..`, `//` and a final `/`";
+            let message = format!("`{key}` is an absolute path without `.`, `..`, `//` and a final `/`");
             self.error(code::SELECTOR, node.span, message, "not such a path");
             return None;
         }
@@ -214,7 +261,7 @@ impl Reader {
             .into_iter()
             .filter_map(|item| {
                 if matches!(item.value, Value::Integer(_)) {
-                    return self.uid(item).map(|uid| uid.to_string());
+                    return self.number(item, "uid").map(|uid| uid.to_string());
                 }
                 let text = self.text(item)?;
                 if !is_user(text) {
@@ -267,6 +314,13 @@ fn is_user(text: &str) -> bool {
             .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b':' | b'/' | b','))
 }
 
+/// Says whether a text is the name of a service as systemd.unit(5) allows it, with its type.
+fn is_service(text: &str) -> bool {
+    let stem = text.strip_suffix(".service").unwrap_or_default();
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    !stem.is_empty() && text.len() <= UNIT_BYTES_MAX && stem.bytes().all(known)
+}
+
 fn socket(text: &str) -> Option<PathBuf> {
     (is_plain_path(text) && text.len() <= SOCKET_PATH_BYTES_MAX).then(|| PathBuf::from(text))
 }
@@ -301,6 +355,31 @@ mod tests {
     fn a_socket_path_fits_sun_path() {
         assert!(socket(&format!("/{}", "a".repeat(106))).is_some());
         assert!(socket(&format!("/{}", "a".repeat(107))).is_none());
+    }
+
+    #[test]
+    fn a_unit_is_named_whole_and_is_a_service() {
+        for text in [
+            "orders.service",
+            "orders@1.service",
+            "a-b_c:d.e.service",
+            "dev-\\x2d.service",
+        ] {
+            assert!(is_service(text), "{text}");
+        }
+        let long = format!("{}.service", "a".repeat(248));
+        for text in [
+            "orders",
+            ".service",
+            "orders.slice",
+            "a/b.service",
+            "a b.service",
+            "orders.service ",
+            "*.service",
+            long.as_str(),
+        ] {
+            assert!(!is_service(text), "{text}");
+        }
     }
 
     #[test]

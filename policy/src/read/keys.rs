@@ -33,8 +33,18 @@ pub(crate) const BOT: Keys = Keys {
 
 pub(crate) const ATTEST: Keys = Keys {
     of: "an attest map",
-    known: &["user", "uid", "exe", "exe_sha256", "run_by"],
-    later: &["unit", "cgroup", "group", "gid", "container_*", "k8s_*", "oidc"],
+    known: &[
+        "user",
+        "uid",
+        "unit",
+        "group",
+        "gid",
+        "cgroup",
+        "exe",
+        "exe_sha256",
+        "run_by",
+    ],
+    later: &["socket", "container_*", "k8s_*", "oidc"],
 };
 
 pub(crate) const SERVE: Keys = Keys {
@@ -85,10 +95,10 @@ mod tests {
 
     #[test]
     fn a_later_key_is_named_whole_or_by_its_start() {
-        for key in ["unit", "container_image", "k8s_ns", "oidc"] {
+        for key in ["oidc", "container_image", "k8s_ns"] {
             assert!(ATTEST.is_later(key), "{key}");
         }
-        for key in ["units", "container", "user", "k8s"] {
+        for key in ["unit", "container", "user", "k8s"] {
             assert!(!ATTEST.is_later(key), "{key}");
         }
     }

@@ -244,6 +244,28 @@ fn a_whole_mesh_with_tests_reads_back_equal() {
 }
 
 #[test]
+fn every_selector_reads_back_and_names_what_a_host_must_know() {
+    let mesh = load(include_str!("../golden/all-selectors.yaml").to_owned());
+    let json = mesh.canonical_json();
+    assert_eq!(load(json.clone()), mesh);
+    assert!(
+        json.contains(r#""attest":[{"cgroup":"/system.slice/report.service","unit":"report.service"},{"gid":4712,"group":"bi","user":"report"}]"#),
+        "{json}"
+    );
+    assert_eq!(
+        mesh.features().into_iter().collect::<Vec<_>>(),
+        ["cgroup", "group", "unit"]
+    );
+    let slice = load(mesh.slice(&HostName::parse("web-1").unwrap()));
+    assert_eq!(slice.features(), mesh.features());
+    let elsewhere = load(mesh.slice(&HostName::parse("web-2").unwrap()));
+    assert!(
+        elsewhere.features().is_empty(),
+        "a host need not know what it need not enforce"
+    );
+}
+
+#[test]
 fn meshes_that_say_something_else_are_not_equal() {
     for (from, to) in [
         ("acme.internal\nbots", "acme.example\nbots"),

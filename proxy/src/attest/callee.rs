@@ -268,7 +268,7 @@ impl Check<'_> {
     fn judge(&self, pid: u32, uid: u32, identified: Result<Identified, Unattested>) -> Result<(), Found> {
         match identified {
             Ok(Identified::Bot(bot, _)) if bot == *self.bot => Ok(()),
-            Ok(Identified::Bot(bot, facts)) => Err((CalleeFound::OtherBot { bot, pid }, Some(Box::new(facts)))),
+            Ok(Identified::Bot(bot, facts)) => Err((CalleeFound::OtherBot { bot, pid }, Some(facts))),
             Ok(Identified::Later) => Err((CalleeFound::NoHolder, None)),
             Err(refused) => {
                 let facts = refused.facts.clone();

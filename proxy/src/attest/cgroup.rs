@@ -1,6 +1,8 @@
-//! Finds the processes of a cgroup by the number that the kernel shows for a socket.
+//! Cgroups of version 2: which processes are in one, and whether root alone chose who is.
 //!
-//! This only shortens a scan: which bot a process is never depends on it.
+//! Finding the processes by the number that the kernel shows for a socket only shortens a scan. The *place* of a
+//! process is a fact, and believed only where root owns every folder on the way to it, and the files by which processes
+//! are moved in: a manager that was given a part of the tree can make folders of any name in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +29,8 @@ const LIST_BYTES_MAX: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Cgroups {
     root: Option<PathBuf>,
+    /// Whether what is mounted there is the top of the tree that `/proc/PID/cgroup` speaks of.
+    whole: bool,
     known: Mutex<Known>,
 }
 
@@ -36,13 +40,39 @@ struct Known {
     walked: Option<Instant>,
 }
 
+/// The cgroup of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its path, as the kernel shows it.
+    pub(super) path: String,
+    /// The number of its folder, where root alone chose who is in it.
+    pub(super) inode: Option<u64>,
+    /// Whether root alone chose who is in it. Never for the root itself, in which is who is in no other.
+    pub(super) of_root: bool,
+}
+
 impl Cgroups {
     /// Finds where cgroups of version 2 are mounted, if anywhere.
     pub(super) fn new() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mount = mounts.lines().find_map(mount_of);
         Self {
-            root: mounts.lines().find_map(mount_of).map(PathBuf::from),
+            root: mount.map(|(_, place)| PathBuf::from(place)),
+            whole: mount.is_some_and(|(part, _)| part == "/"),
             known: Mutex::default(),
+        }
+    }
+
+    /// Tells about the cgroup with this path below the root.
+    pub(super) fn place(&self, path: &str) -> Place {
+        let root = self.root.as_deref().filter(|_| self.whole);
+        let at = root
+            .filter(|_| is_plain(path))
+            .map(|root| (root, inode_of_root(root, path)));
+        Place {
+            path: path.to_owned(),
+            inode: at.and_then(|(_, found)| found),
+            of_root: at.is_some_and(|(_, found)| found.is_some()),
         }
     }
 
@@ -83,6 +113,34 @@ impl Cgroups {
     }
 }
 
+/// Says whether a path names a cgroup below the root, which is not removed and not outside of this namespace.
+fn is_plain(path: &str) -> bool {
+    let names = path.strip_prefix('/').unwrap_or_default();
+    let is_name = |name: &str| !matches!(name, "" | "." | "..") && !name.ends_with(" (deleted)");
+    names.split('/').all(is_name)
+}
+
+/// Returns the number of the folder, when root owns it, each folder above it, and the files by which processes and
+/// threads are moved into any of them, and nobody else may write there.
+fn inode_of_root(root: &Path, path: &str) -> Option<u64> {
+    let mut at = root.to_owned();
+    let mut inode = is_roots(&at)?;
+    for name in path.split('/').skip(1) {
+        at.push(name);
+        inode = is_roots(&at)?;
+        for file in ["cgroup.procs", "cgroup.threads"] {
+            is_roots(&at.join(file))?;
+        }
+    }
+    Some(inode)
+}
+
+fn is_roots(path: &Path) -> Option<u64> {
+    const GROUP_OR_OTHERS: u32 = 0o022;
+    let meta = fs::symlink_metadata(path).ok()?;
+    (!meta.is_symlink() && meta.uid() == 0 && meta.mode() & GROUP_OR_OTHERS == 0).then(|| meta.ino())
+}
+
 fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|meta| meta.ino())
 }
@@ -112,24 +170,46 @@ fn walk(root: &Path, id: u64) -> Option<PathBuf> {
     None
 }
 
-/// Returns the mount point of a line of mountinfo (proc_pid_mountinfo(5)) that mounts cgroups of version 2.
-fn mount_of(line: &str) -> Option<&str> {
+/// Returns which part of the tree is mounted, and where, of a line of mountinfo (proc_pid_mountinfo(5)) that mounts cgroups of version 2.
+fn mount_of(line: &str) -> Option<(&str, &str)> {
     let (place, kind) = line.split_once(" - ")?;
-    kind.starts_with("cgroup2 ").then(|| place.split(' ').nth(4))?
+    let mut fields = place.split(' ').skip(3);
+    kind.starts_with("cgroup2 ").then(|| fields.next().zip(fields.next()))?
 }
 
 #[cfg(test)]
 mod tests {
-    use super::mount_of;
+    use super::{is_plain, mount_of};
 
     #[test]
     fn only_a_mount_of_cgroups_of_version_2_is_found() {
         let second = "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(mount_of(second), Some("/sys/fs/cgroup"));
+        assert_eq!(mount_of(second), Some(("/", "/sys/fs/cgroup")));
         assert_eq!(
             mount_of("36 24 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"),
             None
         );
         assert_eq!(mount_of("nonsense"), None);
+    }
+
+    #[test]
+    fn the_root_what_was_removed_and_what_is_outside_is_no_place() {
+        for path in ["/a", "/system.slice/a.service", "/a b/c"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "a",
+            "/..",
+            "/../a",
+            "/a/../b",
+            "/a//b",
+            "/a/.",
+            "/a (deleted)",
+            "/a/",
+        ] {
+            assert!(!is_plain(path), "{path}");
+        }
     }
 }

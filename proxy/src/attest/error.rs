@@ -103,6 +103,12 @@ pub enum Why {
         /// Effective group id now.
         gid: u32,
     },
+    /// The process is in other supplementary groups than when it was attested.
+    #[error("process {0} has changed its groups since it was attested")]
+    GroupsChanged(u32),
+    /// The process is in another cgroup than when it was attested, or when it made its socket.
+    #[error("process {0} has moved to another cgroup")]
+    CgroupChanged(u32),
     /// Real, effective, saved and file-system user ids are not one and the same, as in a set-user-ID program.
     #[error("process {0} has mixed user ids (a set-user-ID program?)")]
     MixedCredentials(u32),
@@ -240,6 +246,8 @@ impl Why {
             Self::Exited(_) => "exited",
             Self::ImageChanged(_) => "image_changed",
             Self::CredentialsChanged { .. } => "credentials_changed",
+            Self::GroupsChanged(_) => "groups_changed",
+            Self::CgroupChanged(_) => "cgroup_changed",
             Self::MixedCredentials(_) => "mixed_credentials",
             Self::PeerNotVisible => "peer_not_visible",
             Self::NotLocal => "not_local",

@@ -5,14 +5,18 @@ use std::path::Path;
 use rustix::fs::{AtFlags, readlinkat, statat};
 use spiffe::entry::{Pick, pick};
 use spiffe::id::BotName;
-use spiffe::selector::{Facts, SelectorSet};
+use spiffe::selector::{Facts, SelectorSet, unit_of};
 
 use super::entries::Entries;
-use super::error::{KernelError, NearestEntry, Unattested, Why};
+use super::error::{NearestEntry, Unattested, Why};
 use super::exe::{Suspect, check_unwritable, file_id};
 use super::kernel::Kernel;
+use super::names::Names;
 use super::pin::{Pin, asked};
-use super::procfs::{self, Credentials};
+use super::procfs::Credentials;
+
+/// How many groups of a process are kept in its facts, which go into the ledger. Choosing the bot looks at all of them.
+const GIDS_MAX: usize = 64;
 
 /// How long finding a fact may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +32,7 @@ pub(super) enum Patience {
 /// A process's bot, unless finding out takes longer than the caller would wait.
 #[derive(Debug)]
 pub(super) enum Identified {
-    Bot(BotName, Facts),
+    Bot(BotName, Box<Facts>),
     /// The facts need more [`Patience`].
     Later,
 }
@@ -54,7 +58,7 @@ impl Kernel {
         };
         pin.check().map_err(|why| Unattested::new(why, Some(&evidence.facts)))?;
         let (bot, facts) = evidence.choose(entries)?;
-        Ok(Identified::Bot(bot, facts))
+        Ok(Identified::Bot(bot, Box::new(facts)))
     }
 
     /// Gathers the facts that the entries ask for; `None` when that takes more patience.
@@ -72,14 +76,18 @@ impl Kernel {
         };
         let run = self.runs.bot_of(self.proc_folder(), pin)?;
         let mut facts = Facts {
-            user,
+            user: user.clone(),
             exe_seen: seen(pin),
-            run,
+            run: run.clone(),
             ..Facts::new(pin.pid, pin.uid, pin.gid)
         };
-        let candidates: Vec<&SelectorSet> = entries
-            .candidates(pin.uid, facts.user.as_deref(), facts.run.as_ref())
-            .collect();
+        let candidates: Vec<&SelectorSet> = entries.candidates(pin.uid, user.as_deref(), run.as_ref()).collect();
+        if !self.add_groups(&mut facts, pin, &credentials, &candidates, patience)? {
+            return Ok(None);
+        }
+        if candidates.iter().any(|set| set.unit.is_some() || set.cgroup.is_some()) {
+            self.add_cgroup(&mut facts, pin)?;
+        }
         if candidates.iter().any(|set| set.exe_sha256.is_some()) {
             facts.exe_sha256 = match patience {
                 Patience::Anything => Some(self.digests.find(pin.folder(), pin.pid)?),
@@ -97,16 +105,65 @@ impl Kernel {
     /// Reads the credentials and checks that there is one user only: in a set-user-ID program another user chose the
     /// environment, the arguments and the open files.
     fn credentials(&self, pin: &Pin) -> Result<Credentials, Why> {
-        let bytes =
-            procfs::read(pin.folder(), c"status").map_err(|error| asked("read the status of", pin.pid, error))?;
-        let Some(credentials) = procfs::parse_credentials(&bytes) else {
-            let odd = std::io::Error::from(std::io::ErrorKind::InvalidData);
-            return Err(KernelError::new("parse the status of", format!("pid {}", pin.pid), odd).into());
-        };
+        let credentials = pin.credentials()?;
         if credentials.uids != [pin.uid; 4] {
             return Err(Why::MixedCredentials(pin.pid));
         }
         Ok(credentials)
+    }
+
+    /// Adds the groups that the entries ask for; false when that takes more patience.
+    ///
+    /// Each group that is asked for by name is looked up by that name, so that what the name service is asked depends on
+    /// the entries and never on the process.
+    fn add_groups(
+        &self,
+        facts: &mut Facts,
+        pin: &Pin,
+        credentials: &Credentials,
+        candidates: &[&SelectorSet],
+        patience: Patience,
+    ) -> Result<bool, Why> {
+        if !candidates.iter().any(|set| set.group.is_some() || set.gid.is_some()) {
+            return Ok(true);
+        }
+        let all = credentials.all_groups();
+        pin.note_groups(&all)?;
+        let mut names: Vec<&str> = candidates.iter().filter_map(|set| set.group.as_deref()).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let gid = match (self.names.known_group(name), patience) {
+                (Some(gid), _) => gid,
+                (None, Patience::None) => return Ok(false),
+                (None, Patience::Names | Patience::Anything) => self.names.find_group(name)?,
+            };
+            if gid.is_some_and(|gid| all.contains(&gid)) {
+                facts.groups.push(name.to_owned());
+            }
+        }
+        facts.gids = all;
+        Ok(true)
+    }
+
+    /// Adds the cgroup and the unit.
+    fn add_cgroup(&self, facts: &mut Facts, pin: &Pin) -> Result<(), Why> {
+        let place = self.cgroups.place(&pin.cgroup_path()?);
+        pin.note_place(&place)?;
+        if place.of_root {
+            facts.unit = unit_of(&place.path).map(str::to_owned);
+            facts.cgroup = Some(place.path);
+        }
+        Ok(())
+    }
+
+    /// Adds what an operator may want to ask for although no entry does.
+    pub(super) fn describe(&self, facts: &mut Facts, pin: &Pin) -> Result<(), Why> {
+        self.add_cgroup(facts, pin)?;
+        facts.gids = self.credentials(pin)?.all_groups();
+        facts.gids.truncate(GIDS_MAX);
+        facts.groups = Names::of_groups(&facts.gids)?;
+        Ok(())
     }
 
     /// Returns which of the `wanted` paths are the program that the process runs: the same device and inode as this
@@ -170,6 +227,9 @@ impl Evidence {
         if names.is_empty() {
             names.push(None);
         }
+        let refuse = |one: &BotName, other: &BotName, facts: Facts| {
+            Unattested::new(Why::TwoEntries(one.clone(), other.clone()), Some(&few_groups(facts)))
+        };
         let mut chosen: Option<(BotName, Facts)> = None;
         let mut nearest: Option<NearestEntry> = None;
         for exe in names {
@@ -177,10 +237,7 @@ impl Evidence {
             let bot = match pick(&entries.list, &facts) {
                 Pick::One(entry, _) => entry.bot.clone(),
                 Pick::Two(one, two) => {
-                    return Err(Unattested::new(
-                        Why::TwoEntries(one.bot.clone(), two.bot.clone()),
-                        Some(&facts),
-                    ));
+                    return Err(refuse(&one.bot, &two.bot, facts));
                 }
                 Pick::None { nearest: near } => {
                     nearest = nearest.or_else(|| near.as_ref().map(NearestEntry::from));
@@ -189,14 +246,25 @@ impl Evidence {
             };
             match &chosen {
                 Some((other, _)) if *other != bot => {
-                    return Err(Unattested::new(Why::TwoEntries(other.clone(), bot), Some(&facts)));
+                    return Err(refuse(other, &bot, facts));
                 }
                 Some(_) => {}
                 None => chosen = Some((bot, facts)),
             }
         }
-        chosen.ok_or_else(|| Unattested::new(Why::NoEntry { nearest, note }, Some(&facts)))
+        match chosen {
+            Some((bot, facts)) => Ok((bot, few_groups(facts))),
+            None => Err(Unattested::new(
+                Why::NoEntry { nearest, note },
+                Some(&few_groups(facts)),
+            )),
+        }
     }
+}
+
+fn few_groups(mut facts: Facts) -> Facts {
+    facts.gids.truncate(GIDS_MAX);
+    facts
 }
 
 /// The path that the kernel shows for the program. The process can choose it, by a mount namespace of its own.

@@ -1,12 +1,14 @@
 //! Holds on to one process and to the one program that it runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstat, openat, readlinkat_raw};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::cgroup::Place;
 use super::error::{KernelError, Why};
 use super::procfs;
 
@@ -29,6 +31,10 @@ pub(super) struct Pin {
     process: OwnedFd,
     folder: OwnedFd,
     map: OwnedFd,
+    /// All groups, once an entry asked for one.
+    groups: OnceLock<Vec<u32>>,
+    /// The cgroup, once an entry asked for it.
+    place: OnceLock<Place>,
 }
 
 impl Pin {
@@ -66,6 +72,8 @@ impl Pin {
             process,
             folder,
             map,
+            groups: OnceLock::new(),
+            place: OnceLock::new(),
         };
         pin.check()?;
         Ok(pin)
@@ -78,10 +86,12 @@ impl Pin {
 
     /// Checks that the process lives, runs the program it was pinned with, and has the same effective credentials.
     ///
-    /// Takes three system calls and about two microseconds.
+    /// Takes three system calls and about two microseconds; more for a process whose groups or cgroup were asked for,
+    /// which must be the same as well.
     ///
     /// # Errors
-    /// [`Why::Exited`], [`Why::ImageChanged`] or [`Why::CredentialsChanged`].
+    /// [`Why::Exited`], [`Why::ImageChanged`], [`Why::CredentialsChanged`], [`Why::GroupsChanged`] or
+    /// [`Why::CgroupChanged`].
     pub(super) fn check(&self) -> Result<(), Why> {
         if self.exited()? {
             return Err(Why::Exited(self.pid));
@@ -94,7 +104,7 @@ impl Pin {
         }
         let owner = fstat(&self.folder).map_err(|error| asked("read the owner of", self.pid, error))?;
         if (owner.st_uid, owner.st_gid) == (self.uid, self.gid) {
-            return Ok(());
+            return self.check_noted();
         }
         Err(Why::CredentialsChanged {
             pid: self.pid,
@@ -103,6 +113,61 @@ impl Pin {
             uid: owner.st_uid,
             gid: owner.st_gid,
         })
+    }
+
+    /// Notes the groups for every later [`Pin::check`].
+    ///
+    /// # Errors
+    /// [`Why::GroupsChanged`] when others were noted before.
+    pub(super) fn note_groups(&self, groups: &[u32]) -> Result<(), Why> {
+        if self.groups.get_or_init(|| groups.to_vec()) == groups {
+            return Ok(());
+        }
+        Err(Why::GroupsChanged(self.pid))
+    }
+
+    /// Notes the cgroup for every later [`Pin::check`].
+    ///
+    /// # Errors
+    /// [`Why::CgroupChanged`] when another was noted before.
+    pub(super) fn note_place(&self, place: &Place) -> Result<(), Why> {
+        if self.place.get_or_init(|| place.clone()) == place {
+            return Ok(());
+        }
+        Err(Why::CgroupChanged(self.pid))
+    }
+
+    /// The cgroup, where an entry asked for it.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.get()
+    }
+
+    fn check_noted(&self) -> Result<(), Why> {
+        if let Some(groups) = self.groups.get()
+            && self.credentials()?.all_groups() != *groups
+        {
+            return Err(Why::GroupsChanged(self.pid));
+        }
+        if let Some(place) = self.place.get()
+            && self.cgroup_path()? != place.path
+        {
+            return Err(Why::CgroupChanged(self.pid));
+        }
+        Ok(())
+    }
+
+    /// Reads the credentials.
+    pub(super) fn credentials(&self) -> Result<procfs::Credentials, Why> {
+        let bytes =
+            procfs::read(self.folder(), c"status").map_err(|error| asked("read the status of", self.pid, error))?;
+        procfs::parse_credentials(&bytes).ok_or_else(|| odd("parse the status of", self.pid))
+    }
+
+    /// Reads the path of the cgroup of version 2; empty where there is none.
+    pub(super) fn cgroup_path(&self) -> Result<String, Why> {
+        let bytes =
+            procfs::read(self.folder(), c"cgroup").map_err(|error| asked("read the cgroup of", self.pid, error))?;
+        Ok(procfs::parse_cgroup(&bytes).unwrap_or_default().to_owned())
     }
 
     /// Tells whether the process has exited.
@@ -126,6 +191,11 @@ pub(super) fn exited(process: BorrowedFd<'_>) -> Result<bool, Errno> {
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let ready = retry_on_intr(|| poll(&mut fds, Some(&at_once)))?;
     Ok(ready > 0)
+}
+
+fn odd(operation: &'static str, pid: u32) -> Why {
+    let odd = std::io::Error::from(std::io::ErrorKind::InvalidData);
+    KernelError::new(operation, format!("pid {pid}"), odd).into()
 }
 
 /// Names a failed question about a process; the ways to say that there is no such process mean one thing.

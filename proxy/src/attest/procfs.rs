@@ -69,6 +69,32 @@ pub(super) fn parse_credentials(bytes: &[u8]) -> Option<Credentials> {
     })
 }
 
+impl Credentials {
+    /// Returns the effective and the supplementary groups, ascending, each once.
+    pub(super) fn all_groups(&self) -> Vec<u32> {
+        let [_real, effective, _saved, _file_system] = self.gids;
+        let mut all = self.groups.clone();
+        all.push(effective);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// Parses the path of the cgroup of version 2 in `/proc/PID/cgroup`.
+///
+/// Its line begins with `0::` (cgroups(7)); the others are of version 1. A path outside of this process's own cgroup
+/// namespace begins with `/..`, and that of a cgroup that was removed ends in ` (deleted)`.
+pub(super) fn parse_cgroup(bytes: &[u8]) -> Option<&str> {
+    let mut paths = bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_prefix(b"0::"));
+    let (path, None) = (paths.next()?, paths.next()) else {
+        return None;
+    };
+    str::from_utf8(path).ok().filter(|path| path.starts_with('/'))
+}
+
 fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.replace(value).is_none().then_some(())
 }

@@ -27,6 +27,7 @@ use spiffe::selector::Facts;
 use tokio::net::TcpStream;
 
 use super::caller::{Caller, Held, Hold};
+use super::cgroup::Place;
 use super::diag::{SocketFact, canonical};
 use super::entries::Entries;
 use super::error::{KernelError, Unattested, Why};
@@ -184,12 +185,17 @@ fn join(
             .into());
         }
         let (bot, facts) = match kernel.identify(&pin, entries, patience) {
-            Ok(Identified::Bot(bot, facts)) => (bot, facts),
+            Ok(Identified::Bot(bot, facts)) => (bot, *facts),
             Ok(Identified::Later) => return Ok(None),
             // A child between fork and exec that has given the socket up by now is of no account.
             Err(_) if !pin.holds(holder.fd, peer.inode) => continue,
             Err(refused) => return Err(refused),
         };
+        // The socket was made in a cgroup, and stays counted there when its maker moves on.
+        let elsewhere = |place: &Place| peer.cgroup.is_some_and(|made_in| place.inode != Some(made_in));
+        if pin.place().is_some_and(|place| place.of_root && elsewhere(place)) {
+            return Err(Unattested::new(Why::CgroupChanged(pin.pid), Some(&facts)));
+        }
         match &first {
             Some((one, at)) if *one != bot => {
                 let (one, one_pid, other_pid) = (one.clone(), at.pid, pin.pid);

@@ -81,7 +81,7 @@ impl Attestor {
             inode: None,
             lost: OnceLock::new(),
         };
-        Ok(Caller::new(bot, facts, hold))
+        Ok(Caller::new(bot, *facts, hold))
     }
 }
 

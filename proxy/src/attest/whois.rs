@@ -70,6 +70,8 @@ impl Attestor {
         let evidence = kernel
             .evidence(&pin, &entries, Patience::Anything)?
             .ok_or(Why::Exited(pid))?;
+        let mut evidence = evidence;
+        kernel.describe(&mut evidence.facts, &pin)?;
         let (believed, doubt) = kernel.believed_program(&pin)?;
         pin.check()?;
         let facts = Facts {
@@ -125,10 +127,13 @@ fn outcome(refused: Unattested) -> Result<(WhoisOutcome, Option<String>), Unatte
 /// Writes an entry that the process would match. The name and the owner are for the operator to change; the path of the
 /// program is in it only where it would be believed.
 fn suggest(facts: &Facts, program: Option<&str>) -> String {
-    let boundary = match &facts.user {
+    let mut boundary = match &facts.user {
         Some(user) => format!("user: {}", scalar(user)),
         None => format!("uid: {}", facts.uid),
     };
+    if let Some(unit) = &facts.unit {
+        boundary = format!("unit: {}, {boundary}", scalar(unit));
+    }
     let narrowed = program.map_or_else(String::new, |path| format!(", exe: {}", scalar(path)));
     let name = bot_name(facts, program);
     format!("  {name}:\n    owner: CHANGE-ME\n    hosts: [CHANGE-ME]\n    attest: {{{boundary}{narrowed}}}\n")

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
-use nix::unistd::{Uid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresuid};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 /// What an answer begins with, so that it is told from what the test harness prints.
@@ -81,6 +81,10 @@ fn obey(sockets: &mut BTreeMap<RawFd, OwnedFd>, words: &[&str]) -> String {
         }
         ["leave", fd] => leave(sockets.remove(&fd.parse::<RawFd>().unwrap()).unwrap()),
         ["become", real, effective] => become_user(real.parse().unwrap(), effective.parse().unwrap()),
+        ["regroup", gid] => {
+            setgroups(&[Gid::from_raw(gid.parse().unwrap())]).unwrap();
+            "regrouped".to_owned()
+        }
         ["burst", address, uid, count] => burst(address, uid, count.parse().unwrap()),
         other => panic!("unknown command {other:?}"),
     }

@@ -214,6 +214,15 @@ impl Actor {
         Self::run(command, uid)
     }
 
+    /// Starts an actor of `uid` and `gid` in the supplementary `groups`.
+    pub(crate) fn in_groups(program: &str, uid: u32, gid: u32, groups: &str) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+        command.arg(format!("--groups={groups}"));
+        command.arg(program).args(ARGUMENTS);
+        Self::run(command, 0)
+    }
+
     /// Starts what ends up being an actor.
     pub(crate) fn run(mut command: Command, uid: u32) -> Self {
         if is_root() {

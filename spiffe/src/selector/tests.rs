@@ -214,3 +214,37 @@ fn sets_and_facts_keep_their_form_in_json() {
     let little = serde_json::from_str::<Facts>(r#"{"pid":1,"uid":2,"gid":3}"#);
     assert_eq!(little.unwrap(), Facts::new(1, 2, 3));
 }
+
+#[test]
+fn a_unit_is_a_service_of_the_systems_own_tree() {
+    for (cgroup, unit) in [
+        ("/system.slice/orders.service", "orders.service"),
+        ("/system.slice/system-orders.slice/orders@1.service", "orders@1.service"),
+        ("/system.slice/a.slice/a-b.slice/c.service", "c.service"),
+        ("/system.slice/_cpu.service", "cpu.service"),
+    ] {
+        assert_eq!(unit_of(cgroup), Some(unit), "{cgroup}");
+    }
+    for cgroup in [
+        "/",
+        "",
+        "/orders.service",
+        "/system.slice",
+        "/system.slice/",
+        "/system.slice/.service",
+        "/system.slice/_.service",
+        "/system.slice/docker-0123.scope",
+        "/system.slice/orders.service/payload",
+        "/system.slice/podman.service/orders.service",
+        "/system.slice/.slice/orders.service",
+        "/system.slice//orders.service",
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/orders.service",
+        "/user.slice/user-1000.slice/user@1000.service",
+        "/user.slice/system.slice/orders.service",
+        "/kubepods.slice/orders.service",
+        "/container/system.slice/orders.service",
+        "/system.slicer/orders.service",
+    ] {
+        assert_eq!(unit_of(cgroup), None, "{cgroup}");
+    }
+}

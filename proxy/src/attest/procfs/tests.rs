@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Credentials, Stat, parse_credentials, parse_socket_link, parse_stat, read};
+use super::{Credentials, Stat, parse_cgroup, parse_credentials, parse_socket_link, parse_stat, read};
 
 fn stat_line(name: &[u8], parent: u32, start: u64) -> Vec<u8> {
     let mut line = b"4711 (".to_vec();
@@ -106,4 +106,25 @@ fn a_file_larger_than_the_bound_is_refused() {
     std::fs::write(folder.path().join("status"), vec![b'x'; 70_000]).unwrap();
     let folder = std::fs::File::open(folder.path()).unwrap();
     assert_eq!(read(&folder, c"status").unwrap_err(), rustix::io::Errno::FBIG);
+}
+
+#[test]
+fn only_the_one_line_of_version_2_tells_the_cgroup() {
+    let path = |text: &str| parse_cgroup(text.as_bytes()).map(str::to_owned);
+    let mixed = "9:name=systemd:/system.slice/a.service\n1:cpu:/0::/x\n0::/b\n";
+    assert_eq!(path(mixed).as_deref(), Some("/b"));
+    assert_eq!(path("0::/\n").as_deref(), Some("/"));
+    for text in ["", "1:cpu:/a\n", "0::/a\n0::/b\n", "0::a\n", "10::/a\n"] {
+        assert_eq!(path(text), None, "{text}");
+    }
+}
+
+#[test]
+fn all_groups_are_told_once_and_without_the_real_and_the_saved() {
+    let credentials = Credentials {
+        uids: [1; 4],
+        gids: [1, 20, 3, 4],
+        groups: vec![30, 20, 10],
+    };
+    assert_eq!(credentials.all_groups(), [10, 20, 30]);
 }

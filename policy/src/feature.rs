@@ -1,0 +1,34 @@
+//! Words for what a mesh asks of the hosts that enforce it.
+//!
+//! A host says which words it knows. A slice is sent only to a host that knows all words of it, so that no rule and no
+//! selector is ever read by a proxy that would pass it over.
+
+use std::collections::BTreeSet;
+
+use crate::mesh::Mesh;
+
+/// Bots told apart by their group: `group`, `gid`.
+pub const GROUP: &str = "group";
+/// Bots told apart by their cgroup: `cgroup`.
+pub const CGROUP: &str = "cgroup";
+/// Bots told apart by the service that they belong to: `unit`.
+pub const UNIT: &str = "unit";
+
+/// What this version's proxies enforce, as they tell the CA.
+pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT];
+
+impl Mesh {
+    /// Gives the words that a host must know to enforce this mesh or slice.
+    pub fn features(&self) -> BTreeSet<&'static str> {
+        let mut features = BTreeSet::new();
+        for set in self.bots.values().flat_map(|bot| &bot.attest) {
+            let asked = [
+                (GROUP, set.group.is_some() || set.gid.is_some()),
+                (CGROUP, set.cgroup.is_some()),
+                (UNIT, set.unit.is_some()),
+            ];
+            features.extend(asked.into_iter().filter_map(|(word, asked)| asked.then_some(word)));
+        }
+        features
+    }
+}
