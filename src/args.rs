@@ -287,6 +287,11 @@ pub(crate) struct Explain {
 pub(crate) enum Bot {
     /// Bots, who owns them, and the hosts that may claim them
     List,
+    /// One bot: identity, hosts, endpoints, who may call it and whom it may call
+    Show {
+        /// The bot
+        bot: BotName,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -143,3 +143,48 @@ fn check_on_the_ca_names_hosts_that_are_away_and_says_where_the_key_is() {
         both(&out)
     );
 }
+
+#[test]
+fn bot_show_says_who_may_call_it_where_it_serves_and_whether_it_is_open_locally() {
+    if !root_or_skip("bot show") {
+        return;
+    }
+    let hosts = three_hosts();
+    let quotes = hosts.ca.ask(&["bot", "show", "prod/quotes"]);
+    assert_eq!(quotes["id"], "spiffe://acme.internal/prod/quotes");
+    assert_eq!(quotes["open_locally"], true);
+    assert_eq!(quotes["serve"], "http on 127.0.0.1:9001");
+    let web_2 = format!("{}:15443", hosts.net.address("web-2"));
+    let listed = quotes["endpoints"].as_array().expect("endpoints");
+    assert!(
+        listed.iter().any(|at| at.as_str().unwrap().contains(&web_2)),
+        "{quotes}"
+    );
+    let ends: Vec<_> = quotes["callers"].as_array().expect("callers").iter().collect();
+    let rule = ends
+        .iter()
+        .find(|rule| rule["rule"] == "checkout-reads-quotes")
+        .expect("the rule");
+    assert_eq!(rule["bots"], serde_json::json!(["prod/checkout"]));
+    assert_eq!(
+        (&rule["verdict"], &rule["calls"]),
+        (&"allow".into(), &serde_json::json!(["GET /quotes/*"]))
+    );
+    assert!(
+        ends.iter()
+            .any(|rule| rule["verdict"] == "deny" && rule["rule"] == "nobody-touches-admin")
+    );
+
+    let orders = hosts.ca.ask(&["bot", "show", "prod/orders"]);
+    assert_eq!(orders["open_locally"], false, "{orders}");
+    let server = hosts.ca.server();
+    let text = ok(botmesh().args(["bot", "show", "prod/checkout", "--color", "never", "--server", &server]));
+    let (_, callees) = text.split_once("whom it may call\n").expect("the heading");
+    assert!(
+        callees.contains("prod/orders  GET /orders/*, POST /refunds  checkout-reads-orders"),
+        "{text}"
+    );
+    let out = run(botmesh().args(["bot", "show", "prod/none", "--server", &server]));
+    assert_eq!(out.status.code(), Some(1), "{}", both(&out));
+    assert!(both(&out).contains("there is no bot prod/none"), "{}", both(&out));
+}

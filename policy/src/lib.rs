@@ -47,7 +47,7 @@ pub use decision::{Attribute, Call, Denial, DenyReason, Difference, Nearest, Per
 pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
 pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
 pub use generation::Generation;
-pub use mesh::{Bot, Mesh, Serve, Target};
+pub use mesh::{Bot, Mesh, RuleAbout, RulesAbout, Serve, Target};
 pub use method::{METHOD_BYTES_MAX, Method, MethodError};
 pub use path::{CanonicalPath, PATH_BYTES_MAX, PathError};
 pub use policy::Policy;

@@ -1,5 +1,6 @@
 //! A valid mesh file: who exists and who may call what.
 
+mod about;
 mod slice;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::roster::{Groups, Roster};
 use crate::rule::{Rule, RuleId};
 use crate::source::Place;
 use crate::tests_of_mesh::{self, MeshTest, TestReport};
+
+pub use about::{RuleAbout, RulesAbout};
 
 /// A mesh: bots, groups, rules and tests, read and checked. Only [`load`](crate::load) makes one.
 ///

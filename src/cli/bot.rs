@@ -1,4 +1,6 @@
-//! `bot list`.
+//! `bot list|show`.
+
+mod show;
 
 use anyhow::Result;
 use ca_api::admin::{Bot as BotStatus, BotList, path};
@@ -13,6 +15,7 @@ pub(crate) async fn run(command: Bot, context: &Context) -> Result<Exit> {
     let server = Server::find(Peer::Ca, context.global.server.as_deref())?;
     match command {
         Bot::List => list(&server, context).await,
+        Bot::Show { bot } => show::run(&bot, &server, context).await,
     }
 }
 
