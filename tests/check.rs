@@ -51,7 +51,7 @@ fn check_names_a_bot_that_is_open_locally_until_it_is_guarded_and_tries_what_mus
     assert_eq!(code, 1);
     assert_eq!(states(&looks, "TLS without a certificate"), ["ok"], "{looks:#?}");
     assert_eq!(states(&looks, "call by a foreign user"), ["ok", "ok"], "{looks:#?}");
-    assert_eq!(states(&looks, "host key and cache"), ["note"], "{looks:#?}");
+    assert_eq!(states(&looks, "keys on disk"), ["note"], "{looks:#?}");
 
     let file = hosts.dir.path().join("guard.nft");
     std::fs::write(

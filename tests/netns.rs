@@ -55,6 +55,9 @@ pub(crate) fn three_hosts() -> Hosts {
     std::fs::set_permissions(&folder, private).expect("chmod");
     let socket = folder.join("orders.sock").display().to_string();
     hosts.callee("web-2", ORDERS, &format!("unix:{socket}"));
+    // Only a proxy that may pass by permissions reaches it: the unit keeps CAP_DAC_OVERRIDE for this.
+    let own: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&socket, own).expect("chmod");
     hosts.callee("web-2", QUOTES, "9001");
     hosts.apply(&mesh_file(&socket));
     hosts
@@ -252,6 +255,8 @@ fn a_foreign_process_reaches_a_loopback_port_until_the_guard_is_loaded_and_a_uni
         );
     }
     let socket = hosts.dir.path().join("orders/orders.sock").display().to_string();
+    let open: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(&socket, open).expect("only the folder's mode stands in the way");
     let (status, body) = forged(&hosts, &["--unix-socket", &socket, "http://orders.prod.mesh/orders/17"]);
     assert_eq!(status, "000", "a socket in a folder of mode 0750: {body}");
 

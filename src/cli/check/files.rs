@@ -64,7 +64,7 @@ fn exposed(folder: &Path) -> io::Result<Vec<(PathBuf, u32)>> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let secret = name.ends_with(".key") || ["node.json", "kek"].contains(&name.as_ref());
+        let secret = name.ends_with(".key") || ["node.json", "svids.json", "kek"].contains(&name.as_ref());
         let found = entry.metadata()?;
         if secret && found.is_file() && found.mode() & 0o077 != 0 {
             exposed.push((entry.path(), found.mode() & 0o7777));
@@ -128,13 +128,19 @@ mod tests {
     #[test]
     fn a_key_that_others_may_read_is_a_finding_and_other_files_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["kek", "node.json", "log.key", "bundle.json"] {
+        for name in ["kek", "node.json", "svids.json", "log.key", "bundle.json"] {
             let file = dir.path().join(name);
             fs::write(&file, "x").unwrap();
             fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         }
         assert_eq!(findings(|looks| secrets("x", dir.path(), looks)), 0);
-        for (name, count) in [("kek", 1), ("node.json", 2), ("log.key", 3), ("bundle.json", 3)] {
+        for (name, count) in [
+            ("kek", 1),
+            ("node.json", 2),
+            ("log.key", 3),
+            ("svids.json", 4),
+            ("bundle.json", 4),
+        ] {
             fs::set_permissions(dir.path().join(name), Permissions::from_mode(0o640)).unwrap();
             assert_eq!(findings(|looks| secrets("x", dir.path(), looks)), count, "{name}");
         }

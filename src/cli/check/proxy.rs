@@ -114,11 +114,12 @@ fn kept(status: &ProxyStatus, looks: &mut Looks) {
     };
     files::private_folder(PART, state, uid, looks);
     files::secrets(PART, state, looks);
+    files::secrets(PART, &state.join("svids"), looks);
     if state.join("node.json").exists() {
         looks.note(
             PART,
-            "host key and cache",
-            format!("files of mode 0600 in {}, not sealed to this machine", state.display()),
+            "keys on disk",
+            format!("the host's key, and bots' keys while their SVIDs last, are files of mode 0600 in {}, not sealed to this machine", state.display()),
             "encrypt the disk, leave the folder out of backups, and evict a host whose disk was copied",
         );
     }

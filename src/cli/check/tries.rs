@@ -156,4 +156,43 @@ mod tests {
         assert_eq!(told("10.0.0.5:15443").as_deref(), Some("10.0.0.5:15443"));
         assert_eq!(told("unix:/x"), None);
     }
+
+    /// A TLS server that shows a certificate of its own, asks the client for none, and answers.
+    async fn trusting(listener: tokio::net::TcpListener) {
+        let key = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
+        let der = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], der)
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"hello")
+            .await
+            .unwrap();
+        tokio::io::AsyncWriteExt::flush(&mut stream).await.unwrap();
+        drop(tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_for_no_certificate_is_told_from_one_that_refuses_and_one_that_is_no_tls() {
+        let id = SpiffeId::parse("spiffe://acme.internal/prod/orders").unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (outcome, ()) = tokio::join!(stolen::certless(address, &id), trusting(listener));
+        assert!(matches!(outcome.unwrap(), Certless::LetIn));
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let closing = async { drop(listener.accept().await) };
+        let (outcome, ()) = tokio::join!(stolen::certless(address, &id), closing);
+        assert!(outcome.is_err(), "it never showed a certificate: {outcome:?}");
+        drop(listener);
+        assert!(stolen::certless(address, &id).await.is_err(), "nobody listens");
+    }
 }
