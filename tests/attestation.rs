@@ -404,3 +404,65 @@ fn units_and_cgroups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() 
         "in no cgroup of its own"
     );
 }
+
+/// The bot that a curl is over one bot's own socket; `closed` where it may not or cannot connect.
+fn over(socket: &Path, uid: u32) -> String {
+    let out = run(as_user("curl", uid)
+        .args(["-sS", "--unix-socket"])
+        .arg(socket)
+        .arg("http://botmesh.mesh/whoami"));
+    serde_json::from_slice::<Value>(&out.stdout).map_or_else(
+        |_| "closed".to_owned(),
+        |me| me["bot"].as_str().unwrap_or("nobody").to_owned(),
+    )
+}
+
+#[test]
+fn the_socket_of_its_own_alone_tells_two_bots_of_one_user_apart() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !root_or_skip("sockets of their own") {
+        return;
+    }
+    const UID: u32 = 61_060;
+    let mesh = Mesh::start(&Setup {
+        hosts: &["web-1"],
+        ..Setup::default()
+    });
+    let bots = |names: &[&str]| -> String {
+        let bot = |name: &&str| {
+            format!(
+                "  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{uid: {UID}, socket: true}}}}\n"
+            )
+        };
+        format!(
+            "version: 1\ntrust_domain: acme.internal\nbots:\n{}",
+            names.iter().map(bot).collect::<String>()
+        )
+    };
+    let shared = mesh.host("web-1").bot_socket().replacen("unix:", "", 1);
+    let folder = Path::new(&shared).with_file_name("bots");
+    let (one, two) = (folder.join("prod.one.sock"), folder.join("prod.two.sock"));
+    let wait = |what: &str, holds: &dyn Fn() -> bool| crate::support::eventually(what, || holds().then_some(()));
+    mesh.apply(&bots(&["one", "two"]));
+    wait("both sockets", &|| one.exists() && two.exists());
+    for (path, name) in [(&one, "prod/one"), (&two, "prod/two")] {
+        let meta = std::fs::symlink_metadata(path).expect("there");
+        assert_eq!((meta.uid(), meta.mode() & 0o777), (UID, 0o600));
+        assert_eq!(over(path, UID), name);
+        assert_eq!(over(path, 61_061), "closed", "another user cannot connect");
+        assert_eq!(over(path, 0), "nobody", "root can, and is not the bot");
+    }
+    let meta = std::fs::metadata(&folder).expect("there");
+    assert_eq!((meta.uid(), meta.mode() & 0o777), (0, 0o755));
+    assert_eq!(
+        who(&mesh, || as_user("curl", UID)),
+        ["nobody"; 2],
+        "over the ways of all it is neither"
+    );
+    mesh.apply(&bots(&["one"]));
+    wait("the second to vanish", &|| !two.exists());
+    assert_eq!(
+        (over(&one, UID).as_str(), over(&two, UID).as_str()),
+        ("prod/one", "closed")
+    );
+}

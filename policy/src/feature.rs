@@ -14,8 +14,11 @@ pub const CGROUP: &str = "cgroup";
 /// Bots told apart by the service that they belong to: `unit`.
 pub const UNIT: &str = "unit";
 
+/// Bots told apart by the socket of their own: `socket`.
+pub const SOCKET: &str = "socket";
+
 /// What this version's proxies enforce, as they tell the CA.
-pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT];
+pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET];
 
 impl Mesh {
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -26,6 +29,7 @@ impl Mesh {
                 (GROUP, set.group.is_some() || set.gid.is_some()),
                 (CGROUP, set.cgroup.is_some()),
                 (UNIT, set.unit.is_some()),
+                (SOCKET, set.socket),
             ];
             features.extend(asked.into_iter().filter_map(|(word, asked)| asked.then_some(word)));
         }

@@ -105,6 +105,7 @@ fn attest() -> Value {
             "exe": {"type": "string", "pattern": "^/", "description": "Only narrows: needs user, uid, unit or run_by beside it."},
             "exe_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
             "run_by": one_or_many(&operator),
+            "socket": {"const": true, "description": "Only over the bot's own socket: needs user or uid beside it."},
         },
     })
 }

@@ -4,6 +4,7 @@
 
 mod destination;
 mod listen;
+mod own;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use destination::Destination;
 
 pub(crate) use destination::WayIn;
 pub(crate) use listen::{Listeners, Source, serve};
+pub(crate) use own::serve_own;
 
 /// What answers the requests of one local process.
 #[derive(Debug)]

@@ -160,7 +160,8 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
             .map(|bots| format!("http://{bots}"))
             .unwrap_or_default(),
     });
-    serve_bots(&proxy, shared, fixed);
+    let own_sockets = settings.bots_socket.with_file_name("bots");
+    serve_bots(&proxy, shared, fixed, own_sockets);
     drop(proxy.tasks.spawn(mesh::serve(Arc::clone(&proxy), mesh, tls)));
     drop(proxy.tasks.spawn(admin::serve(Arc::clone(&proxy), admin, socket)));
     drop(proxy.tasks.spawn(admin::serve_health(Arc::clone(&proxy), metrics)));
@@ -173,7 +174,7 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     Ok(Running { proxy, addresses })
 }
 
-fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Arc<Route>)>) {
+fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Arc<Route>)>, own: PathBuf) {
     let listeners = Arc::new(Listeners::default());
     let serve = |source, way, name| {
         drop(proxy.tasks.spawn(bots::serve(
@@ -195,6 +196,8 @@ fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Ve
             name,
         );
     }
+    let own_sockets = bots::serve_own(Arc::clone(proxy), Arc::clone(&listeners), own);
+    drop(proxy.tasks.spawn(own_sockets));
     for (source, to) in fixed {
         let own = source.address();
         serve(source, WayIn::Fixed { own, to }, "listener");

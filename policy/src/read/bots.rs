@@ -67,7 +67,9 @@ impl Reader {
         }
         if let Some(attest) = fields.get("attest") {
             bot.attest_span = Some(attest.span);
-            bot.attest = Some(self.attest(attest));
+            let maps = self.attest(attest);
+            self.sockets(attest.span, &maps, fields.get("serve").is_some());
+            bot.attest = Some(maps);
         }
         if let Some(serve) = fields.get("serve") {
             // A stand-in keeps one mistake from being told again by every rule to this bot.
@@ -123,6 +125,29 @@ impl Reader {
         maps.into_iter()
             .filter_map(|map| self.selectors(map).map(|set| (set, map.span)))
             .collect()
+    }
+
+    /// A bot has one socket, which is one user's, and nothing that it serves comes over it.
+    fn sockets(&mut self, span: Span, maps: &[(SelectorSet, Span)], serves: bool) {
+        let own: Vec<&SelectorSet> = maps.iter().map(|(set, _)| set).filter(|set| set.socket).collect();
+        if own
+            .windows(2)
+            .any(|pair| matches!(pair, [one, other] if (&one.uid, &one.user) != (&other.uid, &other.user)))
+        {
+            let message = "all maps with `socket` name the same user: the bot has one socket";
+            self.error(code::SELECTOR, span, message, "two owners");
+        }
+        if serves && !own.is_empty() && own.len() == maps.len() {
+            let draft = Draft::new(
+                code::SELECTOR,
+                span,
+                "a bot that serves needs a map without `socket`",
+                "only tells who calls",
+            );
+            self.push(
+                draft.help("nobody connects over the bot's own socket to call it, so it would never be found there"),
+            );
+        }
     }
 
     fn selectors(&mut self, node: &Node) -> Option<SelectorSet> {

@@ -43,8 +43,9 @@ pub(crate) const ATTEST: Keys = Keys {
         "exe",
         "exe_sha256",
         "run_by",
+        "socket",
     ],
-    later: &["socket", "container_*", "k8s_*", "oidc"],
+    later: &["container_*", "k8s_*", "oidc"],
 };
 
 pub(crate) const SERVE: Keys = Keys {

@@ -254,7 +254,7 @@ fn every_selector_reads_back_and_names_what_a_host_must_know() {
     );
     assert_eq!(
         mesh.features().into_iter().collect::<Vec<_>>(),
-        ["cgroup", "group", "unit"]
+        ["cgroup", "group", "socket", "unit"]
     );
     let slice = load(mesh.slice(&HostName::parse("web-1").unwrap()));
     assert_eq!(slice.features(), mesh.features());

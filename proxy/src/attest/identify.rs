@@ -79,6 +79,7 @@ impl Kernel {
             user: user.clone(),
             exe_seen: seen(pin),
             run: run.clone(),
+            socket: pin.over().cloned(),
             ..Facts::new(pin.pid, pin.uid, pin.gid)
         };
         let candidates: Vec<&SelectorSet> = entries.candidates(pin.uid, user.as_deref(), run.as_ref()).collect();

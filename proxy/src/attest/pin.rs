@@ -8,6 +8,8 @@ use rustix::fs::{Mode, OFlags, fstat, openat, readlinkat_raw};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use spiffe::id::BotName;
+
 use super::cgroup::Place;
 use super::error::{KernelError, Why};
 use super::procfs;
@@ -35,6 +37,8 @@ pub(super) struct Pin {
     groups: OnceLock<Vec<u32>>,
     /// The cgroup, once an entry asked for it.
     place: OnceLock<Place>,
+    /// The bot over whose own socket the process connected.
+    over: OnceLock<BotName>,
 }
 
 impl Pin {
@@ -74,6 +78,7 @@ impl Pin {
             map,
             groups: OnceLock::new(),
             place: OnceLock::new(),
+            over: OnceLock::new(),
         };
         pin.check()?;
         Ok(pin)
@@ -140,6 +145,16 @@ impl Pin {
     /// The cgroup, where an entry asked for it.
     pub(super) fn place(&self) -> Option<&Place> {
         self.place.get()
+    }
+
+    /// Notes over which bot's own socket the process connected; the first note stands.
+    pub(super) fn note_over(&self, bot: &BotName) {
+        self.over.get_or_init(|| bot.clone());
+    }
+
+    /// The bot over whose own socket the process connected.
+    pub(super) fn over(&self) -> Option<&BotName> {
+        self.over.get()
     }
 
     fn check_noted(&self) -> Result<(), Why> {

@@ -23,6 +23,7 @@ use std::task::{Context, Poll, ready};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, getsockopt, recvmsg, setsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use spiffe::id::BotName;
 use spiffe::selector::Facts;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -53,7 +54,19 @@ impl Attestor {
     /// When the process that connected has exited, has other credentials than at connect, cannot be seen, or when no
     /// entry or more than one matches.
     pub async fn unix_caller(&self, stream: &UnixStream) -> Result<Caller, Unattested> {
+        self.unix_caller_over(stream, None).await
+    }
+
+    /// Finds out which bot connected to a Unix socket, like [`Attestor::unix_caller`]; `own` is the bot whose own socket
+    /// it is, which is then a fact about the process.
+    ///
+    /// # Errors
+    /// Like [`Attestor::unix_caller`].
+    pub async fn unix_caller_over(&self, stream: &UnixStream, own: Option<&BotName>) -> Result<Caller, Unattested> {
         let pin = peer(&self.0.kernel, stream)?;
+        if let Some(own) = own {
+            pin.note_over(own);
+        }
         let entries = self.0.current.get();
         let version = entries.version;
         let (pin, identified) = match self.0.kernel.identify(&pin, &entries, Patience::None)? {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
 use prometheus::IntGauge;
-use spiffe::id::SpiffeId;
+use spiffe::id::{BotName, SpiffeId};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{BotSide, WayIn};
 use crate::attest::{Caller, Unattested, Witnessed};
@@ -23,6 +24,15 @@ pub(crate) enum Source {
     Tcp(TcpListener),
     /// On a Unix socket, prepared to tell who sends.
     Unix(UnixListener),
+    /// On the Unix socket of one bot, prepared likewise, until `gone`.
+    Own {
+        /// Where it connects.
+        listener: UnixListener,
+        /// The bot.
+        bot: BotName,
+        /// When the socket goes.
+        gone: CancellationToken,
+    },
 }
 
 /// How many connections each user has open, over all listeners.
@@ -39,7 +49,7 @@ struct Open {
 
 enum Accepted {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Unix(UnixStream, Option<BotName>),
 }
 
 /// Takes connections until the proxy closes.
@@ -51,11 +61,15 @@ pub(crate) async fn serve(
     name: &'static str,
 ) {
     let (way, connections) = (Arc::new(way), proxy.metrics.connections(name));
+    let closing = match &source {
+        Source::Own { gone, .. } => gone.clone(),
+        Source::Tcp(_) | Source::Unix(_) => proxy.closing.clone(),
+    };
     let connections_max = i64::try_from(proxy.bounds.connections).unwrap_or(i64::MAX);
     loop {
         // Losing `accept` midway loses no connection: the kernel keeps it.
         let accepted = tokio::select! {
-            () = proxy.closing.cancelled() => return,
+            () = closing.cancelled() => return,
             accepted = accept(&source) => accepted,
         };
         let accepted = match accepted {
@@ -80,7 +94,11 @@ pub(crate) async fn serve(
 async fn accept(source: &Source) -> std::io::Result<Accepted> {
     match source {
         Source::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
-        Source::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        Source::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream, None)),
+        Source::Own { listener, bot, .. } => {
+            let (stream, _) = listener.accept().await?;
+            Ok(Accepted::Unix(stream, Some(bot.clone())))
+        }
     }
 }
 
@@ -113,7 +131,7 @@ async fn attest(proxy: &Proxy, accepted: Accepted) -> std::io::Result<(Door, Rea
             stream.set_nodelay(true)?;
             (proxy.attestor.tcp_caller(&stream).await, ends::tcp(stream))
         }
-        Accepted::Unix(stream) => match proxy.attestor.unix_caller(&stream).await {
+        Accepted::Unix(stream, own) => match proxy.attestor.unix_caller_over(&stream, own.as_ref()).await {
             Ok(caller) => {
                 let stream = Witnessed::new(stream, &caller)?;
                 (Ok(caller), ends::witnessed(stream))
@@ -152,7 +170,7 @@ impl Source {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Own { .. } => None,
         }
     }
 }
