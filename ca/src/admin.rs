@@ -8,6 +8,7 @@ mod live_on;
 mod mesh;
 mod operators;
 mod problem;
+mod quarantines;
 mod reports;
 
 use std::io;
@@ -176,6 +177,9 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::HOST_TOKEN, post(hosts::token))
         .route(path::HOSTS, get(hosts::list))
         .route(path::HOST_EVICT, post(hosts::evict))
+        .route(path::QUARANTINE, post(quarantines::quarantine))
+        .route(path::RELEASE, post(quarantines::release))
+        .route(path::QUARANTINES, get(quarantines::list))
         .route(path::BOTS, get(reports::bots))
         .route(path::STATUS, get(reports::status))
         .fallback(|| std::future::ready(Refused::not_found()))

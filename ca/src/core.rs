@@ -15,6 +15,7 @@ use crate::authority::Authority;
 use crate::config::Settings;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::quarantine::Quarantines;
 use crate::quota::Quotas;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
@@ -39,6 +40,7 @@ pub(crate) struct Core {
     pub(crate) authority: Arc<Authority>,
     pub(crate) bundle: Arc<TrustBundle>,
     pub(crate) world: World,
+    pub(crate) quarantines: Quarantines,
     pub(crate) journal: Journal,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,

@@ -28,6 +28,7 @@ mod keys;
 mod mesh_file;
 mod metrics;
 mod node;
+mod quarantine;
 mod quota;
 mod run;
 mod server_identity;

@@ -24,6 +24,7 @@ use crate::keys::{DiskKeys, KeyError};
 use crate::mesh_file::{self, MeshError};
 use crate::metrics::Metrics;
 use crate::node::{self, ServeError};
+use crate::quarantine::{self, Quarantines};
 use crate::quota::Quotas;
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
@@ -203,6 +204,7 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     let mut parts = JoinSet::new();
     parts.spawn(identity.keep(Arc::clone(&core), ends));
     parts.spawn(issue::forget_ended(Arc::clone(&core)));
+    parts.spawn(quarantine::end_by_time(Arc::clone(&core)));
     parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
     parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
     parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
@@ -315,11 +317,13 @@ async fn build(
     let newest = store.newest_revision().await.map_err(failed)?;
     let live = mesh_file::restore(meta.epoch, newest).map_err(|source| RunError::Mesh { source })?;
     let hosts = store.hosts().await.map_err(failed)?;
+    let quarantines = store.quarantines(clock.now()).await.map_err(failed)?;
     let ledger = open_ledger(&settings, &meta.server, &clock).map_err(|source| RunError::Ledger { source })?;
     let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
     let (signing, signing_queue) = Core::signing_permits();
     Ok(Arc::new(Core {
         addresses,
+        quarantines: Quarantines::new(meta.epoch, quarantines),
         meta,
         started: clock.now(),
         journal: Journal::new(ledger, clock.clone()),

@@ -10,6 +10,7 @@
 mod hosts;
 mod issuances;
 mod owner;
+mod quarantines;
 mod revisions;
 mod schema;
 mod tokens;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub(crate) use hosts::{HostRow, HostRowState};
 pub(crate) use issuances::{Issuance, Presented};
 pub(crate) use owner::{Store, StoreThread};
+pub(crate) use quarantines::QuarantineRows;
 pub(crate) use revisions::{RevisionRow, RevisionSummary};
 pub(crate) use schema::{Authority, Meta};
 pub(crate) use tokens::{Claim, TokenRefusal};

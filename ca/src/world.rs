@@ -5,7 +5,7 @@
 //! nobody but an operator who waits for it. Writers hold the lock of a `watch` for
 //! the time of a map update and never across an await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use ca_api::node::GoodbyeReason;
 use spiffe::id::HostName;
 use spiffe::time::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Digest;
 use crate::store::{HostRow, HostRowState};
@@ -37,9 +38,24 @@ pub(crate) struct HostView {
     pub(crate) session: Option<Session>,
     pub(crate) applied: Option<Generation>,
     pub(crate) failed: Option<(Generation, String)>,
+    /// The list of quarantines that its stream said it enforces.
+    pub(crate) quarantines: Option<Generation>,
+    /// The newest receipts for such lists, oldest first.
+    cuts: VecDeque<Cut>,
     /// When a connection was last worth a record.
     noted: Option<Timestamp>,
 }
+
+/// A receipt for a list of quarantines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) generation: Generation,
+    pub(crate) at: Instant,
+    pub(crate) streams_cut: u64,
+}
+
+/// How many receipts for lists of quarantines are kept of a host.
+const CUTS_MAX: usize = 16;
 
 /// What a stream that was taken in needs to know.
 #[derive(Debug)]
@@ -143,6 +159,7 @@ impl World {
             if view.row.state == HostRowState::Evicted {
                 view.applied = None;
                 view.failed = None;
+                view.quarantines = None;
                 if let Some(session) = view.session.take() {
                     was_connected = true;
                     session.end.send_replace(Some(GoodbyeReason::Evicted));
@@ -176,6 +193,7 @@ impl World {
             }
             admitted = Some(record);
             view.applied = applied;
+            view.quarantines = None;
             view.failed = None;
             if let Some(old) = view.session.replace(Session { id, end: Arc::new(end) }) {
                 old.end.send_replace(Some(GoodbyeReason::Replaced));
@@ -217,6 +235,20 @@ impl World {
         });
     }
 
+    /// Notes that a list of quarantines is enforced.
+    pub(crate) fn quarantines_receipt(&self, name: &HostName, session: u64, now: Timestamp, cut: Cut) {
+        self.change_session(name, session, |view| {
+            view.row.last_seen = now;
+            view.quarantines = view.quarantines.max(Some(cut.generation));
+            if view.cuts.back().is_none_or(|last| last.generation < cut.generation) {
+                if view.cuts.len() >= CUTS_MAX {
+                    view.cuts.pop_front();
+                }
+                view.cuts.push_back(cut);
+            }
+        });
+    }
+
     fn change_session(&self, name: &HostName, session: u64, change: impl FnOnce(&mut HostView)) {
         self.change_hosts(|hosts| {
             let current = hosts
@@ -253,8 +285,15 @@ impl HostView {
             session: None,
             applied: None,
             failed: None,
+            quarantines: None,
+            cuts: VecDeque::new(),
             noted: None,
         }
+    }
+
+    /// The first receipt for this list of quarantines or a newer one.
+    pub(crate) fn cut_by(&self, generation: Generation) -> Option<&Cut> {
+        self.cuts.iter().find(|cut| cut.generation >= generation)
     }
 }
 

@@ -88,6 +88,11 @@ impl Policy {
         Err(denial(call, reason, ended, nearest))
     }
 
+    /// The earliest end of an allow rule after `now`: until then time alone refuses no call that is allowed now.
+    pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
+        self.allow.next_end(now)
+    }
+
     /// Says whether any allow rule, ended or not, speaks of calls from one to the other.
     ///
     /// `to` need not exist: a caller may learn that a bot does not exist only where a rule links it to that name. Deny rules

@@ -1,6 +1,7 @@
 //! The admin socket: what operators may ask the proxy. Who asks is known by the credentials of the connection.
 
 mod health;
+mod quarantines;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -124,6 +125,9 @@ async fn answer(proxy: &Proxy, admin: &Admin, asker: Asker, question: Question) 
         (&Method::GET, path::STATUS) => json(&status(proxy, admin)),
         (&Method::GET, path::BOTS) => json(&bots(proxy)),
         (&Method::GET, path::WHOIS) => whois(proxy, &question.query).await,
+        (&Method::GET, path::QUARANTINES) => quarantines::list(proxy, 0),
+        (&Method::POST, path::QUARANTINE) => quarantines::quarantine(proxy, asker, &question.body).await,
+        (&Method::POST, path::RELEASE) => quarantines::release(proxy, asker, &question.body).await,
         (&Method::POST, path::RUN) => run(proxy, admin, asker, &question.body),
         _ => problem(StatusCode::NOT_FOUND, "not_found", "There is no such page", ""),
     }

@@ -83,7 +83,7 @@ async fn attempt(
     accept::accept(draft)?;
     let who = identify::identify(draft, door)?;
     let plain = normalize::normalize(draft, who, asked)?;
-    let (permit, rest) = authorize::authorize(draft, plain)?;
+    let (permit, rest) = authorize::authorize(draft, who, plain)?;
     let next = forward::choose(draft, door, who, &rest)?;
     let (receipt, end) = record::record(draft, &permit, next.kind(), rest.body.count())?;
     let allowed = Allowed {

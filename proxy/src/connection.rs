@@ -19,6 +19,7 @@ use crate::http1::head::{HeadError, RequestHead};
 use crate::http1::read::{ReadError, Reader};
 use crate::http1::target::Target;
 use crate::http1::write::{Tail, WriteError, Writer};
+use crate::live::Lane;
 use crate::mesh;
 use crate::proxy::Proxy;
 
@@ -173,11 +174,24 @@ impl Conversation<'_> {
             persists: goes_on,
         };
         let keeps_open = head.keeps_open();
-        if let Err(error) = self
-            .writer
-            .answer(head, &mut body, self.proxy.bounds.answer_silence)
-            .await
-        {
+        let held = body.call_held();
+        let written = {
+            let silence = self.proxy.bounds.answer_silence;
+            let mut writing = std::pin::pin!(self.writer.answer(head, &mut body, silence));
+            match &held {
+                // A caller that takes nothing must not keep alive what may not go on.
+                Some(held) => held.while_allowed(Lane::Writer, writing.as_mut()).await,
+                None => Ok(writing.await),
+            }
+        };
+        let written = match written {
+            Ok(written) => written,
+            Err(reason) => {
+                body.ended(reason.as_str());
+                return After::End(None);
+            }
+        };
+        if let Err(error) = written {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "an answer was not written whole"

@@ -25,6 +25,7 @@ mod issue;
 mod join;
 mod link;
 mod node;
+mod quarantine;
 mod rotation;
 mod shared;
 mod snapshot;
@@ -57,10 +58,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{CaAddress, Settings};
-use shared::{OnEntries, Parts, Shared};
+use shared::{OnEntries, OnSnapshot, Parts, Shared};
 
 pub use dial::DialError;
 pub use join::JoinError;
+pub use quarantine::{LOCAL_MAX, LocalError, LocalList};
 pub use snapshot::{BundleRefusal, FirstError, SliceError, Snapshot};
 pub use state_dir::StateError;
 pub use status::{ControlStatus, LinkStatus, Missing, Readiness};
@@ -223,6 +225,7 @@ impl Control {
             up,
             on_entries,
         })?);
+        cache::local_quarantines(&shared).map_err(|source| StartError::State { source })?;
         cache::load(&shared);
         node::find(&shared)?;
         // A node SVID without a bundle cannot know its CA, so it cannot be renewed.
@@ -249,6 +252,12 @@ impl Control {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot()
+    }
+
+    /// Has `decide` told each [`Snapshot`] from now on, as soon as it is in force and before anybody hears that it is:
+    /// it decides the calls under way again, and says how many it ended. Set once.
+    pub(crate) fn on_snapshot(&self, decide: impl Fn(&Snapshot) -> u64 + Send + Sync + 'static) {
+        self.shared.set_on_snapshot(OnSnapshot(Box::new(decide)));
     }
 
     /// Changes with each new [`Snapshot`].

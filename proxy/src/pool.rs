@@ -17,13 +17,16 @@ use hyper::client::conn::http2::SendRequest;
 use rustls::ClientConfig;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::SpiffeId;
+use spiffe::svid::Serial;
 use spiffe::time::Timestamp;
 use spiffe_tls::{HandshakeRefusal, Svid, TlsError};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::call::RequestBody;
+use crate::live::Held;
 use crate::proxy::Proxy;
+use crate::reason::Reason;
 
 /// How many calls run on a connection before another is opened beside it. Half of what the peer takes
 /// ([`crate::mesh::STREAMS_MAX`]), so that a burst finds room.
@@ -72,18 +75,25 @@ struct Link {
     used: Instant,
     /// When the callee's SVID ends, and with it what it proved.
     not_after: Timestamp,
+    /// Of the callee's SVID.
+    serial: Serial,
 }
 
 /// A connection in use by one call. Given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     busy: Arc<AtomicUsize>,
+    /// Of the SVID that the callee's proxy showed.
+    serial: Serial,
 }
 
 impl Lease {
-    fn of(busy: &Arc<AtomicUsize>) -> Self {
-        busy.fetch_add(1, Ordering::Relaxed);
-        Self { busy: Arc::clone(busy) }
+    fn of(link: &Link) -> Self {
+        link.busy.fetch_add(1, Ordering::Relaxed);
+        Self {
+            busy: Arc::clone(&link.busy),
+            serial: link.serial,
+        }
     }
 }
 
@@ -122,6 +132,7 @@ impl Pool {
         proxy: &Arc<Proxy>,
         peer: Peer<'_>,
         mut request: Request<RequestBody>,
+        held: &Held,
     ) -> Result<(Response<Incoming>, Lease), PoolFault> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut last = PoolFault::NoAddress;
@@ -140,6 +151,10 @@ impl Pool {
                     continue;
                 }
             };
+            if let Err(reason) = held.reached(proxy, &lease.serial) {
+                last = PoolFault::Cut { reason };
+                continue;
+            }
             match send.try_send_request(request).await {
                 Ok(answer) => return Ok((answer, lease)),
                 Err(mut failed) => match failed.take_message() {
@@ -171,7 +186,7 @@ impl Pool {
         let slot = self.slot(proxy, peer, address)?;
         if !self.reuse {
             let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
-            let lease = Lease::of(&link.busy);
+            let lease = Lease::of(&link);
             return Ok((link.send, lease));
         }
         let now = proxy.control.now();
@@ -188,7 +203,7 @@ impl Pool {
                 .ok_or(PoolFault::Full);
         }
         let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
-        let lease = Lease::of(&link.busy);
+        let lease = Lease::of(&link);
         let send = link.send.clone();
         slot.links().push(link);
         Ok((send, lease))
@@ -248,7 +263,7 @@ impl Slot {
             return None;
         }
         link.used = Instant::now();
-        Some((link.send.clone(), Lease::of(&link.busy)))
+        Some((link.send.clone(), Lease::of(link)))
     }
 
     fn links(&self) -> MutexGuard<'_, Vec<Link>> {
@@ -320,6 +335,12 @@ pub(crate) enum PoolFault {
         /// What happened.
         #[source]
         source: hyper::Error,
+    },
+    /// The call may not be made any more, or not to that host.
+    #[error("the call was ended: {reason}")]
+    Cut {
+        /// Why.
+        reason: Reason,
     },
     /// All connections are full.
     #[error("all connections to the callee's proxy are full")]

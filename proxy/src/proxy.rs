@@ -15,6 +15,7 @@ use crate::callee::Callees;
 use crate::config::{Disclose, LocalHop};
 use crate::control::Control;
 use crate::http1;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 
@@ -79,6 +80,8 @@ pub(crate) struct Proxy {
     /// Cancelled when no new calls are to be taken.
     pub(crate) closing: CancellationToken,
     pub(crate) calls: AtomicUsize,
+    /// The calls under way.
+    pub(crate) live: Arc<Live>,
 }
 
 /// One of the calls that may run at a time.

@@ -17,6 +17,8 @@ pub enum Reason {
     DeniedByRule,
     /// The rule that would allow it has ended.
     RuleExpired,
+    /// The caller, the callee, or the host of one of them is quarantined.
+    Quarantined,
     /// It looks like a browser's call.
     BrowserRefused,
     /// It is for no bot.
@@ -55,11 +57,12 @@ pub enum Side {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::UnknownCaller,
         Self::NoRule,
         Self::DeniedByRule,
         Self::RuleExpired,
+        Self::Quarantined,
         Self::BrowserRefused,
         Self::OutsideForbidden,
         Self::BadRequest,
@@ -82,6 +85,7 @@ impl Reason {
             Self::NoRule => "no_rule",
             Self::DeniedByRule => "denied_by_rule",
             Self::RuleExpired => "rule_expired",
+            Self::Quarantined => "quarantined",
             Self::BrowserRefused => "browser_refused",
             Self::OutsideForbidden => "outside_forbidden",
             Self::BadRequest => "bad_request",
@@ -105,6 +109,7 @@ impl Reason {
             | Self::NoRule
             | Self::DeniedByRule
             | Self::RuleExpired
+            | Self::Quarantined
             | Self::BrowserRefused
             | Self::OutsideForbidden => StatusCode::FORBIDDEN,
             Self::BadRequest | Self::BadPath => StatusCode::BAD_REQUEST,
@@ -127,6 +132,7 @@ impl Reason {
             Self::NoRule => "No rule allows this call",
             Self::DeniedByRule => "A rule forbids this call",
             Self::RuleExpired => "The rule that allowed this call has ended",
+            Self::Quarantined => "An operator has cut off the caller, the callee or a host of theirs",
             Self::BrowserRefused => "Calls that look like a browser's are refused",
             Self::OutsideForbidden => "This proxy calls bots only",
             Self::BadRequest => "The request could be read in more than one way, or not at all",
@@ -174,6 +180,7 @@ mod tests {
                 ("no_rule", 403),
                 ("denied_by_rule", 403),
                 ("rule_expired", 403),
+                ("quarantined", 403),
                 ("browser_refused", 403),
                 ("outside_forbidden", 403),
                 ("bad_request", 400),

@@ -24,6 +24,7 @@ use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig, StartError};
 use crate::http1::Limits;
+use crate::live;
 use crate::mesh;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
@@ -89,6 +90,12 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
         tasks: TaskTracker::new(),
         closing: cancel.child_token(),
         calls: AtomicUsize::new(0),
+        live: Arc::default(),
+    });
+    let decided = Arc::downgrade(&proxy);
+    proxy.control.on_snapshot(move |snapshot| {
+        let decide = |proxy: Arc<Proxy>| proxy.live.decide(snapshot, proxy.control.now());
+        decided.upgrade().map_or(0, decide)
     });
     serve(proxy, bound, &settings)
 }
@@ -167,6 +174,7 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     drop(proxy.tasks.spawn(admin::serve_health(Arc::clone(&proxy), metrics)));
     drop(proxy.tasks.spawn(sweep(Arc::clone(&proxy))));
     drop(proxy.tasks.spawn(tell_edges(Arc::clone(&proxy))));
+    drop(proxy.tasks.spawn(live::watch_time(Arc::clone(&proxy))));
     let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
     drop(proxy.tasks.spawn(async move { attestor.watch(closing).await }));
     event(&proxy, EventKind::Started);

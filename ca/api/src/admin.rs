@@ -67,7 +67,7 @@ pub struct Problem {
     pub detail: String,
     /// One stable word: `not_an_operator`, `bad_request`, `invalid_mesh`,
     /// `tests_failed`, `base_mismatch`, `other_trust_domain`, `no_such_host`,
-    /// `no_such_revision`, `not_found`, `unavailable`.
+    /// `no_such_bot`, `no_such_revision`, `not_quarantined`, `not_found`, `unavailable`.
     pub code: String,
 }
 
@@ -292,6 +292,9 @@ pub struct EvictResponse {
     /// How many open tokens were made worthless.
     pub tokens: u64,
 }
+
+/// The longest reason of a quarantine, in characters.
+pub const REASON_CHARS_MAX: usize = 256;
 
 /// Whom a quarantine is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

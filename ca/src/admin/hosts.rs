@@ -112,6 +112,8 @@ pub(super) async fn evict(
     // First the deed, then the record: of all things that operators do this is the
     // one that must not wait for a full disk.
     let was_connected = evicted.row.is_some_and(|row| core.world.put_row(row));
+    // What its bots still hold is refused everywhere from then on.
+    let listed = core.list_evicted().await;
     let detail = [
         ("was_connected", json!(was_connected)),
         ("tokens", json!(evicted.tokens)),
@@ -124,6 +126,7 @@ pub(super) async fn evict(
             detail,
         )
         .map_err(|error| Refused::unavailable("record an eviction that has taken place", &error))?;
+    listed.map_err(|error| Refused::unavailable("tell the hosts of an eviction that has taken place", &error))?;
     Ok(Json(EvictResponse {
         host,
         was_connected,

@@ -20,7 +20,17 @@ pub(super) struct Question {
     epoch: Option<u64>,
     revision: Option<u64>,
     #[serde(default)]
-    wait_seconds: u64,
+    pub(super) wait_seconds: u64,
+}
+
+impl Question {
+    /// The generation asked about; the newest, as far as nothing else is said.
+    pub(super) fn generation(&self, newest: Generation) -> Generation {
+        Generation {
+            epoch: self.epoch.unwrap_or(newest.epoch),
+            revision: self.revision.unwrap_or(newest.revision),
+        }
+    }
 }
 
 pub(super) async fn generation(
@@ -29,10 +39,7 @@ pub(super) async fn generation(
 ) -> Result<Json<GenerationStatus>, Refused> {
     let Query(question) = question.map_err(|error| Refused::bad_request(error.body_text()))?;
     let live = core.generation();
-    let asked = Generation {
-        epoch: question.epoch.unwrap_or(live.epoch),
-        revision: question.revision.unwrap_or(live.revision),
-    };
+    let asked = question.generation(live);
     if asked > live {
         return Err(Refused::no_such_revision(format!(
             "{asked} is newer than the live {live}"

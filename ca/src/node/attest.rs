@@ -33,6 +33,8 @@ enum Refusal {
     Token(TokenRefusal),
     /// Somebody who holds the key that a host once had.
     OldKey { host: HostName },
+    /// The host itself, which is cut off.
+    Quarantined { host: HostName },
 }
 
 /// Evidence that held.
@@ -62,7 +64,13 @@ pub(super) async fn attest(core: &Arc<Core>, peer: &Peer, request: AttestRequest
             "more SVIDs than a host needs; try again later",
         ));
     }
+    if core.quarantines.list().has_host(&attested.host) {
+        return Err(refused(core, peer, &Refusal::Quarantined { host: attested.host }));
+    }
     match admit(core, peer, &attested, spki).await {
+        Ok(Some(_late)) if core.quarantines.list().has_host(&attested.host) => {
+            Err(refused(core, peer, &Refusal::Quarantined { host: attested.host }))
+        }
         Ok(Some(issued)) => {
             core.metrics.attested.with_label_values(&[attested.how]).inc();
             core.metrics.issued.with_label_values(&["host", "issued"]).inc();
@@ -226,6 +234,10 @@ fn refused(core: &Core, peer: &Peer, refusal: &Refusal) -> Status {
             tracing::warn!(%host, %source, "a key of an evicted host, or one that it no longer acts with");
             ("key_not_current", None)
         }
+        Refusal::Quarantined { host } => {
+            tracing::info!(%host, %source, "a quarantined host asked for its SVID");
+            ("quarantined", None)
+        }
     };
     core.metrics.attested.with_label_values(&[word]).inc();
     match recorded {
@@ -239,6 +251,10 @@ fn refused(core: &Core, peer: &Peer, refusal: &Refusal) -> Status {
                 .note(kind, &format!("address:{source}"), &format!("host:{host}"), detail);
         }
         None => core.journal.stranger(source, word),
+    }
+    // Whoever proved to be the host may know, and its operator has to.
+    if matches!(refusal, Refusal::Quarantined { .. }) {
+        return Status::permission_denied("this host is quarantined: it gets no SVID until it is released");
     }
     Status::permission_denied("the evidence was refused; the CA's ledger says why")
 }

@@ -11,6 +11,7 @@ use spiffe::id::{BotName, HostName};
 
 use crate::Digest;
 use crate::authority::sha256;
+use crate::quarantine::QuarantineList;
 use crate::world::{Live, Routes};
 
 /// Room for the rest of a message around a slice's JSON.
@@ -75,13 +76,18 @@ impl HostSlice {
 
     /// Lists where the serving bots of the slice can be reached: at every host that
     /// may claim them, in order, whether its stream is up or not (the proxies deal
-    /// with one that does not answer).
-    pub(super) fn endpoints(&self, mesh: &policy::Mesh, routes: &Routes) -> Vec<BotEndpoints> {
+    /// with one that does not answer), unless it is quarantined.
+    pub(super) fn endpoints(
+        &self,
+        mesh: &policy::Mesh,
+        routes: &Routes,
+        quarantines: &QuarantineList,
+    ) -> Vec<BotEndpoints> {
         let serving = self.bots.iter().filter_map(|name| {
             let bot = mesh.bots().get(name).filter(|bot| bot.serve.is_some())?;
             let address = routes
                 .iter()
-                .filter(|(host, _)| bot.may_run_on(host))
+                .filter(|(host, _)| bot.may_run_on(host) && !quarantines.has_host(host))
                 .map(|(_, address)| address.to_string())
                 .take(ADDRESSES_MAX)
                 .collect::<Vec<_>>();

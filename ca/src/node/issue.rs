@@ -53,6 +53,7 @@ fn authorise(
     if !entry.may_run_on(&caller.host) {
         return Err(NOT_YOURS);
     }
+    refuse_quarantined(core, caller, &bot)?;
     if request.csr.len() > CSR_BYTES_MAX {
         return Err((SvidRefusal::BadRequest, "the CSR is too long"));
     }
@@ -63,6 +64,18 @@ fn authorise(
         spki,
         ttl: entry.svid_ttl,
     })
+}
+
+/// Whoever is cut off gets no identity either.
+fn refuse_quarantined(core: &Core, caller: &Caller, bot: &BotName) -> Result<(), (SvidRefusal, &'static str)> {
+    let list = core.quarantines.list();
+    if list.has_host(&caller.host) {
+        return Err((SvidRefusal::Quarantined, "this host is quarantined"));
+    }
+    if list.has_bot(bot) {
+        return Err((SvidRefusal::Quarantined, "this bot is quarantined"));
+    }
+    Ok(())
 }
 
 /// Issues the orders into the results that wait for them, in order.
@@ -88,7 +101,14 @@ async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &m
         Ok(issued) => {
             core.metrics.issued.with_label_values(&["bot", "issued"]).inc_by(count);
             for (result, issued) in waiting.zip(issued) {
-                result.chain = vec![issued.der];
+                // So has a quarantine.
+                let bot = BotName::parse(&result.bot).map_err(|_parsed_before| Status::internal("a name changed"))?;
+                match refuse_quarantined(core, caller, &bot) {
+                    Ok(()) => result.chain = vec![issued.der],
+                    Err((refusal, message)) => {
+                        *result = refused(std::mem::take(&mut result.bot), refusal, message);
+                    }
+                }
             }
         }
         Err(error) => {

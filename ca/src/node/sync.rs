@@ -147,6 +147,7 @@ impl Stream<'_> {
         let core = Arc::clone(self.core);
         let mut live = core.world.watch_live();
         let mut routes = core.world.watch_routes();
+        let mut quarantines = core.quarantines.watch();
         let expiry = core.clock.sleep_until(self.caller.not_after);
         let mut expiry = std::pin::pin!(expiry);
         let mut tick = tokio::time::interval(TIME_INTERVAL);
@@ -161,6 +162,7 @@ impl Stream<'_> {
                     return reason.map_or(Some(GoodbyeReason::Shutdown), |reason| *reason);
                 }
                 () = expiry.as_mut() => return Some(GoodbyeReason::SvidExpired),
+                Ok(()) = quarantines.changed() => self.outbox.quarantines_changed(),
                 room = sender.reserve(), if self.outbox.is_due() => {
                     let Ok(room) = room else { return None };
                     if let Some(message) = self.outbox.next(&core) {

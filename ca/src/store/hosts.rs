@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use spiffe::id::HostName;
 use spiffe::time::Timestamp;
 
+use super::quarantines::revoke_of;
 use super::{Store, StoreError, failed};
 use crate::Digest;
 
@@ -103,6 +104,7 @@ impl Store {
                     params![name.as_str(), now.unix_millis()],
                 )
                 .map_err(failed("evict a host"))?;
+            revoke_of(db, &name, now)?;
             let row = if changed == 1 { host_by_name(db, &name)? } else { None };
             Ok(Evicted { row, tokens })
         })

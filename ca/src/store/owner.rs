@@ -155,7 +155,7 @@ mod tests {
 
     async fn count(store: &Store) -> i64 {
         let work = |db: &Connection| {
-            db.query_row("SELECT count(*) FROM meta", [], |row| row.get(0))
+            db.query_row("SELECT count(*) FROM meta WHERE value = ''", [], |row| row.get(0))
                 .map_err(super::super::failed("count"))
         };
         store.run(work).await.unwrap()

@@ -12,7 +12,8 @@ use super::{Store, StoreError, failed};
 
 /// Each entry brings the schema from its index to the next number; entries are
 /// only ever added. `user_version` holds the number.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[
+    r"
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -77,7 +78,33 @@ CREATE TABLE issuances (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX issuances_by_id ON issuances (spiffe_id, issued_at);
 CREATE INDEX issuances_by_end ON issuances (not_after);
-"];
+",
+    r"
+CREATE TABLE quarantines (
+    kind     TEXT NOT NULL CHECK (kind IN ('bot', 'host')),
+    name     TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    actor    TEXT NOT NULL,
+    since    INTEGER NOT NULL,
+    until    INTEGER,
+    epoch    INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE revoked (
+    serial    TEXT PRIMARY KEY,
+    host      TEXT NOT NULL,
+    not_after INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    revision  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX issuances_by_host ON issuances (host, not_after);
+
+-- Hosts know lists under the numbers of revisions from before; new ones must be newer.
+INSERT INTO meta (key, value) SELECT 'quarantines', CAST(coalesce(max(revision), 0) AS TEXT) FROM revisions;
+",
+];
 
 /// Opens the file and brings its schema up to date, in one transaction per step.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

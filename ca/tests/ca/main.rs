@@ -11,6 +11,7 @@ mod admin;
 mod issue;
 mod join;
 mod profile;
+mod quarantine;
 mod restart;
 mod support;
 mod sync;

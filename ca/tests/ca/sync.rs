@@ -50,7 +50,7 @@ async fn a_fresh_host_is_told_everything_in_order() {
             ca_message::Message::Goodbye(goodbye) => panic!("{}", goodbye.reason),
         });
     }
-    assert_eq!(kinds, ["bundle", "quarantines", "slice", "endpoints", "time"]);
+    assert_eq!(kinds, ["quarantines", "bundle", "slice", "endpoints", "time"]);
 }
 
 #[tokio::test]

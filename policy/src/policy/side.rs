@@ -59,6 +59,12 @@ pub(super) struct Side {
 }
 
 impl Side {
+    /// The earliest end of a rule after `now`.
+    pub(super) fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let ends = self.rules.iter().filter_map(|rule| rule.until);
+        ends.filter(|end| *end > now).min()
+    }
+
     pub(super) fn new(mesh: &Mesh, effect: Effect) -> Self {
         let rules: Box<[Compiled]> = mesh
             .rules

@@ -3,18 +3,26 @@
 use policy::Permit;
 
 use super::draft::Draft;
+use super::identify::Who;
 use super::normalize::{Plain, Rest};
 use super::refusal::Refusal;
 use crate::reason::Reason;
 
 /// Asks the policy; on this side of the call it is asked as the caller's proxy, or as the callee's.
-pub(super) fn authorize(draft: &Draft, plain: Plain) -> Result<(Permit, Rest), Box<Refusal>> {
+pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permit, Rest), Box<Refusal>> {
     let Plain { call, rest } = plain;
     if draft.proxy().control.policy_too_old(draft.now) {
         let too_old = "the policy is too old: the CA was not heard for longer than max_policy_age";
         return Err(Refusal::boxed(Reason::NoIdentity, too_old).to(&rest.to));
     }
     let policy = &draft.snapshot.policy;
+    // Before every rule: whoever is cut off is refused whatever the rules say.
+    if let Some(why) = draft
+        .snapshot
+        .cut_off(&who.id, &who.bot, who.serial.as_ref(), &rest.to.bot)
+    {
+        return Err(Refusal::boxed(Reason::Quarantined, why).to(&rest.to));
+    }
     match policy.decide(draft.now, call) {
         Ok(permit) => Ok((permit, rest)),
         Err(denial) => {

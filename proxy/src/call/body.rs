@@ -15,13 +15,17 @@ use super::headers;
 use crate::callee::CalleeBody;
 use crate::ends::ReadEnd;
 use crate::http1::body::BodyError;
+use crate::live::{Held, Lane};
 use crate::pool::Lease;
+use crate::reason::Reason;
 
 /// The body of a request.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     kind: RequestKind,
     count: RequestCount,
+    /// Ends the body with the call's right, where nobody else reads on for it.
+    held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -56,6 +60,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Empty,
             count: RequestCount::Known(0),
+            held: None,
         }
     }
 
@@ -65,6 +70,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Whole(bytes),
             count,
+            held: None,
         }
     }
 
@@ -73,6 +79,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Http1(body),
             count: RequestCount::Counted(Arc::default()),
+            held: None,
         }
     }
 
@@ -84,7 +91,16 @@ impl RequestBody {
         Self {
             kind: RequestKind::Http2(body),
             count: RequestCount::Counted(Arc::default()),
+            held: None,
         }
+    }
+
+    /// Has the body end with the call's right.
+    pub(crate) fn held(mut self, held: &Held) -> Self {
+        if matches!(self.kind, RequestKind::Http1(_) | RequestKind::Http2(_)) {
+            self.held = Some(held.clone());
+        }
+        self
     }
 
     /// Counts its bytes.
@@ -113,6 +129,12 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
         let this = self.get_mut();
+        if let Some(held) = &this.held
+            && let Poll::Ready(reason) = held.poll_cut(cx, Lane::Request)
+        {
+            this.kind = RequestKind::Empty;
+            return Poll::Ready(Some(Err(RequestError::Cut { reason })));
+        }
         let mut frame = match &mut this.kind {
             RequestKind::Empty => return Poll::Ready(None),
             RequestKind::Whole(bytes) => {
@@ -165,6 +187,12 @@ fn strip_trailers<E>(frame: &mut Option<Result<Frame<Bytes>, E>>) {
 /// Why the rest of a request's body did not come.
 #[derive(Debug, Error)]
 pub(crate) enum RequestError {
+    /// The call may not go on.
+    #[error("the call was ended: {reason}")]
+    Cut {
+        /// Why.
+        reason: Reason,
+    },
     /// By HTTP/1.1.
     #[error("read the caller's body")]
     Http1 {
@@ -186,6 +214,7 @@ pub(crate) enum RequestError {
 pub(crate) struct AnswerBody {
     kind: AnswerKind,
     end: Option<Box<End>>,
+    held: Option<Held>,
 }
 
 #[derive(Debug, Default)]
@@ -207,22 +236,25 @@ impl AnswerBody {
         Self {
             kind: AnswerKind::Whole(bytes),
             end: None,
+            held: None,
         }
     }
 
     /// A body from a callee of this host.
-    pub(crate) fn callee(body: CalleeBody) -> Self {
+    pub(crate) fn callee(body: CalleeBody, held: Held) -> Self {
         Self {
             kind: AnswerKind::Callee(Box::new(body)),
             end: None,
+            held: Some(held),
         }
     }
 
     /// A body from another proxy.
-    pub(crate) const fn hop(body: Incoming, lease: Lease) -> Self {
+    pub(crate) const fn hop(body: Incoming, lease: Lease, held: Held) -> Self {
         Self {
             kind: AnswerKind::Hop { body, _lease: lease },
             end: None,
+            held: Some(held),
         }
     }
 
@@ -249,6 +281,35 @@ impl AnswerBody {
         }
     }
 
+    /// The call, for whoever writes the answer and may have to wait for its caller.
+    pub(crate) fn call_held(&self) -> Option<Held> {
+        self.held.clone().filter(|_| !self.is_end_stream())
+    }
+
+    /// Ends the body, for the call may not go on: nothing more comes of it.
+    fn cut(&mut self, reason: Reason) -> AnswerError {
+        self.kind = AnswerKind::Empty;
+        self.ended(reason.as_str());
+        AnswerError::Cut { reason }
+    }
+
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match &mut self.kind {
+            AnswerKind::Empty => Poll::Ready(None),
+            AnswerKind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = AnswerKind::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            AnswerKind::Callee(body) => body
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Callee { source }))),
+            AnswerKind::Hop { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Hop { source }))),
+        }
+    }
+
     fn note_end(&mut self) {
         if self.is_end_stream() {
             self.ended(DONE);
@@ -262,19 +323,16 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
-        let mut frame = match &mut this.kind {
-            AnswerKind::Empty => None,
-            AnswerKind::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.kind = AnswerKind::Empty;
-                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
-            }
-            AnswerKind::Callee(body) => {
-                ready!(body.poll_frame(cx)).map(|frame| frame.map_err(|source| AnswerError::Callee { source }))
-            }
-            AnswerKind::Hop { body, .. } => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|source| AnswerError::Hop { source }))
-            }
+        if let Some(reason) = this.held.as_ref().and_then(Held::cut) {
+            return Poll::Ready(Some(Err(this.cut(reason))));
+        }
+        let Poll::Ready(mut frame) = this.poll_kind(cx) else {
+            // Only where the body makes its reader wait does anything have to wake it.
+            let held = this.held.as_ref();
+            let Some(Poll::Ready(reason)) = held.map(|held| held.poll_cut(cx, Lane::Answer)) else {
+                return Poll::Pending;
+            };
+            return Poll::Ready(Some(Err(this.cut(reason))));
         };
         strip_trailers(&mut frame);
         match &frame {
@@ -288,7 +346,8 @@ impl Body for AnswerBody {
             }
             Some(Err(error)) => {
                 tracing::debug!(error = error as &dyn std::error::Error, "an answer broke off");
-                this.ended(CALLEE_GONE);
+                let cut = this.held.as_ref().and_then(Held::cut);
+                this.ended(cut.map_or(CALLEE_GONE, Reason::as_str));
             }
         }
         Poll::Ready(frame)
@@ -316,6 +375,12 @@ impl Body for AnswerBody {
 /// Why the rest of an answer's body did not come.
 #[derive(Debug, Error)]
 pub(crate) enum AnswerError {
+    /// The call may not go on.
+    #[error("the call was ended: {reason}")]
+    Cut {
+        /// Why.
+        reason: Reason,
+    },
     /// From a callee of this host.
     #[error("read the callee's body")]
     Callee {

@@ -26,6 +26,7 @@ use super::route::Route;
 use crate::callee::{CalleeFault, CalleeRequest};
 use crate::config::LocalHop;
 use crate::http1::deadline::Deadline;
+use crate::live::{Held, Lane, Subject};
 use crate::metrics::Way;
 use crate::pool::{Peer, PoolFault};
 use crate::reason::Reason;
@@ -85,6 +86,10 @@ pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> 
     }
     match draft.snapshot.endpoints.get(&rest.to.bot) {
         Some(addresses) if !addresses.is_empty() => Ok(Next::Mesh(svid, addresses.clone())),
+        Some(_) | None if draft.snapshot.may_be_on_quarantined_host(&rest.to.bot) => Err(Refusal::boxed(
+            Reason::Quarantined,
+            "every host that serves it is quarantined or away",
+        )),
         Some(_) | None => Err(Refusal::boxed(
             Reason::PeerUnreachable,
             "no host serves it at the moment",
@@ -132,7 +137,7 @@ pub(super) async fn forward(
             Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, door, target }).await,
             Err(refusal) => Err(refusal),
         },
-        Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (svid, addresses), patience).await,
+        Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (who, svid, addresses), patience).await,
     };
     match reached {
         Ok((status, headers, body)) => {
@@ -237,7 +242,9 @@ async fn to_callee(
     headers.insert(header::HOST, to.host.clone());
     headers.insert(CALLER, who.header.clone());
     headers.insert(CLIENT_CERT, client_cert(door, who, &to)?);
-    let target = target(&permit.into_call().path, query.as_ref());
+    let call = permit.into_call();
+    let target = target(&call.path, query.as_ref());
+    let held = hold(draft, who, call)?;
     let proxy = draft.proxy();
     let request = CalleeRequest {
         method,
@@ -245,14 +252,26 @@ async fn to_callee(
         headers,
         patience: proxy.bounds.request,
     };
-    match proxy
-        .callees
-        .call(&proxy.attestor, &to.bot, &place, request, body)
-        .await
-    {
-        Ok((head, body)) => Ok((head.status, head.headers, (AnswerBody::callee(body), From::Bot))),
+    let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body));
+    match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
+        Ok((head, body)) => Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot))),
         Err(fault) => Err(callee_refusal(&to, &fault)),
     }
+}
+
+/// Enters the call among those that are decided again with each change.
+fn hold(draft: &Draft, who: &Who, call: policy::Call) -> Result<Held, Box<Refusal>> {
+    let subject = Subject {
+        call,
+        from: who.bot.clone(),
+        from_serial: who.serial,
+    };
+    let proxy = draft.proxy();
+    proxy.live.hold(proxy, subject, &draft.snapshot).map_err(ended)
+}
+
+fn ended(reason: Reason) -> Box<Refusal> {
+    Refusal::boxed(reason, "it was allowed when it began and is not any more")
 }
 
 /// What the callee reads of the caller's certificate, in Envoy's form; on this host there is none to hash.
@@ -304,7 +323,7 @@ async fn across(
     permit: Permit,
     _receipt: Receipt,
     rest: Rest,
-    (svid, addresses): (Arc<Svid>, Vec<SocketAddr>),
+    (who, svid, addresses): (&Who, Arc<Svid>, Vec<SocketAddr>),
     patience: &mut Deadline,
 ) -> Result<Came, Box<Refusal>> {
     let Rest {
@@ -320,7 +339,9 @@ async fn across(
             "the query holds a byte that no HTTP/2 request can carry",
         )
     };
-    let target = target(&permit.into_call().path, query.as_ref());
+    let call = permit.into_call();
+    let target = target(&call.path, query.as_ref());
+    let held = hold(draft, who, call)?;
     let target = PathAndQuery::from_maybe_shared(target).map_err(|_invalid| bad())?;
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTPS);
@@ -328,7 +349,7 @@ async fn across(
     uri.path_and_query = Some(target);
     headers.insert(BOTMESH_CALL, call_value(draft)?);
     let count = body.count();
-    let mut request = Request::new(body);
+    let mut request = Request::new(body.held(&held));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_invalid| bad())?;
     *request.version_mut() = Version::HTTP_2;
@@ -340,17 +361,19 @@ async fn across(
         bundle: &draft.snapshot.bundle,
         addresses: &addresses,
     };
-    let answered = within(
-        patience,
-        proxy.bounds.request,
-        &count,
-        proxy.pool.call(proxy, peer, request),
-    )
-    .await;
-    match answered.unwrap_or(Err(PoolFault::Slow)) {
+    let answered = {
+        let calling = proxy.pool.call(proxy, peer, request, &held);
+        let calling = std::pin::pin!(within(patience, proxy.bounds.request, &count, calling));
+        held.while_allowed(Lane::Answer, calling).await
+    };
+    match answered.map_err(ended)?.unwrap_or(Err(PoolFault::Slow)) {
         Ok((answer, lease)) => {
             let (parts, body) = answer.into_parts();
-            Ok((parts.status, parts.headers, (AnswerBody::hop(body, lease), From::Proxy)))
+            Ok((
+                parts.status,
+                parts.headers,
+                (AnswerBody::hop(body, lease, held), From::Proxy),
+            ))
         }
         Err(fault) => Err(pool_refusal(&to, &fault)),
     }
@@ -394,6 +417,10 @@ fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
         }
         PoolFault::Config { .. } => refusal(Reason::NoIdentity, "its identity cannot be used"),
         PoolFault::Exchange { .. } => refusal(Reason::PeerUnreachable, "the proxy of its host broke off"),
+        PoolFault::Cut { reason } => refusal(
+            *reason,
+            "the host of the bot that is called, or the call itself, is cut off",
+        ),
         PoolFault::Full => refusal(Reason::Overloaded, "too many calls to that host are under way"),
         PoolFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
     }

@@ -3,21 +3,36 @@
 
 use std::error::Error;
 
+use super::quarantine::is_in_force;
 use super::shared::Shared;
 use super::snapshot::{Change, OfferedSlice};
+use super::state_dir::StateError;
 
 /// Puts what was kept into force.
 pub(super) fn load(shared: &Shared) {
     bundle(shared);
     slice(shared);
     match shared.files.endpoints() {
-        Ok(Some(saved)) => shared.publish(shared.snapshot().with_saved(saved)),
+        Ok(Some(saved)) => {
+            shared.publish(shared.snapshot().with_saved(saved));
+        }
         Ok(None) => {}
-        Err(error) => tracing::warn!(
-            error = &error as &dyn Error,
-            "the endpoints that were kept are not used"
-        ),
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn Error,
+                "the quarantines that were kept cannot be read: nobody calls here until the CA has told them"
+            );
+            shared.publish(shared.snapshot().with_quarantines_unknown());
+        }
     }
+}
+
+/// Puts the quarantines of this host into force. Without them nothing may start: somebody would be released.
+pub(super) fn local_quarantines(shared: &Shared) -> Result<(), StateError> {
+    let (mut kept, now) = (shared.files.local_quarantines()?, shared.time.now());
+    kept.retain(|_, quarantine| is_in_force(quarantine, now));
+    shared.set_local(kept);
+    Ok(())
 }
 
 fn bundle(shared: &Shared) {
@@ -33,7 +48,9 @@ fn bundle(shared: &Shared) {
         }
     };
     match shared.snapshot().with_bundle(Some(saved.epoch), saved.jwks.as_bytes()) {
-        Ok(Change::Next(next)) => shared.publish(*next),
+        Ok(Change::Next(next)) => {
+            shared.publish(*next);
+        }
         Ok(Change::Known) => {}
         Err(error) => tracing::warn!(
             error = &error as &dyn Error,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use audit::{EventKind, EventRecord, Ledger, LedgerError};
@@ -15,6 +15,7 @@ use spiffe_tls::Svid;
 use tokio::sync::{Notify, watch};
 
 use super::dial::Dialer;
+use super::quarantine::LocalList;
 use super::snapshot::{Change, OfferedSlice, SliceError, Snapshot};
 use super::state_dir::{StateDir, StateError};
 use super::status::LinkStatus;
@@ -43,6 +44,21 @@ pub(super) struct Shared {
     snapshots: watch::Sender<u64>,
     touched: watch::Sender<u64>,
     link: Mutex<LinkStatus>,
+    local: ArcSwap<LocalList>,
+    /// One change of the quarantines of this host at a time.
+    pub(super) changing_local: tokio::sync::Mutex<()>,
+    /// The link publishes, and so does an operator who quarantines on this host.
+    publishing: Mutex<()>,
+    on_snapshot: OnceLock<OnSnapshot>,
+}
+
+/// Is told each snapshot that is in force, before anybody hears that it is; says how many calls that ended.
+pub(super) struct OnSnapshot(pub(super) Box<dyn Fn(&Snapshot) -> u64 + Send + Sync>);
+
+impl fmt::Debug for OnSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnSnapshot")
+    }
 }
 
 /// The node SVID.
@@ -102,6 +118,10 @@ impl Shared {
             snapshots: watch::Sender::new(0),
             touched: watch::Sender::new(0),
             link: Mutex::default(),
+            local: ArcSwap::default(),
+            changing_local: tokio::sync::Mutex::new(()),
+            publishing: Mutex::new(()),
+            on_snapshot: OnceLock::new(),
             config,
             clock,
             files,
@@ -143,20 +163,52 @@ impl Shared {
     }
 
     /// Puts the next moment into force: first the entries, then the policy, then
-    /// bots that have left lose their SVIDs.
-    pub(super) fn publish(&self, next: Snapshot) {
+    /// bots that have left lose their SVIDs. Says how many calls that ended.
+    pub(super) fn publish(&self, next: Snapshot) -> u64 {
+        let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish_one_at_a_time(next, &publishing)
+    }
+
+    /// Puts these quarantines of this host into force. Says how many calls that ended.
+    pub(super) fn set_local(&self, list: LocalList) -> u64 {
+        let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.local.store(Arc::new(list));
+        self.publish_one_at_a_time((*self.snapshot()).clone(), &publishing)
+    }
+
+    /// The quarantines of this host.
+    pub(super) fn local(&self) -> Arc<LocalList> {
+        self.local.load_full()
+    }
+
+    pub(super) fn set_on_snapshot(&self, told: OnSnapshot) {
+        if self.on_snapshot.set(told).is_err() {
+            tracing::error!("the calls under way are decided by the first who asked to");
+        }
+    }
+
+    fn publish_one_at_a_time(&self, next: Snapshot, _publishing: &MutexGuard<'_, ()>) -> u64 {
+        let next = next.with_local(self.local());
         let same_mesh = Arc::ptr_eq(&self.snapshot().mesh, &next.mesh);
         let bots: BTreeSet<_> = next.claimable().cloned().collect();
         if !same_mesh {
             (self.on_entries.0)(Arc::clone(&next.entries));
         }
-        self.snapshot.store(Arc::new(next));
+        let was_quarantined = Arc::clone(&self.snapshot().quarantined_bots);
+        let next = Arc::new(next);
+        self.snapshot.store(Arc::clone(&next));
+        let cut = self.on_snapshot.get().map_or(0, |told| (told.0)(&next));
+        if !was_quarantined.is_subset(&next.quarantined_bots) {
+            // Whoever was released is asked for at once.
+            self.svids_wanted.notify_one();
+        }
         if !same_mesh {
             self.svids.keep_only(&bots);
             self.svids_wanted.notify_one();
         }
         self.snapshots.send_modify(|count| *count = count.wrapping_add(1));
         self.touch();
+        cut
     }
 
     /// Reads a slice away from the threads that serve calls: a large one takes a while.
@@ -258,7 +310,17 @@ impl Shared {
     }
 
     fn event(&self, kind: EventKind, subject: String, detail: BTreeMap<String, Value>) -> Result<(), LedgerError> {
-        let actor = format!("host:{}", self.config.host);
+        self.event_by(kind, format!("host:{}", self.config.host), subject, detail)
+    }
+
+    /// Records what somebody did.
+    pub(super) fn event_by(
+        &self,
+        kind: EventKind,
+        actor: String,
+        subject: String,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), LedgerError> {
         let record = EventRecord {
             kind,
             time: self.time.now(),

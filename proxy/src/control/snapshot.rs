@@ -8,13 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use ca_api::admin::Quarantined;
 use ca_api::node;
-use policy::{Generation, Mesh, Policy, Source};
+use policy::{Bot, Generation, Mesh, Policy, Source};
 use serde::Deserialize;
 use spiffe::bundle::TrustBundle;
 use spiffe::entry::Entry;
-use spiffe::id::{BotName, HostName, TrustDomain};
+use spiffe::id::{BotName, HostName, HostPattern, SpiffeId, TrustDomain};
+use spiffe::svid::Serial;
 
+use super::quarantine::LocalList;
 use super::state_dir::{SavedBundle, SavedEndpoints, SavedSlice};
 
 pub use error::{BundleRefusal, FirstError, SliceError};
@@ -45,10 +48,16 @@ pub struct Snapshot {
     pub bundle: Arc<TrustBundle>,
     /// Where the proxies that serve a bot can be reached.
     pub endpoints: Arc<BTreeMap<BotName, Vec<SocketAddr>>>,
-    /// Bots that may neither call nor be called.
+    /// Bots that may neither call nor be called: set at the CA, set on this host, or at home on quarantined hosts only.
     pub quarantined_bots: Arc<BTreeSet<BotName>>,
-    /// Hosts whose bots may neither call nor be called.
+    /// Hosts whose bots may neither call nor be called, set at the CA or on this host.
     pub quarantined_hosts: Arc<BTreeSet<HostName>>,
+    /// SVIDs of bots that quarantined hosts hold or evicted hosts held.
+    pub quarantined_serials: Arc<BTreeSet<Serial>>,
+    /// What of that the CA said.
+    mesh_quarantines: Arc<MeshQuarantines>,
+    /// What of that was set on this host.
+    local_quarantines: Arc<LocalList>,
     slice: Option<AppliedSlice>,
     bundle_epoch: u64,
     endpoints_generation: Generation,
@@ -58,6 +67,28 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 struct AppliedSlice {
     sha256: [u8; 32],
+}
+
+/// The quarantines that the CA listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MeshQuarantines {
+    pub(crate) bots: BTreeSet<BotName>,
+    pub(crate) hosts: BTreeSet<HostName>,
+    pub(crate) serials: BTreeSet<Serial>,
+}
+
+impl MeshQuarantines {
+    /// Reads the list; nothing when a name or number in it cannot be read.
+    fn from_wire(list: &node::Quarantines) -> Option<Self> {
+        let bots = list.bots.iter().map(|bot| BotName::parse(bot).ok());
+        let hosts = list.hosts.iter().map(|host| HostName::parse(host).ok());
+        let serials = list.serials.iter().map(|serial| serial.parse().ok());
+        Some(Self {
+            bots: bots.collect::<Option<_>>()?,
+            hosts: hosts.collect::<Option<_>>()?,
+            serials: serials.collect::<Option<_>>()?,
+        })
+    }
 }
 
 /// What became of a message.
@@ -138,6 +169,9 @@ impl Snapshot {
             endpoints: Arc::default(),
             quarantined_bots: Arc::default(),
             quarantined_hosts: Arc::default(),
+            quarantined_serials: Arc::default(),
+            mesh_quarantines: Arc::default(),
+            local_quarantines: Arc::default(),
             slice: None,
             bundle_epoch: 0,
             endpoints_generation: generation,
@@ -296,28 +330,16 @@ impl Snapshot {
             tracing::warn!(%generation, known = %self.quarantines_generation, "quarantines of an earlier state were not taken");
             return Some(Change::Known);
         }
-        let bots = quarantines
-            .bots
-            .iter()
-            .map(|bot| BotName::parse(bot))
-            .collect::<Result<BTreeSet<_>, _>>();
-        let hosts = quarantines
-            .hosts
-            .iter()
-            .map(|host| HostName::parse(host))
-            .collect::<Result<BTreeSet<_>, _>>();
-        let (Ok(bots), Ok(hosts)) = (bots, hosts) else {
-            return None;
-        };
-        let known = generation == self.quarantines_generation;
-        if known && bots == *self.quarantined_bots && hosts == *self.quarantined_hosts {
+        let list = MeshQuarantines::from_wire(quarantines)?;
+        if generation == self.quarantines_generation && list == *self.mesh_quarantines {
             return Some(Change::Known);
         }
         let mut next = self.clone();
-        next.quarantined_bots = Arc::new(bots);
-        next.quarantined_hosts = Arc::new(hosts);
+        next.mesh_quarantines = Arc::new(list);
         next.quarantines_generation = generation;
-        Some(Change::Next(Box::new(next)))
+        Some(Change::Next(Box::new(
+            next.with_local(Arc::clone(&self.local_quarantines)),
+        )))
     }
 
     /// Endpoints and quarantines in the form that is kept.
@@ -326,8 +348,9 @@ impl Snapshot {
             endpoints_generation: self.endpoints_generation,
             endpoints: (*self.endpoints).clone(),
             quarantines_generation: self.quarantines_generation,
-            quarantined_bots: (*self.quarantined_bots).clone(),
-            quarantined_hosts: (*self.quarantined_hosts).clone(),
+            quarantined_bots: self.mesh_quarantines.bots.clone(),
+            quarantined_hosts: self.mesh_quarantines.hosts.clone(),
+            quarantined_serials: self.mesh_quarantines.serials.clone(),
         }
     }
 
@@ -337,9 +360,89 @@ impl Snapshot {
         next.endpoints_generation = saved.endpoints_generation;
         next.endpoints = Arc::new(saved.endpoints);
         next.quarantines_generation = saved.quarantines_generation;
-        next.quarantined_bots = Arc::new(saved.quarantined_bots);
-        next.quarantined_hosts = Arc::new(saved.quarantined_hosts);
-        next
+        next.mesh_quarantines = Arc::new(MeshQuarantines {
+            bots: saved.quarantined_bots,
+            hosts: saved.quarantined_hosts,
+            serials: saved.quarantined_serials,
+        });
+        next.with_local(Arc::clone(&self.local_quarantines))
+    }
+
+    /// The moment in which nobody calls or is called on this host: what the CA has quarantined is not known.
+    pub(super) fn with_quarantines_unknown(&self) -> Self {
+        let mut next = self.clone();
+        next.mesh_quarantines = Arc::new(MeshQuarantines {
+            hosts: BTreeSet::from([self.host.clone()]),
+            ..MeshQuarantines::default()
+        });
+        next.with_local(Arc::clone(&self.local_quarantines))
+    }
+
+    /// This moment, with these quarantines of this host: who is cut off is the union of both lists.
+    pub(super) fn with_local(mut self, local: Arc<LocalList>) -> Self {
+        let (mut bots, mut hosts) = (self.mesh_quarantines.bots.clone(), self.mesh_quarantines.hosts.clone());
+        for whom in local.keys() {
+            match whom {
+                Quarantined::Bot(bot) => drop(bots.insert(bot.clone())),
+                Quarantined::Host(host) => drop(hosts.insert(host.clone())),
+            }
+        }
+        if !hosts.is_empty() {
+            let cut_off = |bot: &Bot| {
+                let names = |pattern: &HostPattern| hosts.iter().any(|host| host.as_str() == pattern.as_str());
+                !bot.hosts.is_empty() && bot.hosts.iter().all(names)
+            };
+            let at_home = self.mesh.bots().iter().filter(|(_, bot)| cut_off(bot));
+            bots.extend(at_home.map(|(name, _)| name.clone()));
+        }
+        self.quarantined_bots = Arc::new(bots);
+        self.quarantined_hosts = Arc::new(hosts);
+        self.quarantined_serials = Arc::new(self.mesh_quarantines.serials.clone());
+        self.local_quarantines = local;
+        self
+    }
+
+    /// The number of the CA's list, and the list.
+    pub(super) fn quarantines_generation(&self) -> Generation {
+        self.quarantines_generation
+    }
+
+    /// What the CA has quarantined.
+    pub(crate) fn mesh_quarantines(&self) -> &MeshQuarantines {
+        &self.mesh_quarantines
+    }
+
+    /// Says whether a bot may neither call nor be called.
+    #[must_use]
+    pub fn is_quarantined(&self, bot: &BotName) -> bool {
+        self.quarantined_bots.contains(bot)
+    }
+
+    /// Says which quarantine forbids a call, if one does: of this host, of the caller, of the SVID that it calls by, of
+    /// the callee. That the callee is quarantined learns only a caller that a rule links to it.
+    pub(crate) fn cut_off(
+        &self,
+        id: &SpiffeId,
+        from: &BotName,
+        from_serial: Option<&Serial>,
+        to: &BotName,
+    ) -> Option<&'static str> {
+        if self.quarantined_hosts.contains(&self.host) {
+            return Some("this host is quarantined");
+        }
+        if self.is_quarantined(from) {
+            return Some("the calling bot is quarantined");
+        }
+        if from_serial.is_some_and(|serial| self.quarantined_serials.contains(serial)) {
+            return Some("the host that the call comes from is quarantined");
+        }
+        (self.is_quarantined(to) && self.policy.links(id, to)).then_some("the bot that is called is quarantined")
+    }
+
+    /// Says whether a bot may be at home on a quarantined host.
+    pub(crate) fn may_be_on_quarantined_host(&self, bot: &BotName) -> bool {
+        let bot = self.mesh.bots().get(bot);
+        bot.is_some_and(|bot| self.quarantined_hosts.iter().any(|host| bot.may_run_on(host)))
     }
 
     /// This moment, with the bundle of another.

@@ -5,7 +5,7 @@
 //! - `node.json`: the node SVID and its key;
 //! - `bundle.json`, `slice.json`, `endpoints.json`, `time.json`: what the CA said
 //!   last, so that a restart while it is away enforces the same policy.
-//!
+//! - `quarantines.json`: what operators have quarantined on this host; no eviction removes it;
 //! - `svids/svids.json`: the SVIDs of bots with their keys, see [`vault`].
 //!
 //! Every file is 0600, written beside its place, synced and renamed.
@@ -21,11 +21,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ca_api::admin::Quarantine;
 use policy::Generation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use spiffe::id::{BotName, HostName};
+use spiffe::svid::Serial;
 use zeroize::Zeroizing;
+
+use super::quarantine::LocalList;
 
 /// The largest file that is read back: a slice, twice its wire bound because JSON
 /// inside JSON is escaped.
@@ -37,6 +41,7 @@ const BUNDLE: &str = "bundle.json";
 const SLICE: &str = "slice.json";
 const ENDPOINTS: &str = "endpoints.json";
 const TIME: &str = "time.json";
+const QUARANTINES: &str = "quarantines.json";
 
 /// The folder.
 #[derive(Clone, Debug)]
@@ -87,6 +92,8 @@ pub(super) struct SavedEndpoints {
     pub(super) quarantines_generation: Generation,
     pub(super) quarantined_bots: BTreeSet<BotName>,
     pub(super) quarantined_hosts: BTreeSet<HostName>,
+    #[serde(default)]
+    pub(super) quarantined_serials: BTreeSet<Serial>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -249,6 +256,17 @@ impl StateDir {
 
     pub(super) fn save_endpoints(&self, endpoints: &SavedEndpoints) -> Result<(), StateError> {
         self.write_json(ENDPOINTS, endpoints)
+    }
+
+    /// What operators have quarantined on this host.
+    pub(super) fn local_quarantines(&self) -> Result<LocalList, StateError> {
+        let kept: Option<Vec<Quarantine>> = self.read_json(QUARANTINES)?;
+        let kept = kept.unwrap_or_default().into_iter();
+        Ok(kept.map(|quarantine| (quarantine.whom.clone(), quarantine)).collect())
+    }
+
+    pub(super) fn save_local_quarantines(&self, list: &LocalList) -> Result<(), StateError> {
+        self.write_json(QUARANTINES, &list.values().collect::<Vec<_>>())
     }
 
     /// The time that was written last.

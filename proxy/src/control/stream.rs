@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use audit::EventKind;
 use ca_api::node::{
-    Applied, Bundle, CaMessage, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSION, Slice, ca_message, host_message,
-    up,
+    Applied, Bundle, CaMessage, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSION, Quarantines, QuarantinesApplied,
+    Slice, ca_message, host_message, up,
 };
 use serde_json::Value;
 use spiffe::time::Timestamp;
@@ -164,10 +164,7 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
         }
         ca_message::Message::Bundle(bundle) => bundle_heard(shared, bundle).await,
         ca_message::Message::Endpoints(endpoints) => changed(shared, shared.snapshot().with_endpoints(endpoints)).await,
-        ca_message::Message::Quarantines(quarantines) => match shared.snapshot().with_quarantines(&quarantines) {
-            Some(change) => changed(shared, change).await,
-            None => tracing::error!("quarantines with a name that does not parse were not taken"),
-        },
+        ca_message::Message::Quarantines(quarantines) => quarantines_heard(shared, &quarantines, sender).await?,
         ca_message::Message::CaTime(time) => shared.heard_time(Timestamp::from_unix_millis(time.unix_ms)).await,
         ca_message::Message::Goodbye(goodbye) => {
             return Ok(Some(End::Goodbye(GoodbyeReason::from_word(&goodbye.reason))));
@@ -176,7 +173,36 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
     Ok(None)
 }
 
-/// Puts new endpoints or quarantines into force.
+/// Puts a list of quarantines into force; the receipt follows once whatever lived against it was ended. A list that is
+/// not taken has none.
+async fn quarantines_heard(shared: &Shared, list: &Quarantines, sender: &Sender) -> Result<(), LinkError> {
+    let Some(change) = shared.snapshot().with_quarantines(list) else {
+        tracing::error!("quarantines with a name that does not parse were not taken");
+        return Ok(());
+    };
+    let (streams_cut, saved) = match change {
+        Change::Next(next) => {
+            let saved = next.endpoints_to_save();
+            (shared.publish(*next), Some(saved))
+        }
+        Change::Known => (0, None),
+    };
+    let generation = Some(to_wire(shared.snapshot().quarantines_generation()));
+    let receipt = QuarantinesApplied {
+        generation,
+        streams_cut,
+    };
+    sender
+        .send(up(host_message::Message::QuarantinesApplied(receipt)))
+        .await?;
+    if let Some(saved) = saved {
+        tracing::info!(streams_cut, bots = ?list.bots, hosts = ?list.hosts, "a new list of quarantines is in force");
+        shared.keep(move |files| files.save_endpoints(&saved)).await;
+    }
+    Ok(())
+}
+
+/// Puts new endpoints into force.
 async fn changed(shared: &Shared, change: Change) {
     if let Change::Next(next) = change {
         let saved = next.endpoints_to_save();

@@ -84,6 +84,7 @@ pub(super) async fn connect(
         busy: Arc::new(AtomicUsize::new(0)),
         used: Instant::now(),
         not_after,
+        serial: *leaf.serial(),
     })
 }
 

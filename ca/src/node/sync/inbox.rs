@@ -1,10 +1,12 @@
 //! What a host says, believed only as far as it goes.
 
 use ca_api::node::host_message::Message;
-use ca_api::node::{Applied, Checkpoint, EDGES_MAX, Edge, Edges, Event, GoodbyeReason};
+use ca_api::node::{Applied, Checkpoint, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied};
 use spiffe::id::{BotName, HostName, IdKind, SpiffeId};
+use tokio::time::Instant;
 
 use super::Stream;
+use crate::world::Cut;
 
 /// Why a slice could not be applied, in the operator's list.
 const ERROR_BYTES_MAX: usize = 1024;
@@ -28,7 +30,10 @@ impl Stream<'_> {
             Message::Edges(edges) => self.edges(&edges),
             Message::Event(event) => self.event(&event),
             Message::Checkpoint(checkpoint) => self.checkpoint(&checkpoint),
-            Message::QuarantinesApplied(_) => Ok(()),
+            Message::QuarantinesApplied(applied) => {
+                self.quarantines_applied(&applied);
+                Ok(())
+            }
         }
     }
 
@@ -54,6 +59,26 @@ impl Stream<'_> {
         self.core
             .world
             .receipt(&self.caller.host, self.session, self.core.now(), generation, outcome);
+    }
+
+    /// A receipt for a list that was never sent counts for nothing.
+    fn quarantines_applied(&self, applied: &QuarantinesApplied) {
+        let Some(generation) = applied.generation.map(ca_api::Generation::from) else {
+            return;
+        };
+        if self.outbox.quarantines_sent().is_none_or(|sent| generation > sent) {
+            tracing::debug!(host = %self.caller.host, %generation, "a receipt for quarantines that were not sent");
+            return;
+        }
+        let cut = Cut {
+            generation,
+            at: Instant::now(),
+            streams_cut: applied.streams_cut,
+        };
+        let now = self.core.now();
+        self.core
+            .world
+            .quarantines_receipt(&self.caller.host, self.session, now, cut);
     }
 
     fn edges(&self, edges: &Edges) -> Result<(), GoodbyeReason> {

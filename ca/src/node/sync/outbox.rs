@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ca_api::Generation;
+use ca_api::admin::Quarantined;
 use ca_api::node::ca_message::Message;
 use ca_api::node::{BotEndpoints, Bundle, CaTime, Endpoints, Hello, Quarantines, Slice};
 use spiffe::id::{BotName, HostName};
@@ -25,6 +26,7 @@ pub(super) struct Outbox {
     /// What the host said that it has applied: nothing of that need be sent.
     resumed: Option<(Generation, Vec<u8>)>,
     endpoints_sent: Option<(Generation, Vec<BotEndpoints>)>,
+    quarantines_sent: Option<Generation>,
 }
 
 impl Outbox {
@@ -43,6 +45,7 @@ impl Outbox {
             current: None,
             resumed,
             endpoints_sent: None,
+            quarantines_sent: None,
         }
     }
 
@@ -52,6 +55,12 @@ impl Outbox {
     }
 
     pub(super) fn routes_changed(&mut self) {
+        self.endpoints = true;
+    }
+
+    /// Hosts that are cut off are nobody's endpoints either.
+    pub(super) fn quarantines_changed(&mut self) {
+        self.quarantines = true;
         self.endpoints = true;
     }
 
@@ -67,19 +76,14 @@ impl Outbox {
     /// nothing is.
     pub(super) fn next(&mut self, core: &Arc<Core>) -> Option<Message> {
         let generation = core.generation().into();
+        // Before anything else: a policy must never be in force a moment before them.
+        if std::mem::take(&mut self.quarantines) {
+            return Some(Message::Quarantines(self.next_quarantines(core)));
+        }
         if std::mem::take(&mut self.bundle) {
             return Some(Message::Bundle(Bundle {
                 generation: Some(generation),
                 jwks: core.bundle.to_jwks(),
-            }));
-        }
-        if std::mem::take(&mut self.quarantines) {
-            // Quarantines come with a later version: the list is complete and empty.
-            let generation = Some(generation);
-            return Some(Message::Quarantines(Quarantines {
-                generation,
-                bots: Vec::new(),
-                hosts: Vec::new(),
             }));
         }
         if std::mem::take(&mut self.slice)
@@ -111,6 +115,29 @@ impl Outbox {
     /// Whether the host's slice mentions a bot.
     pub(super) fn mentions(&self, bot: &BotName) -> bool {
         self.current.as_ref().is_some_and(|slice| slice.mentions(bot))
+    }
+
+    /// The newest list of quarantines that the host was sent.
+    pub(super) const fn quarantines_sent(&self) -> Option<Generation> {
+        self.quarantines_sent
+    }
+
+    fn next_quarantines(&mut self, core: &Core) -> Quarantines {
+        let list = core.quarantines.list();
+        self.quarantines_sent = Some(list.generation);
+        let (mut bots, mut hosts) = (Vec::new(), Vec::new());
+        for whom in list.quarantines.keys() {
+            match whom {
+                Quarantined::Bot(bot) => bots.push(bot.to_string()),
+                Quarantined::Host(host) => hosts.push(host.to_string()),
+            }
+        }
+        Quarantines {
+            generation: Some(list.generation.into()),
+            bots,
+            hosts,
+            serials: list.serials.clone(),
+        }
     }
 
     fn next_slice(&mut self, core: &Core) -> Option<Slice> {
@@ -147,7 +174,7 @@ impl Outbox {
             .current
             .as_ref()
             .filter(|slice| slice.generation == live.generation)?;
-        let bots = slice.endpoints(live.mesh.as_deref()?, &core.world.routes());
+        let bots = slice.endpoints(live.mesh.as_deref()?, &core.world.routes(), &core.quarantines.list());
         let now = (live.generation, bots);
         if self.endpoints_sent.as_ref() == Some(&now) {
             return None;

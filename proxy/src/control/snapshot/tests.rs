@@ -176,6 +176,7 @@ fn endpoints_and_quarantines_of_an_earlier_state_are_left() {
         generation: at(revision),
         bots: bots.iter().map(|bot| (*bot).to_owned()).collect(),
         hosts: vec![],
+        serials: vec![],
     };
     let Some(Change::Next(snapshot)) = snapshot.with_quarantines(&quarantines(5, &["prod/orders"])) else {
         panic!("news")
@@ -210,4 +211,93 @@ fn what_is_kept_is_the_same_moment_again() {
     let bundle = snapshot.bundle_to_save();
     let again = next(again.with_bundle(Some(bundle.epoch), bundle.jwks.as_bytes()));
     assert_eq!(again.bundle, snapshot.bundle);
+}
+
+impl Snapshot {
+    /// The moment of a host with this slice and these quarantines, for tests of what uses it.
+    pub(crate) fn of_slice(json: &str, quarantines: &node::Quarantines) -> Self {
+        let offered = OfferedSlice {
+            generation: Generation { epoch: 1, revision: 1 },
+            sha256: sha256(json.as_bytes()).to_vec(),
+            json: json.as_bytes().to_vec(),
+        };
+        let snapshot = next(first().with_slice(&offered));
+        let Some(change) = snapshot.with_quarantines(quarantines) else {
+            panic!("no list: {quarantines:?}")
+        };
+        match change {
+            Change::Next(next) => (*next).with_local(Arc::default()),
+            Change::Known => snapshot.with_local(Arc::default()),
+        }
+    }
+}
+
+fn listed(revision: u64, bots: &[&str], hosts: &[&str]) -> node::Quarantines {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    node::Quarantines {
+        generation: Some(node::Generation { epoch: 1, revision }),
+        bots: names(bots),
+        hosts: names(hosts),
+        serials: vec!["0a".into()],
+    }
+}
+
+fn local(whom: Quarantined) -> Arc<LocalList> {
+    let quarantine = ca_api::admin::Quarantine {
+        whom: whom.clone(),
+        reason: "r".into(),
+        actor: "root".into(),
+        since: start_time(),
+        until: None,
+    };
+    Arc::new(BTreeMap::from([(whom, quarantine)]))
+}
+
+#[test]
+fn both_lists_count_and_the_end_of_one_leaves_the_other() {
+    let (orders, quotes) = (
+        BotName::parse("prod/orders").unwrap(),
+        BotName::parse("prod/quotes").unwrap(),
+    );
+    let Some(Change::Next(snapshot)) = first().with_quarantines(&listed(1, &["prod/orders"], &[])) else {
+        panic!("news")
+    };
+    let both = snapshot.with_local(local(Quarantined::Bot(quotes.clone())));
+    assert!(both.is_quarantined(&orders) && both.is_quarantined(&quotes));
+    let Some(Change::Next(released)) = both.with_quarantines(&listed(2, &[], &[])) else {
+        panic!("news")
+    };
+    assert!(!released.is_quarantined(&orders) && released.is_quarantined(&quotes));
+    assert!(!released.with_local(Arc::default()).is_quarantined(&quotes));
+}
+
+#[test]
+fn what_the_ca_quarantined_is_kept_and_what_was_set_here_is_kept_elsewhere() {
+    let Some(Change::Next(snapshot)) = first().with_quarantines(&listed(3, &["prod/orders"], &["web-7"])) else {
+        panic!("news")
+    };
+    let here = Quarantined::Host(HostName::parse("web-1").unwrap());
+    let saved = snapshot.with_local(local(here)).endpoints_to_save();
+    let again = first().with_saved(saved);
+    assert!(again.is_quarantined(&BotName::parse("prod/orders").unwrap()));
+    let hosts: Vec<_> = again.quarantined_hosts.iter().map(HostName::as_str).collect();
+    assert_eq!((hosts, again.quarantined_serials.len()), (vec!["web-7"], 1));
+    assert!(
+        matches!(again.with_quarantines(&listed(2, &[], &[])), Some(Change::Known)),
+        "an older list releases nobody"
+    );
+}
+
+#[test]
+fn quarantines_that_cannot_be_read_stop_everything_here_until_the_ca_is_heard() {
+    let unknown = first().with_quarantines_unknown();
+    let (id, bot) = (
+        SpiffeId::parse("spiffe://acme.internal/prod/orders").unwrap(),
+        BotName::parse("prod/orders").unwrap(),
+    );
+    assert!(unknown.cut_off(&id, &bot, None, &bot).is_some());
+    let Some(Change::Next(told)) = unknown.with_quarantines(&listed(1, &[], &[])) else {
+        panic!("news")
+    };
+    assert!(told.cut_off(&id, &bot, None, &bot).is_none());
 }

@@ -165,6 +165,7 @@ async fn endpoints_and_quarantines_become_part_of_the_snapshot() {
         generation: G1,
         bots: vec!["prod/orders".into()],
         hosts: vec!["web-7".into()],
+        serials: vec![],
     };
     ca.say(ca_message::Message::Quarantines(quarantines)).await;
     let snapshot = running
@@ -191,6 +192,7 @@ async fn quarantines_that_cannot_be_read_release_nobody() {
             generation: G1,
             bots,
             hosts: vec![],
+            serials: vec![],
         })
     };
     ca.say(say(&["prod/orders"])).await;

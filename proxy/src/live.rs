@@ -1,0 +1,291 @@
+//! The calls under way, and what decides them again.
+//!
+//! A call was allowed at one moment; it may not outlive the right to it. With each new policy and each new list of
+//! quarantines every call is decided again by the very `Policy::decide` that let it in, and one that would not be let
+//! in any more is ended: whoever waits for its answer, or moves a byte of its bodies, hears it at once. There are no
+//! more entries than calls at a time, and a call costs one.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use spiffe::id::BotName;
+use spiffe::svid::Serial;
+use spiffe::time::Timestamp;
+
+use crate::control::Snapshot;
+use crate::proxy::Proxy;
+use crate::reason::Reason;
+
+/// Parts of the registry with a lock of their own.
+const SHARDS: usize = 16;
+
+/// How often the ends of rules and of local quarantines are looked for.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a call is decided by, again and again.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) call: policy::Call,
+    /// The caller.
+    pub(crate) from: BotName,
+    /// The SVID that a peer calls by.
+    pub(crate) from_serial: Option<Serial>,
+}
+
+impl Subject {
+    /// Says why the call may not go on, if it may not. Quarantines come before every rule.
+    pub(crate) fn refusal(&self, snapshot: &Snapshot, now: Timestamp, to_serial: Option<&Serial>) -> Option<Reason> {
+        if snapshot
+            .cut_off(&self.call.from, &self.from, self.from_serial.as_ref(), &self.call.to)
+            .is_some()
+            || to_serial.is_some_and(|serial| snapshot.quarantined_serials.contains(serial))
+        {
+            return Some(Reason::Quarantined);
+        }
+        match snapshot.policy.decide(now, self.call.clone()) {
+            Ok(_still) => None,
+            Err(denial) => Some(denial.reason.into()),
+        }
+    }
+}
+
+/// Who waits for a call; each has its own waker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lane {
+    /// Whoever waits for the answer and then for its body.
+    Answer,
+    /// Whoever reads the body of the request.
+    Request,
+    /// Whoever writes the answer to a caller that may take nothing.
+    Writer,
+}
+
+const LANES: usize = 3;
+
+/// The registry.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    shards: [Mutex<Shard>; SHARDS],
+    turn: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    places: Vec<Option<Weak<Entry>>>,
+    free: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    live: Arc<Live>,
+    shard: usize,
+    place: usize,
+    subject: Subject,
+    /// The SVID that the callee's proxy showed.
+    to_serial: Mutex<Option<Serial>>,
+    cut: OnceLock<Reason>,
+    wakers: Mutex<[Option<Waker>; LANES]>,
+}
+
+/// A call under way; it leaves the registry with the last of its clones.
+#[derive(Clone, Debug)]
+pub(crate) struct Held(Arc<Entry>);
+
+impl Live {
+    /// Takes a call in that `admitted` let in, unless the moment has changed since and would not.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        proxy: &Proxy,
+        subject: Subject,
+        admitted: &Arc<Snapshot>,
+    ) -> Result<Held, Reason> {
+        let held = self.enter(subject);
+        // Entered first and looked at afterwards: a moment that comes after the look finds the entry.
+        let current = proxy.control.snapshot();
+        if !Arc::ptr_eq(&current, admitted)
+            && let Some(reason) = held.0.subject.refusal(&current, proxy.control.now(), None)
+        {
+            return Err(reason);
+        }
+        Ok(held)
+    }
+
+    fn enter(self: &Arc<Self>, subject: Subject) -> Held {
+        let number = self.turn.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = self.shard(number);
+        let place = shard.free.pop().unwrap_or(shard.places.len());
+        let entry = Arc::new(Entry {
+            live: Arc::clone(self),
+            shard: number,
+            place,
+            subject,
+            to_serial: Mutex::default(),
+            cut: OnceLock::new(),
+            wakers: Mutex::default(),
+        });
+        let weak = Some(Arc::downgrade(&entry));
+        match shard.places.get_mut(place) {
+            Some(empty) => *empty = weak,
+            None => shard.places.push(weak),
+        }
+        Held(entry)
+    }
+
+    /// Decides every call again, ends those that are refused, and says how many those are.
+    pub(crate) fn decide(&self, snapshot: &Snapshot, now: Timestamp) -> u64 {
+        let mut cut = 0;
+        for number in 0..SHARDS {
+            // An entry whose last holder leaves meanwhile takes the lock: it is not dropped inside of it.
+            let entries: Vec<_> = self
+                .shard(number)
+                .places
+                .iter()
+                .filter_map(|place| place.as_ref()?.upgrade())
+                .collect();
+            for entry in entries {
+                let to_serial = *entry.to_serial();
+                let refusal = entry.subject.refusal(snapshot, now, to_serial.as_ref());
+                if let Some(reason) = refusal
+                    && entry.end(reason)
+                {
+                    cut += 1;
+                }
+            }
+        }
+        cut
+    }
+
+    /// How many calls are under way.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        let taken = |number| self.shard(number).places.iter().flatten().count();
+        (0..SHARDS).map(taken).sum()
+    }
+
+    /// A thread that panicked while it held the lock left a whole value; the number is below the bound.
+    fn shard(&self, number: usize) -> MutexGuard<'_, Shard> {
+        let [first, ..] = &self.shards;
+        let shard = self.shards.get(number).unwrap_or(first);
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Ends the call; `false` when it has been ended already.
+    fn end(&self, reason: Reason) -> bool {
+        if self.cut.set(reason).is_err() {
+            return false;
+        }
+        let wakers = std::mem::take(&mut *self.wakers());
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        true
+    }
+
+    fn to_serial(&self) -> MutexGuard<'_, Option<Serial>> {
+        self.to_serial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, [Option<Waker>; LANES]> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut shard = self.live.shard(self.shard);
+        if let Some(place) = shard.places.get_mut(self.place) {
+            *place = None;
+            shard.free.push(self.place);
+        }
+    }
+}
+
+impl Held {
+    /// Why the call was ended, if it was.
+    pub(crate) fn cut(&self) -> Option<Reason> {
+        self.0.cut.get().copied()
+    }
+
+    /// Waits for the end of the call's right.
+    pub(crate) fn poll_cut(&self, cx: &mut Context<'_>, lane: Lane) -> Poll<Reason> {
+        if let Some(reason) = self.cut() {
+            return Poll::Ready(reason);
+        }
+        {
+            let mut wakers = self.0.wakers();
+            let slot = match (&mut *wakers, lane) {
+                ([slot, ..], Lane::Answer) | ([_, slot, _], Lane::Request) | ([.., slot], Lane::Writer) => slot,
+            };
+            if slot.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                *slot = Some(cx.waker().clone());
+            }
+        }
+        // It may have come before the waker was there.
+        self.cut().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Does `work` as long as the call may go on. Losing it midway is what the end of the right means.
+    ///
+    /// Taken by reference, so that the room of `work` is not needed twice.
+    pub(crate) async fn while_allowed<T>(
+        &self,
+        lane: Lane,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Reason> {
+        std::future::poll_fn(|cx| {
+            if let Some(reason) = self.cut() {
+                return Poll::Ready(Err(reason));
+            }
+            match work.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Ok(done)),
+                Poll::Pending => self.poll_cut(cx, lane).map(Err),
+            }
+        })
+        .await
+    }
+
+    /// Notes by which SVID the callee's proxy is known; `Err` when that one is worth nothing.
+    pub(crate) fn reached(&self, proxy: &Proxy, serial: &Serial) -> Result<(), Reason> {
+        *self.0.to_serial() = Some(*serial);
+        // Noted first and looked at afterwards, as in `Live::hold`.
+        if proxy.control.snapshot().quarantined_serials.contains(serial) {
+            return Err(Reason::Quarantined);
+        }
+        self.cut().map_or(Ok(()), Err)
+    }
+}
+
+/// Ends what ends by time: calls whose rule has ended, and this host's own quarantines; until the proxy closes.
+///
+/// The ticks are the system's, so that a clock that was moved is noticed; what has ended is told by this host's time.
+pub(crate) async fn watch_time(proxy: Arc<Proxy>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = proxy.control.now();
+    // A call that was let in just before an end and entered just after it is found by one more look.
+    let mut again = false;
+    loop {
+        // A tick that is lost is the last one.
+        tokio::select! {
+            () = proxy.closing.cancelled() => return,
+            _tick = ticks.tick() => {}
+        }
+        let now = proxy.control.now();
+        proxy.control.end_local(now);
+        let snapshot = proxy.control.snapshot();
+        let ended = snapshot.policy.next_end(last).is_some_and(|end| end <= now);
+        if ended || again {
+            let cut = proxy.live.decide(&snapshot, now);
+            if cut > 0 {
+                tracing::info!(cut, "ended calls whose rule has ended");
+            }
+        }
+        (last, again) = (now, ended);
+    }
+}
+
+#[cfg(test)]
+mod tests;
