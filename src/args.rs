@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spiffe::id::{BotName, HostName};
@@ -94,6 +95,10 @@ pub(crate) enum Command {
     Apply(Apply),
     /// Makes an earlier revision live again, as a new revision
     Rollback(Rollback),
+    /// Cuts a bot or a host off, everywhere or with --local on this host; lists who is cut off when nobody is named
+    Quarantine(Quarantine),
+    /// Ends a quarantine
+    Release(Release),
     /// Checks, tests and explains mesh files
     #[command(subcommand)]
     Policy(Policy),
@@ -223,6 +228,37 @@ pub(crate) struct Apply {
     /// Applies although the live revision is not the one these files were last applied over
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Quarantine {
+    #[command(flatten)]
+    pub(crate) whom: Whom,
+    /// Why, for whoever finds it
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Ends it by itself: a number and s, m, h or d, such as 2h [default: until it is released]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) for_: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Release {
+    #[command(flatten)]
+    pub(crate) whom: Whom,
+}
+
+/// Whom a quarantine is about.
+#[derive(Debug, Args)]
+pub(crate) struct Whom {
+    /// The bot
+    pub(crate) bot: Option<BotName>,
+    /// A host, with all bots on it
+    #[arg(long, value_name = "HOST", conflicts_with = "bot")]
+    pub(crate) host: Option<HostName>,
+    /// On this host only, by its proxy: works without the CA, and is released in the same way
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 #[derive(Debug, Args)]
@@ -398,6 +434,26 @@ fn unix_path(text: &str) -> Result<PathBuf, String> {
 fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::from_rfc3339(text)
         .map_err(|error| format!("{error}; expected RFC 3339, for example 2026-12-01T18:00:00Z"))
+}
+
+/// A duration that a person types; it is never zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number and s, m, h or d, for example 2h".to_owned();
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(expected)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(expected()),
+    };
+    let number: u64 = number.parse().map_err(|_invalid| expected())?;
+    match number.checked_mul(seconds) {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        Some(_) | None => Err("a duration is longer than nothing, and not longer than for ever".to_owned()),
+    }
 }
 
 fn revision(text: &str) -> Result<RevisionRef, String> {

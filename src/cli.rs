@@ -13,6 +13,7 @@ mod help;
 mod host;
 mod policy;
 pub(crate) mod proxy;
+mod quarantine;
 mod run;
 mod site;
 mod status;
@@ -52,6 +53,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit> {
         Command::Host(command) => host::run(command, context).await,
         Command::Apply(args) => apply::apply(args, context).await,
         Command::Rollback(args) => apply::rollback(args, context).await,
+        Command::Quarantine(args) => quarantine::quarantine(args, context).await,
+        Command::Release(args) => quarantine::release(args, context).await,
         Command::Policy(command) => policy::run(command, context).await,
         Command::Bot(command) => bot::run(command, context).await,
         Command::Run(args) => run::run(args, context).await,
@@ -77,6 +80,8 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Host(_)
         | Command::Apply(_)
         | Command::Rollback(_)
+        | Command::Quarantine(_)
+        | Command::Release(_)
         | Command::Policy(_)
         | Command::Bot(_)
         | Command::Run(_)

@@ -21,6 +21,7 @@ mod check;
 mod clients;
 mod crash;
 mod foreign;
+mod kill;
 mod layout;
 mod lifetimes;
 mod netns;

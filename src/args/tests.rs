@@ -85,15 +85,30 @@ fn a_call_may_be_one_word_or_two() {
 }
 
 #[test]
-fn commands_of_later_versions_do_not_exist() {
+fn a_quarantine_is_of_one_bot_or_one_host_and_its_time_is_not_nothing() {
+    let cli = parse("quarantine prod/x --reason r --for 2h").unwrap();
+    let Command::Quarantine(quarantine) = cli.command else {
+        panic!("not quarantine")
+    };
+    assert_eq!(quarantine.for_, Some(Duration::from_secs(7200)));
+    assert!(parse("quarantine --host web-1 --reason r --local").is_ok());
     for line in [
-        "quarantine a/b --reason x",
-        "grant list",
-        "tap",
-        "top",
-        "backup",
-        "secret list",
+        "quarantine prod/x --host web-1 --reason r",
+        "quarantine Prod/X --reason r",
+        "quarantine prod/x --reason r --for 0s",
+        "quarantine prod/x --reason r --for 2",
+        "quarantine prod/x --reason r --for h",
+        "quarantine prod/x --reason r --for -1h",
+        "quarantine prod/x --reason r --for 999999999999999999d",
+        "release prod/x --reason r",
     ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn commands_of_later_versions_do_not_exist() {
+    for line in ["grant list", "tap", "top", "backup", "secret list"] {
         assert!(parse(line).is_err(), "{line}");
     }
 }

@@ -5,12 +5,32 @@ import os
 import socket
 import socketserver
 import sys
+import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def ticks(self):
+        """An answer without an end: one chunk, and with -fast one more every few milliseconds."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            self.wfile.write(b"4\r\ntick\r\n")
+            if self.path.endswith("-fast"):
+                while True:
+                    self.wfile.write(b"4\r\ntick\r\n")
+                    time.sleep(0.005)
+            self.rfile.read(1)
+        except OSError:
+            pass
+        self.close_connection = True
+
     def answer(self):
+        if self.path.startswith("/orders/ticks"):
+            return self.ticks()
         length = int(self.headers.get("content-length") or 0)
         if self.headers.get("transfer-encoding") == "chunked":
             body = b""
