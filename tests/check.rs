@@ -75,7 +75,6 @@ fn check_names_a_bot_that_is_open_locally_until_it_is_guarded_and_tries_what_mus
     let folder = run.display();
     let expected = [
         format!("proxy: socket folder {folder}"),
-        format!("proxy: socket folder {folder}"),
         format!("proxy: state folder {}", state.display()),
         format!("proxy: key {}", node.display()),
     ];

@@ -171,7 +171,7 @@ fn selectors(set: &SelectorSet) -> String {
 fn rules(title: &str, rules: &[Rule], now: Timestamp, screen: &Screen) -> Result<()> {
     screen.line(bold(title))?;
     if rules.is_empty() {
-        screen.line("  nobody: no rule speaks of it")?;
+        screen.line("  nobody: no rule says so")?;
     }
     for rule in rules {
         let bots: Vec<&str> = rule.bots.iter().map(BotName::as_str).collect();

@@ -19,7 +19,7 @@ pub(super) fn owner(path: &Path) -> Option<u32> {
     std::fs::metadata(path).ok().map(|found| found.uid())
 }
 
-/// A folder that holds keys: the server's own, closed to everybody else.
+/// A folder that holds keys: the server's own. Its group may look in, for the ledger; nobody else may, and none may write.
 pub(super) fn private_folder(part: &'static str, path: &Path, uid: u32, looks: &mut Looks) {
     let what = format!("state folder {}", path.display());
     match std::fs::metadata(path) {
@@ -28,7 +28,7 @@ pub(super) fn private_folder(part: &'static str, path: &Path, uid: u32, looks: &
             let seen = format!("belongs to uid {}, the server is uid {uid}", found.uid());
             looks.finding(part, what, seen, format!("chown -R {uid} {}", path.display()));
         }
-        Ok(found) if found.mode() & 0o077 != 0 => {
+        Ok(found) if found.mode() & 0o027 != 0 => {
             let seen = format!("mode {:04o}: others get in", found.mode() & 0o7777);
             looks.finding(part, what, seen, format!("chmod 0700 {}", path.display()));
         }
@@ -118,7 +118,13 @@ mod tests {
     fn a_state_folder_that_others_enter_or_own_is_a_finding() {
         let dir = tempfile::tempdir().unwrap();
         let me = owner(dir.path()).unwrap();
-        for (mode, uid, count) in [(0o700, me, 0), (0o750, me, 1), (0o701, me, 1), (0o700, me + 1, 1)] {
+        for (mode, uid, count) in [
+            (0o700, me, 0),
+            (0o750, me, 0),
+            (0o770, me, 1),
+            (0o701, me, 1),
+            (0o700, me + 1, 1),
+        ] {
             fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
             let found = findings(|looks| private_folder("x", dir.path(), uid, looks));
             assert_eq!(found, count, "{mode:o} {uid}");

@@ -1,5 +1,6 @@
 //! What the proxy of this host says of itself and of its bots.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -98,11 +99,10 @@ fn judge_bots(bots: &BotsResponse, looks: &mut Looks) {
 /// Looks at the folders of sockets and of state.
 fn kept(status: &ProxyStatus, looks: &mut Looks) {
     let uid = status.uid.unwrap_or(0);
-    for name in ["bots_socket", "admin"] {
-        let socket = status.listeners.get(name).and_then(|at| at.strip_prefix("unix:"));
-        if let Some(folder) = socket.and_then(|socket| Path::new(socket).parent()) {
-            files::socket_folder(PART, folder, uid, looks);
-        }
+    let sockets = status.listeners.values().filter_map(|at| at.strip_prefix("unix:"));
+    let folders: BTreeSet<&Path> = sockets.filter_map(|socket| Path::new(socket).parent()).collect();
+    for folder in folders {
+        files::socket_folder(PART, folder, uid, looks);
     }
     let Some(state) = status.state_dir.as_deref().map(Path::new) else {
         looks.untried(
