@@ -278,13 +278,22 @@ pub(crate) struct RevisionRef {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Parses and validates mesh files
-    Check(MeshFiles),
+    Check(PolicyCheck),
     /// Runs the tests that mesh files hold
     Test(MeshFiles),
     /// Says whether a call would be allowed, by which rule, or which rule came nearest
     Explain(Explain),
     /// Prints the JSON Schema of the mesh file
     Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyCheck {
+    #[command(flatten)]
+    pub(crate) mesh: MeshFiles,
+    /// Also says which bots of this host it cannot tell apart, by the users of this machine
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<HostName>,
 }
 
 #[derive(Debug, Args)]

@@ -466,3 +466,30 @@ fn the_socket_of_its_own_alone_tells_two_bots_of_one_user_apart() {
         ("prod/one", "closed")
     );
 }
+
+#[test]
+fn callers_over_ipv6_and_ipv4_written_as_ipv6_are_the_bots_that_they_are() {
+    if !root_or_skip("two users over IPv6") {
+        return;
+    }
+    let six = free_port();
+    let mesh = Mesh::start(&Setup {
+        hosts: &["web-1"],
+        extra: &format!("listeners: [{{listen: \"[::1]:{six}\", to: prod/a}}]"),
+        ..Setup::default()
+    });
+    mesh.apply(
+        "version: 1\ntrust_domain: acme.internal\nbots:\n\
+         \x20 prod/a: {owner: qa@acme.internal, hosts: [web-1], attest: {uid: 61071}}\n\
+         \x20 prod/b: {owner: qa@acme.internal, hosts: [web-1], attest: {uid: 61072}}\n",
+    );
+    let mapped = mesh.host("web-1").bot_tcp().replace("127.0.0.1", "[::ffff:127.0.0.1]");
+    for to in [format!("[::1]:{six}"), mapped] {
+        for (uid, name) in [(61_071, "prod/a"), (61_072, "prod/b"), (61_073, "nobody")] {
+            let mut curl = as_user("curl", uid);
+            let out = run(curl.args(["-sS", "--connect-to", &format!("::{to}"), "http://botmesh.mesh/whoami"]));
+            let me: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", both(&out)));
+            assert_eq!(me["bot"].as_str().unwrap_or("nobody"), name, "{to}");
+        }
+    }
+}

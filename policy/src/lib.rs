@@ -49,6 +49,7 @@ pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
 pub use generation::Generation;
 pub use mesh::{Bot, Mesh, RuleAbout, RulesAbout, Serve, Target};
 pub use method::{METHOD_BYTES_MAX, Method, MethodError};
+pub use overlap::{Indistinct, Likeness};
 pub use path::{CanonicalPath, PATH_BYTES_MAX, PathError};
 pub use policy::Policy;
 pub use read::{BOTS_MAX, MESH_BYTES_MAX, MESH_DEPTH_MAX, RULES_MAX, load};

@@ -18,6 +18,7 @@ use crate::diagnostics::Diagnostics;
 use crate::explain::{Explainer, Explanation};
 use crate::generation::Generation;
 use crate::method::Method;
+use crate::overlap::{self, Indistinct};
 use crate::path::CanonicalPath;
 use crate::policy::Policy;
 use crate::roster::{Groups, Roster};
@@ -143,6 +144,13 @@ impl Mesh {
                 attest: bot.attest.clone(),
             })
             .collect()
+    }
+
+    /// Finds the bots that a host cannot tell apart, where `uid_of` gives the numbers of its users.
+    ///
+    /// What is true on every host `load` has told already; this knows the users of one.
+    pub fn indistinct(&self, host: &HostName, uid_of: impl Fn(&str) -> Option<u32>) -> Vec<Indistinct> {
+        overlap::on_host(&self.entries_for(host), uid_of)
     }
 
     /// Compiles the rules.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use spiffe::entry::Entry;
 use spiffe::id::{BotName, HostPattern};
 use spiffe::selector::{SelectorSet, unit_of};
 
@@ -10,6 +12,9 @@ use crate::diagnostics::{Collector, Draft};
 use crate::read::MeshDraft;
 use crate::resolve::Bots;
 use crate::source::Span;
+
+/// How many pairs of bots are told.
+const INDISTINCT_MAX: usize = 1_000;
 
 /// One attest map of one bot.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,87 @@ pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
                 collector.push(shared_user(&key, left, right));
             }
         }
+    }
+}
+
+/// Two bots that a host cannot tell apart, or only by what processes of one user can change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Indistinct {
+    /// The first by name.
+    pub one: BotName,
+    /// The second.
+    pub other: BotName,
+    /// How alike they are.
+    pub likeness: Likeness,
+}
+
+/// How alike two bots are to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Likeness {
+    /// A process of one is refused as both.
+    SameProcess,
+    /// They share a user or a unit, and their processes can become each other.
+    Shared,
+}
+
+/// Finds the bots of one host that it cannot tell apart, where `uid_of` says what its users' numbers are: two names may
+/// be one user, and a name may be a number that another bot asks for. Gives at most a thousand.
+pub(crate) fn on_host(entries: &[Entry], uid_of: impl Fn(&str) -> Option<u32>) -> Vec<Indistinct> {
+    let mut ways: BTreeMap<String, Vec<(&BotName, SelectorSet)>> = BTreeMap::new();
+    for entry in entries {
+        for set in &entry.attest {
+            let set = by_number(set, &uid_of);
+            let keys = [
+                set.uid.map(|uid| format!("uid {uid}")),
+                set.user.as_ref().map(|user| format!("user {user}")),
+                unit(&set).map(|unit| format!("unit {unit}")),
+            ];
+            for key in keys.into_iter().flatten() {
+                ways.entry(key).or_default().push((&entry.bot, set.clone()));
+            }
+        }
+    }
+    let mut found: BTreeMap<(&BotName, &BotName), Likeness> = BTreeMap::new();
+    for ways in ways.values() {
+        for (index, (left, left_set)) in ways.iter().enumerate() {
+            for (right, right_set) in ways.iter().skip(index + 1) {
+                if left == right || found.len() >= INDISTINCT_MAX || apart(left_set, right_set) {
+                    continue;
+                }
+                let likeness = if covers(left_set, right_set) || covers(right_set, left_set) {
+                    Likeness::SameProcess
+                } else {
+                    Likeness::Shared
+                };
+                let pair = if left < right { (*left, *right) } else { (*right, *left) };
+                let known = found.entry(pair).or_insert(likeness);
+                *known = likeness.min(*known);
+            }
+        }
+    }
+    let told = |((one, other), likeness): ((&BotName, &BotName), Likeness)| Indistinct {
+        one: one.clone(),
+        other: other.clone(),
+        likeness,
+    };
+    found.into_iter().map(told).collect()
+}
+
+/// Writes a user as its number where the host knows it.
+fn by_number(set: &SelectorSet, uid_of: impl Fn(&str) -> Option<u32>) -> SelectorSet {
+    let known = set.user.as_deref().and_then(uid_of);
+    match (set.uid, known) {
+        (None, Some(uid)) => SelectorSet {
+            uid: Some(uid),
+            user: None,
+            ..set.clone()
+        },
+        (Some(uid), Some(known)) if uid == known => SelectorSet {
+            user: None,
+            ..set.clone()
+        },
+        _ => set.clone(),
     }
 }
 

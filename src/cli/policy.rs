@@ -5,10 +5,10 @@ mod explain;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use policy::Mesh;
+use policy::{Indistinct, Likeness, Mesh};
 use serde_json::json;
 
-use crate::args::{MeshFiles, Policy};
+use crate::args::{MeshFiles, Policy, PolicyCheck};
 use crate::cli::Context;
 use crate::exit::Exit;
 use crate::output::{green, red};
@@ -29,11 +29,12 @@ pub(crate) async fn run(command: Policy, context: &Context) -> Result<Exit> {
     }
 }
 
-fn check(args: &MeshFiles, context: &Context) -> Result<Exit> {
-    let mesh = read(&args.files, context)?;
+fn check(args: &PolicyCheck, context: &Context) -> Result<Exit> {
+    let mesh = read(&args.mesh.files, context)?;
     let screen = &context.screen;
     let (bots, rules) = (mesh.bots().len(), mesh.rule_ids().len());
     let warnings = mesh.warnings();
+    let alike = args.host.as_ref().map(|host| mesh.indistinct(host, uid_of));
     if screen.is_table() {
         screen.line(format!(
             "{} {}: {bots} bots, {rules} rules, {} warnings",
@@ -41,12 +42,39 @@ fn check(args: &MeshFiles, context: &Context) -> Result<Exit> {
             mesh.trust_domain(),
             warnings.len()
         ))?;
+        for pair in alike.iter().flatten() {
+            screen.line(told(pair))?;
+        }
     } else {
         screen.document(&json!({
-            "trust_domain": mesh.trust_domain(), "bots": bots, "rules": rules, "warnings": warnings,
+            "trust_domain": mesh.trust_domain(), "bots": bots, "rules": rules, "warnings": warnings, "indistinct": alike,
         }))?;
     }
-    Ok(Exit::Fine)
+    Ok(if alike.is_none_or(|pairs| pairs.is_empty()) {
+        Exit::Fine
+    } else {
+        Exit::Findings
+    })
+}
+
+/// Asks this machine for the number of a user.
+fn uid_of(user: &str) -> Option<u32> {
+    let found = nix::unistd::User::from_name(user).ok().flatten();
+    found.map(|user| user.uid.as_raw())
+}
+
+fn told(pair: &Indistinct) -> String {
+    let Indistinct { one, other, likeness } = pair;
+    match likeness {
+        Likeness::SameProcess => format!(
+            "{} one process would be {one} and {other}, and is refused",
+            red("alike")
+        ),
+        Likeness::Shared => format!(
+            "{} {one} and {other} share a user or a unit, so their processes can become each other",
+            red("close")
+        ),
+    }
 }
 
 fn test(args: &MeshFiles, context: &Context) -> Result<Exit> {

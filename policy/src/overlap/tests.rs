@@ -213,3 +213,39 @@ fn bots_of_one_unit_are_told_and_bots_of_two_are_not() {
         "users keep them apart"
     );
 }
+
+#[test]
+fn a_host_tells_which_of_its_bots_it_cannot_tell_apart() {
+    let entry = |bot: &str, text: &str| Entry {
+        bot: BotName::parse(bot).unwrap(),
+        attest: vec![set(text)],
+    };
+    let uid_of = |user: &str| ["zero", "one", "two"].iter().position(|known| *known == user);
+    let uid_of = |user: &str| uid_of(user).map(|uid| u32::try_from(uid).unwrap());
+    let alike = |left: &str, right: &str| {
+        let found = on_host(&[entry("b", right), entry("a", left)], uid_of);
+        found.first().map(|pair| {
+            assert_eq!((pair.one.as_str(), pair.other.as_str(), found.len()), ("a", "b", 1));
+            pair.likeness
+        })
+    };
+    for (left, right, likeness) in [
+        ("user=one", "uid=1", Some(Likeness::SameProcess)),
+        ("user=one", "uid=1 user=one", Some(Likeness::SameProcess)),
+        ("user=one exe=/x", "uid=1 exe=/y", Some(Likeness::Shared)),
+        ("user=one socket=true", "uid=1 socket=true", Some(Likeness::Shared)),
+        ("unit=a.service", "unit=a.service exe=/x", Some(Likeness::SameProcess)),
+        (
+            "unit=a.service user=one",
+            "unit=a.service uid=1 gid=5",
+            Some(Likeness::SameProcess),
+        ),
+        ("unit=a.service user=one", "unit=a.service uid=2", None),
+        ("user=one", "uid=2", None),
+        ("user=one", "user=two", None),
+        ("user=none", "uid=1", None),
+        ("user=none", "user=none", Some(Likeness::SameProcess)),
+    ] {
+        assert_eq!(alike(left, right), likeness, "{left} / {right}");
+    }
+}
