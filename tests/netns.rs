@@ -9,6 +9,7 @@ use crate::support::{both, botmesh, ok, root_or_skip, run};
 pub(crate) const CHECKOUT: u32 = 61_001;
 pub(crate) const ORDERS: u32 = 61_002;
 pub(crate) const QUOTES: u32 = 61_003;
+const BOXED: u32 = 61_005;
 pub(crate) const NOBODY: u32 = 61_099;
 
 /// TLS 1.3 (RFC 8446 §4.1.3), and X25519MLKEM768 in IANA's list of groups.
@@ -37,10 +38,20 @@ pub(crate) fn mesh_file(orders_socket: &str) -> String {
         ),
         ("attest: {user: quotes}", format!("attest: {{uid: {QUOTES}}}")),
         ("hosts: [web-1, web-2]", "hosts: [web-2]".to_owned()),
+        (
+            "bots:\n",
+            format!(
+                "bots:\n  prod/boxed: {{owner: bi@acme.internal, hosts: [web-1], attest: {{uid: {BOXED}, socket: true}}}}\n"
+            ),
+        ),
+        (
+            "allow:\n",
+            "allow:\n  - {id: boxed, from: prod/boxed, to: prod/quotes, http: [GET /quotes/*]}\n".to_owned(),
+        ),
         ("/run/orders/orders.sock", orders_socket.to_owned()),
     ] {
         assert!(text.contains(from), "{from}");
-        text = text.replace(from, &to);
+        text = text.replacen(from, &to, 1);
     }
     text
 }
@@ -109,6 +120,16 @@ fn hosts_started_from_deploy_carry_calls_of_ordinary_users_and_show_nothing_on_t
         assert!(body.contains("unknown_caller"), "{body}");
     }
     let quotes = "http://quotes.prod.mesh/quotes/path-in-clear";
+    let own = hosts
+        .host("web-1")
+        .path("/run/botmesh/bots/prod.boxed.sock")
+        .display()
+        .to_string();
+    let (status, body) = hosts.curl("web-1", BOXED, &["--unix-socket", &own, quotes]);
+    assert_eq!(
+        status, "200",
+        "the unit lets the proxy hand a bot a socket of its own: {body}"
+    );
     let (status, body) = hosts.curl("web-1", CHECKOUT, &["--unix-socket", &socket("web-1"), quotes]);
     assert_eq!(status, "200", "{body}");
 
