@@ -5,7 +5,7 @@
 //! nobody but an operator who waits for it. Writers hold the lock of a `watch` for
 //! the time of a map update and never across an await.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,8 @@ pub(crate) struct HostView {
     pub(crate) quarantines: Option<Generation>,
     /// The newest receipts for such lists, oldest first.
     cuts: VecDeque<Cut>,
+    /// What the host said that it can enforce, when its stream was opened.
+    pub(crate) features: BTreeSet<String>,
     /// When a connection was last worth a record.
     noted: Option<Timestamp>,
 }
@@ -206,6 +208,28 @@ impl World {
         })
     }
 
+    /// Notes what a host can enforce: words of [`policy::feature`], and others.
+    pub(crate) fn enforces(&self, name: &HostName, session: u64, features: BTreeSet<String>) {
+        self.change_session(name, session, |view| view.features = features);
+    }
+
+    /// Names the connected hosts that lack something which their slice of `mesh` needs, with what they lack.
+    pub(crate) fn lacking(&self, mesh: &policy::Mesh) -> BTreeMap<HostName, BTreeSet<&'static str>> {
+        let whole = mesh.features();
+        let lacks = |view: &HostView, word: &&str| !view.features.contains(*word);
+        let hosts = self.hosts();
+        let connected = hosts.iter().filter(|(_, view)| view.session.is_some());
+        connected
+            .filter(|(_, view)| whole.iter().any(|word| lacks(view, word)))
+            .map(|(name, view)| {
+                let mut lacking = mesh.features_for(name);
+                lacking.retain(|word| lacks(view, word));
+                (name.clone(), lacking)
+            })
+            .filter(|(_, lacking)| !lacking.is_empty())
+            .collect()
+    }
+
     /// Notes that a stream is over. Its address stays: the proxy may well be up.
     pub(crate) fn disconnect(&self, name: &HostName, session: u64, now: Timestamp) {
         self.change_session(name, session, |view| {
@@ -287,6 +311,7 @@ impl HostView {
             failed: None,
             quarantines: None,
             cuts: VecDeque::new(),
+            features: BTreeSet::new(),
             noted: None,
         }
     }

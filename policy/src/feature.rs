@@ -1,7 +1,8 @@
 //! Words for what a mesh asks of the hosts that enforce it.
 //!
-//! A host says which words it knows. A slice is sent only to a host that knows all words of it, so that no rule and no
-//! selector is ever read by a proxy that would pass it over.
+//! A host says which words it knows, and a slice which words it needs. A host that lacks one refuses the slice, and
+//! `apply` refuses a mesh that a connected host cannot enforce, so that no rule and no selector is ever passed over by a
+//! proxy that does not know it.
 
 use std::collections::BTreeSet;
 

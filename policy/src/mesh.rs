@@ -3,7 +3,7 @@
 mod about;
 mod slice;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +132,16 @@ impl Mesh {
     /// caller or callee lives on the host it decides as the whole does: same verdict, same rule, same nearest rule.
     pub fn slice(&self, host: &HostName) -> String {
         canonical::write(&slice::cut(self, host))
+    }
+
+    /// Gives the words that a host must know to enforce its slice; see [`feature`](crate::feature).
+    pub fn features_for(&self, host: &HostName) -> BTreeSet<&'static str> {
+        let whole = self.features();
+        // What the whole does not need, no part of it does.
+        if whole.is_empty() {
+            return whole;
+        }
+        slice::cut(self, host).features()
     }
 
     /// Gives the entries of the bots that a host may claim.

@@ -19,6 +19,9 @@ use crate::world::Live;
 
 const APPLY: &str = "apply a mesh";
 
+/// The most hosts that a refusal names.
+const HOSTS_SAID: usize = 20;
+
 pub(super) async fn apply(
     State(core): State<Arc<Core>>,
     Extension(actor): Extension<Actor>,
@@ -53,6 +56,7 @@ async fn apply_sources(core: &Arc<Core>, actor: &Actor, request: ApplyRequest) -
         record_refusal(core, actor, "base_mismatch");
         return Err(base_mismatch(live.generation, request.base));
     }
+    enforceable(core, actor, &checked)?;
     if request.dry_run || checked.sha256 == live.sources_sha256 {
         let unchanged = checked.sha256 == live.sources_sha256;
         return Ok(answer(live.generation, checked, unchanged, request.dry_run));
@@ -85,6 +89,7 @@ pub(super) async fn rollback(
     if checked.sha256 == live.sources_sha256 {
         return Ok(Json(answer(live.generation, checked, true, false)));
     }
+    enforceable(&core, &actor, &checked)?;
     let from = Generation {
         epoch,
         revision: request.revision,
@@ -231,6 +236,34 @@ fn base_mismatch(live: Generation, base: Option<Generation>) -> Refused {
     );
     let title = "the live mesh is not the one that these files were made from";
     Refused::new(StatusCode::CONFLICT, "base_mismatch", title, detail)
+}
+
+/// Refuses a mesh that a connected host could not enforce: it would keep the revision before, and nobody would know
+/// which of its rules hold there. A host that is away refuses its slice when it comes back, and says so then.
+fn enforceable(core: &Core, actor: &Actor, checked: &Checked) -> Result<(), Refused> {
+    let lacking = core.world.lacking(&checked.mesh);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    record_refusal(core, actor, "host_lacks_feature");
+    let hosts = lacking
+        .iter()
+        .take(HOSTS_SAID)
+        .map(|(host, words)| {
+            let words: Vec<_> = words.iter().copied().collect();
+            format!("host {host} does not enforce {}", words.join(", "))
+        })
+        .collect::<Vec<_>>()
+        .join("; ");
+    let more = lacking.len().saturating_sub(HOSTS_SAID);
+    let more = if more > 0 {
+        format!("; and {more} more")
+    } else {
+        String::new()
+    };
+    let title = "connected hosts cannot enforce this mesh; nothing was changed";
+    let detail = format!("{hosts}{more}: update their proxies first, or evict them");
+    Err(Refused::new(StatusCode::CONFLICT, "host_lacks_feature", title, detail))
 }
 
 fn record_refusal(core: &Core, actor: &Actor, reason: &str) {

@@ -26,6 +26,8 @@ pub(super) struct HostSlice {
     pub(super) generation: Generation,
     pub(super) json: String,
     pub(super) sha256: Digest,
+    /// What the host must be able to enforce to apply it.
+    pub(super) features: BTreeSet<&'static str>,
     /// Every bot that the slice mentions: the host learns of no other address.
     bots: BTreeSet<BotName>,
 }
@@ -68,6 +70,7 @@ impl HostSlice {
             .bots;
         Ok(Some(Self {
             generation: live.generation,
+            features: mesh.features_for(host),
             sha256: sha256(json.as_bytes()),
             json,
             bots: bots.into_keys().collect(),

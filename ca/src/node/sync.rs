@@ -38,6 +38,9 @@ const TIME_INTERVAL: Duration = Duration::from_secs(5);
 /// Words in `Hello.features`.
 const FEATURES_MAX: usize = 32;
 
+/// The longest of them.
+const FEATURE_BYTES_MAX: usize = 64;
+
 /// How long the last word may wait for room.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -86,6 +89,8 @@ async fn serve(
         Err(reason) => return Some(reason),
     };
     let Admitted { session, ended, record } = admitted;
+    core.world
+        .enforces(&caller.host, session, hello.features.iter().cloned().collect());
     core.metrics.streams_opened.inc();
     let host = format!("host:{}", caller.host);
     if record {
@@ -110,7 +115,9 @@ async fn serve(
 }
 
 async fn connect(core: &Core, caller: &Caller, source: SocketAddr, hello: &Hello) -> Result<Admitted, GoodbyeReason> {
-    if hello.version != PROTOCOL_VERSION || hello.features.len() > FEATURES_MAX {
+    let too_long = |word: &String| word.len() > FEATURE_BYTES_MAX;
+    let too_much = hello.features.len() > FEATURES_MAX || hello.features.iter().any(too_long);
+    if hello.version != PROTOCOL_VERSION || too_much {
         return Err(GoodbyeReason::Protocol);
     }
     let advertise = advertised(&hello.advertise, source.ip()).map_err(|_invalid| GoodbyeReason::Protocol)?;

@@ -331,3 +331,72 @@ async fn an_operator_who_waits_is_answered_when_the_last_receipt_comes() {
         "not by the end of the wait"
     );
 }
+
+const GROUPED: &str = "{user: checkout, group: shop}";
+
+#[tokio::test]
+async fn a_mesh_that_a_connected_host_cannot_enforce_is_not_applied() {
+    let ca = TestCa::with_mesh().await;
+    let (old, unconcerned) = (ca.join("web-1").await, ca.join("web-2").await);
+    let mut stream = ca.connect(&old).await.sync(hello("")).await.unwrap();
+    let mut other = ca.connect(&unconcerned).await.sync(hello("")).await.unwrap();
+    assert!(stream.slice().await.features.is_empty());
+    other.slice().await;
+    let grouped = MESH.replace("{user: checkout}", GROUPED);
+    let refused = ca.apply(&grouped, Some((1, 1))).await.unwrap_err();
+    assert_eq!(refused.code, "host_lacks_feature");
+    assert!(
+        refused.detail.contains("host web-1 does not enforce group"),
+        "{}",
+        refused.detail
+    );
+    assert!(
+        !refused.detail.contains("web-2"),
+        "its slice has no such bot: {}",
+        refused.detail
+    );
+    assert_eq!(ca.live_on(1).await.total(), 2);
+    assert!(
+        ca.events("policy_refused")
+            .iter()
+            .any(|event| event.to_string().contains("host_lacks_feature"))
+    );
+
+    // Once the host enforces it, the mesh is applied, and its slice says what it needs.
+    drop(stream);
+    let knows = ca_api::node::Hello {
+        features: vec!["group".into()],
+        ..hello("")
+    };
+    let mut stream = ca.connect(&old).await.sync(knows).await.unwrap();
+    stream.slice().await;
+    ca.apply(&grouped, Some((1, 1))).await.unwrap();
+    assert_eq!(stream.slice().await.features, ["group"]);
+    assert!(other.slice().await.features.is_empty());
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_does_not_keep_a_mesh_from_being_applied() {
+    let ca = TestCa::with_mesh().await;
+    let old = ca.join("web-1").await;
+    ca.apply(&MESH.replace("{user: checkout}", GROUPED), Some((1, 1)))
+        .await
+        .unwrap();
+    let mut stream = ca.connect(&old).await.sync(hello("")).await.unwrap();
+    assert_eq!(
+        stream.slice().await.features,
+        ["group"],
+        "it refuses the slice by itself"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_says_words_without_end_is_not_taken_in() {
+    let ca = TestCa::with_mesh().await;
+    let host = ca.join("web-1").await;
+    for features in [vec!["x".to_owned(); 33], vec!["x".repeat(65)]] {
+        let hello = ca_api::node::Hello { features, ..hello("") };
+        let mut stream = ca.connect(&host).await.sync(hello).await.unwrap();
+        assert_eq!(stream.goodbye().await.as_deref(), Some("protocol"));
+    }
+}

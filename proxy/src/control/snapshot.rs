@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use ca_api::admin::Quarantined;
 use ca_api::node;
-use policy::{Bot, Generation, Mesh, Policy, Source};
+use policy::{Bot, Generation, Mesh, Policy, Source, feature};
 use serde::Deserialize;
 use spiffe::bundle::TrustBundle;
 use spiffe::entry::Entry;
@@ -24,6 +24,9 @@ pub use error::{BundleRefusal, FirstError, SliceError};
 
 /// The most addresses kept of one bot; more add nothing to a choice among them.
 const ADDRESSES_MAX: usize = 64;
+
+/// The most features that a refusal names.
+const FEATURES_SAID: usize = 16;
 
 /// The longest text of diagnostics that is kept, in characters.
 const DIAGNOSTICS_MAX: usize = 4096;
@@ -112,6 +115,8 @@ pub(super) struct OfferedSlice {
     pub(super) generation: Generation,
     pub(super) sha256: Vec<u8>,
     pub(super) json: Vec<u8>,
+    /// What a host must be able to enforce to apply it, by the CA's word.
+    pub(super) features: Vec<String>,
 }
 
 impl OfferedSlice {
@@ -123,6 +128,7 @@ impl OfferedSlice {
             generation: from_wire(generation),
             sha256: slice.sha256,
             json: slice.json,
+            features: slice.features,
         })
     }
 
@@ -132,6 +138,7 @@ impl OfferedSlice {
             generation: saved.generation,
             sha256,
             json: saved.json.into_bytes(),
+            features: Vec::new(),
         }
     }
 
@@ -236,6 +243,8 @@ impl Snapshot {
 
     fn read_slice(&self, offered: &OfferedSlice) -> Result<Mesh, SliceError> {
         let generation = offered.generation;
+        // Before the file is read: one that this version cannot read may say so here.
+        enforceable(generation, &offered.features)?;
         let text = std::str::from_utf8(&offered.json).map_err(|source| SliceError::Utf8 {
             offered: generation,
             source,
@@ -461,6 +470,28 @@ pub(super) fn parse_bundle(trust_domain: &TrustDomain, jwks: &[u8]) -> Result<Tr
     } else {
         Ok(bundle)
     }
+}
+
+/// Refuses a slice that needs what this proxy does not enforce: the rest of it would
+/// be read as if that were not there.
+fn enforceable(offered: Generation, needed: &[String]) -> Result<(), SliceError> {
+    let lacking: BTreeSet<&str> = needed
+        .iter()
+        .map(String::as_str)
+        .filter(|word| !feature::ENFORCED.contains(word))
+        .take(FEATURES_SAID)
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<_> = lacking
+        .into_iter()
+        .map(|word| word.escape_debug().to_string())
+        .collect();
+    Err(SliceError::Features {
+        offered,
+        lacking: words.join(", "),
+    })
 }
 
 /// An endpoint that cannot be read cannot be called; the others can.

@@ -85,7 +85,10 @@ fn hello(shared: &Shared) -> HostMessage {
     let snapshot = shared.snapshot();
     up(host_message::Message::Hello(Hello {
         version: PROTOCOL_VERSION,
-        features: Vec::new(),
+        features: policy::feature::ENFORCED
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect(),
         applied: snapshot.has_slice().then(|| to_wire(snapshot.generation)),
         bundle_sequence: snapshot.bundle.sequence(),
         advertise: shared.config.advertise.to_string(),

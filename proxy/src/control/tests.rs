@@ -159,11 +159,16 @@ pub(super) fn slice(revision: u64, bots: &[&str]) -> ca_message::Message {
 }
 
 pub(super) fn slice_of(revision: u64, json: Vec<u8>) -> ca_message::Message {
+    slice_needing(revision, json, &[])
+}
+
+/// A slice message that says what it needs.
+pub(super) fn slice_needing(revision: u64, json: Vec<u8>, features: &[&str]) -> ca_message::Message {
     let generation = Some(to_wire(policy::Generation { epoch: 1, revision }));
     ca_message::Message::Slice(Slice {
         generation,
         sha256: sha256(&json).to_vec(),
         json,
-        features: Vec::new(),
+        features: features.iter().map(|word| (*word).to_owned()).collect(),
     })
 }

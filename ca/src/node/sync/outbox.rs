@@ -164,7 +164,7 @@ impl Outbox {
             generation: Some(slice.generation.into()),
             sha256: slice.sha256.to_vec(),
             json: slice.json.clone().into_bytes(),
-            features: Vec::new(),
+            features: slice.features.iter().map(|word| (*word).to_owned()).collect(),
         })
     }
 

@@ -69,6 +69,14 @@ pub enum SliceError {
         /// This host's.
         trust_domain: TrustDomain,
     },
+    /// It needs what this proxy does not enforce.
+    #[error("slice {offered} needs what this version of the proxy does not enforce: {lacking}")]
+    Features {
+        /// Its number.
+        offered: Generation,
+        /// The words that this proxy does not know.
+        lacking: String,
+    },
     /// The mesh-file parser refuses it.
     #[error("slice {offered} does not load: {diagnostics}")]
     Load {

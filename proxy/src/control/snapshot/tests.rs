@@ -12,6 +12,7 @@ fn offer(epoch: u64, revision: u64, bots: &[&str]) -> OfferedSlice {
         generation: Generation { epoch, revision },
         sha256: sha256(&json).to_vec(),
         json,
+        features: Vec::new(),
     }
 }
 
@@ -64,6 +65,7 @@ fn a_host_may_claim_only_the_bots_that_name_it() {
         generation: Generation { epoch: 1, revision: 1 },
         sha256: sha256(json.as_bytes()).to_vec(),
         json: json.into_bytes(),
+        features: Vec::new(),
     };
     let snapshot = next(first().with_slice(&offered));
     assert_eq!(
@@ -87,6 +89,7 @@ fn a_slice_without_generation_or_host_is_refused() {
         generation: Generation::default(),
         sha256: sha256(&json).to_vec(),
         json,
+        features: Vec::new(),
     };
     assert!(matches!(first().with_slice(&offered), Err(SliceError::Head { .. })));
     let json = vec![0xff];
@@ -94,6 +97,7 @@ fn a_slice_without_generation_or_host_is_refused() {
         generation: Generation::default(),
         sha256: sha256(&json).to_vec(),
         json,
+        features: Vec::new(),
     };
     assert!(matches!(first().with_slice(&offered), Err(SliceError::Utf8 { .. })));
 }
@@ -217,6 +221,7 @@ impl Snapshot {
     /// The moment of a host with this slice and these quarantines, for tests of what uses it.
     pub(crate) fn of_slice(json: &str, quarantines: &node::Quarantines) -> Self {
         let offered = OfferedSlice {
+            features: Vec::new(),
             generation: Generation { epoch: 1, revision: 1 },
             sha256: sha256(json.as_bytes()).to_vec(),
             json: json.as_bytes().to_vec(),

@@ -274,3 +274,27 @@ async fn a_stream_that_was_cut_resumes_with_what_is_applied() {
     assert_eq!(hello.applied_sha256, running.control.snapshot().slice_sha256().unwrap());
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_slice_that_needs_what_this_proxy_does_not_enforce_is_refused_and_said() {
+    let host = Host::new();
+    let ca = FakeCa::start(&host.clock).await;
+    ca.state().greeting = vec![slice(1, &["prod/orders"])];
+    let (host, running) = Host::joined(&ca, host).await;
+    assert!(ca.receipt(1).await.ok);
+    assert_eq!(ca.state().hellos[0].features, policy::feature::ENFORCED);
+    let json = slice_json("web-1", &["prod/orders", "prod/quotes"]).into_bytes();
+    ca.say(slice_needing(2, json.clone(), &["unit", "telepathy"])).await;
+    let receipt = ca.receipt(2).await;
+    assert!(!receipt.ok && receipt.error.contains("telepathy"), "{}", receipt.error);
+    assert!(
+        !receipt.error.contains("unit"),
+        "what it enforces it does not lack: {}",
+        receipt.error
+    );
+    assert_eq!(running.control.snapshot().generation.revision, 1);
+    ca.say(slice_needing(3, json, &["unit"])).await;
+    assert!(ca.receipt(3).await.ok);
+    running.stop().await;
+    assert!(host.ledger_text().contains("telepathy"));
+}
