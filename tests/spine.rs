@@ -42,6 +42,15 @@ pub(crate) fn two_hosts(extra: &str) -> Mesh {
     })
 }
 
+/// The same with eighteen hosts more, on which nothing runs.
+pub(crate) fn twenty_hosts() -> Mesh {
+    let names: Vec<String> = (1..=20).map(|n| format!("web-{n}")).collect();
+    with_callees(&Setup {
+        hosts: &names.iter().map(String::as_str).collect::<Vec<_>>(),
+        ..Setup::default()
+    })
+}
+
 /// The same, by the clock of a test.
 pub(crate) fn two_hosts_at(hand: &Hand) -> Mesh {
     with_callees(&Setup {
