@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::kill::{Streaming, now_ms};
 use crate::spine::{CHECKOUT, REPORT, two_hosts_at, with_callees};
 use crate::support::hand::Hand;
 use crate::support::{Answer, Caller, Mesh, Setup, eventually, http_get, ok, root_or_skip};
@@ -249,8 +250,12 @@ fn a_policy_that_is_too_old_carries_no_call_until_the_ca_is_heard_again() {
     hand.forward(9 * MINUTE);
     arrived(&hand, &mesh);
     assert_eq!(get(&mut checkout).status, 200);
+    let socket = mesh.host("web-1").bot_socket();
+    let lives = Streaming::open(CHECKOUT, &socket, "/orders/ticks-idle", "get");
+    let since = now_ms();
     hand.forward(61 * SECOND);
     arrived(&hand, &mesh);
+    println!("a call under way is cut after {} ms", lives.cut_since(since));
     let check = |answer: Answer, mesh: &Mesh| {
         assert_eq!(refused(&answer), no_identity());
         assert!(answer.body.contains("the policy is too old"), "{}", answer.body);

@@ -17,13 +17,13 @@ use crate::support::{Caller, Mesh, PYTHON, as_user, both, botmesh, eventually, o
 const CUT_WITHIN_MS: u128 = 1000;
 
 /// A call under way that has no end of its own.
-struct Streaming {
+pub(crate) struct Streaming {
     child: Child,
     from: BufReader<ChildStdout>,
 }
 
 impl Streaming {
-    fn open(uid: u32, proxy: &str, path: &str, kind: &str) -> Self {
+    pub(crate) fn open(uid: u32, proxy: &str, path: &str, kind: &str) -> Self {
         let mut command = as_user(PYTHON, uid);
         command.args([
             "-c",
@@ -57,7 +57,7 @@ impl Streaming {
     }
 
     /// Waits for the end, which must come within a second of `since`; says after how many milliseconds it came.
-    fn cut_since(mut self, since: u128) -> u128 {
+    pub(crate) fn cut_since(mut self, since: u128) -> u128 {
         let line = self.line();
         let at: u128 = line
             .split(' ')
@@ -77,7 +77,7 @@ impl Drop for Streaming {
     }
 }
 
-fn now_ms() -> u128 {
+pub(crate) fn now_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 

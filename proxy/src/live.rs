@@ -136,6 +136,18 @@ impl Live {
 
     /// Decides every call again, ends those that are refused, and says how many those are.
     pub(crate) fn decide(&self, snapshot: &Snapshot, now: Timestamp) -> u64 {
+        self.end_where(|entry| {
+            let to_serial = *entry.to_serial();
+            entry.subject.refusal(snapshot, now, to_serial.as_ref())
+        })
+    }
+
+    /// Ends every call for one reason, and says how many those are.
+    fn end_all(&self, reason: Reason) -> u64 {
+        self.end_where(|_entry| Some(reason))
+    }
+
+    fn end_where(&self, refusal: impl Fn(&Entry) -> Option<Reason>) -> u64 {
         let mut cut = 0;
         for number in 0..SHARDS {
             // An entry whose last holder leaves meanwhile takes the lock: it is not dropped inside of it.
@@ -146,9 +158,7 @@ impl Live {
                 .filter_map(|place| place.as_ref()?.upgrade())
                 .collect();
             for entry in entries {
-                let to_serial = *entry.to_serial();
-                let refusal = entry.subject.refusal(snapshot, now, to_serial.as_ref());
-                if let Some(reason) = refusal
+                if let Some(reason) = refusal(&entry)
                     && entry.end(reason)
                 {
                     cut += 1;
@@ -258,7 +268,8 @@ impl Held {
     }
 }
 
-/// Ends what ends by time: calls whose rule has ended, and this host's own quarantines; until the proxy closes.
+/// Ends what ends by time: calls whose rule has ended, all calls once the policy is too old, and this host's own
+/// quarantines; until the proxy closes.
 ///
 /// The ticks are the system's, so that a clock that was moved is noticed; what has ended is told by this host's time.
 pub(crate) async fn watch_time(proxy: Arc<Proxy>) {
@@ -277,7 +288,16 @@ pub(crate) async fn watch_time(proxy: Arc<Proxy>) {
         proxy.control.end_local(now);
         let snapshot = proxy.control.snapshot();
         let ended = snapshot.policy.next_end(last).is_some_and(|end| end <= now);
-        if ended || again {
+        if proxy.control.policy_too_old(now) {
+            // What let these calls in is no authority any more; whoever keeps the CA away gains no time by a long call.
+            let cut = proxy.live.end_all(Reason::NoIdentity);
+            if cut > 0 {
+                tracing::warn!(
+                    cut,
+                    "ended calls because the CA was not heard for longer than max_policy_age"
+                );
+            }
+        } else if ended || again {
             let cut = proxy.live.decide(&snapshot, now);
             if cut > 0 {
                 tracing::info!(cut, "ended calls whose rule has ended");

@@ -113,6 +113,17 @@ fn a_quarantine_of_either_end_or_of_its_host_ends_the_call() {
     assert_eq!(decided(&snapshot(RULE, "", others), at(0)), (None, 0));
 }
 
+#[test]
+fn all_calls_can_be_ended_for_one_reason() {
+    let live = Arc::new(Live::default());
+    let calls = [live.enter(subject()), live.enter(subject())];
+    assert_eq!(
+        (live.end_all(Reason::NoIdentity), live.end_all(Reason::NoIdentity)),
+        (2, 0)
+    );
+    assert!(calls.iter().all(|call| call.cut() == Some(Reason::NoIdentity)));
+}
+
 #[tokio::test]
 async fn whoever_waits_on_any_lane_hears_the_end_at_once() {
     let live = Arc::new(Live::default());
