@@ -4,7 +4,7 @@
 //! operators do, this one must not wait for a ledger that cannot be written. Its end
 //! is recorded first, because it gives a right back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(crate) struct QuarantineList {
     pub(crate) quarantines: BTreeMap<Quarantined, Quarantine>,
     /// SVIDs that quarantined hosts hold or evicted hosts held, by serial number.
     pub(crate) serials: Vec<String>,
+    /// Bots that are cut off whole, because those SVIDs are too many to be listed.
+    pub(crate) bots_of_serials: BTreeSet<BotName>,
 }
 
 impl QuarantineList {
@@ -45,11 +47,40 @@ impl QuarantineList {
             },
             quarantines: rows.quarantines,
             serials: rows.serials,
+            bots_of_serials: rows.bots_of_serials,
         }
     }
 
     pub(crate) fn has_bot(&self, bot: &BotName) -> bool {
-        self.quarantines.contains_key(&Quarantined::Bot(bot.clone()))
+        self.quarantines.contains_key(&Quarantined::Bot(bot.clone())) || self.bots_of_serials.contains(bot)
+    }
+
+    /// All bots that are cut off.
+    pub(crate) fn bots(&self) -> BTreeSet<&BotName> {
+        let named = self.quarantines.keys().filter_map(|whom| match whom {
+            Quarantined::Bot(bot) => Some(bot),
+            Quarantined::Host(_) => None,
+        });
+        named.chain(&self.bots_of_serials).collect()
+    }
+
+    /// All hosts that are cut off.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.quarantines.keys().filter_map(|whom| match whom {
+            Quarantined::Bot(_) => None,
+            Quarantined::Host(host) => Some(host),
+        })
+    }
+
+    fn warn_of_bots(&self) {
+        if !self.bots_of_serials.is_empty() {
+            let bots: Vec<_> = self.bots_of_serials.iter().map(BotName::as_str).collect();
+            tracing::error!(
+                ?bots,
+                "quarantined or evicted hosts hold more SVIDs than can be listed: these bots are cut off everywhere until \
+                 the list is changed after those SVIDs have ended (svid_ttl)"
+            );
+        }
     }
 
     pub(crate) fn has_host(&self, host: &HostName) -> bool {
@@ -77,9 +108,11 @@ pub(crate) struct Quarantines {
 
 impl Quarantines {
     pub(crate) fn new(epoch: u64, rows: QuarantineRows) -> Self {
+        let list = QuarantineList::new(epoch, rows);
+        list.warn_of_bots();
         Self {
             epoch,
-            list: watch::Sender::new(Arc::new(QuarantineList::new(epoch, rows))),
+            list: watch::Sender::new(Arc::new(list)),
             changes: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         }
@@ -101,6 +134,7 @@ impl Quarantines {
 
     fn set(&self, rows: QuarantineRows) -> Arc<QuarantineList> {
         let list = Arc::new(QuarantineList::new(self.epoch, rows));
+        list.warn_of_bots();
         {
             let mut changes = self.changes();
             if changes.len() >= CHANGES_MAX {
@@ -156,7 +190,7 @@ impl Core {
             ("list", json!(list.generation.to_string())),
         ];
         self.journal
-            .event(EventKind::Quarantined, actor, &subject(&quarantine.whom), detail)
+            .event(EventKind::Quarantined, actor, &quarantine.whom.subject(), detail)
             .map_err(|source| QuarantineError::Journal { source })?;
         Ok(list)
     }
@@ -172,7 +206,12 @@ impl Core {
             return Err(QuarantineError::NotQuarantined);
         }
         self.journal
-            .event(EventKind::Released, actor, &subject(whom), [("why", json!("released"))])
+            .event(
+                EventKind::Released,
+                actor,
+                &whom.subject(),
+                [("why", json!("released"))],
+            )
             .map_err(|source| QuarantineError::Journal { source })?;
         let rows = self.store.end_quarantine(whom.clone(), self.now()).await;
         let rows = rows
@@ -202,16 +241,9 @@ impl Core {
             .filter(|whom| !list.quarantines.contains_key(whom))
         {
             let detail = [("why", json!("its time is over"))];
-            self.journal.note(EventKind::Released, "ca", &subject(whom), detail);
+            self.journal.note(EventKind::Released, "ca", &whom.subject(), detail);
         }
         Ok(())
-    }
-}
-
-fn subject(whom: &Quarantined) -> String {
-    match whom {
-        Quarantined::Bot(bot) => format!("bot:{bot}"),
-        Quarantined::Host(host) => format!("host:{host}"),
     }
 }
 

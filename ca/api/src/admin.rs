@@ -2,11 +2,17 @@
 //!
 //! Every refusal is `application/problem+json` (RFC 9457), a [`Problem`].
 
+mod quarantine;
+
 use serde::{Deserialize, Serialize};
 use spiffe::id::{BotName, HostName, HostPattern, TrustDomain};
 use spiffe::time::Timestamp;
 
 use crate::Generation;
+
+pub use quarantine::{
+    InvalidQuarantine, Quarantine, QuarantineRequest, QuarantineStatus, Quarantined, REASON_CHARS_MAX, ReleaseRequest,
+};
 
 /// The paths of the admin API.
 pub mod path {
@@ -291,79 +297,6 @@ pub struct EvictResponse {
     pub was_connected: bool,
     /// How many open tokens were made worthless.
     pub tokens: u64,
-}
-
-/// The longest reason of a quarantine, in characters.
-pub const REASON_CHARS_MAX: usize = 256;
-
-/// Whom a quarantine is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Quarantined {
-    /// A bot, wherever it runs.
-    Bot(BotName),
-    /// A host, with all bots on it.
-    Host(HostName),
-}
-
-impl std::fmt::Display for Quarantined {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bot(bot) => write!(f, "bot {bot}"),
-            Self::Host(host) => write!(f, "host {host}"),
-        }
-    }
-}
-
-/// Asks that a bot or a host neither calls nor is called any more, from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QuarantineRequest {
-    /// Whom.
-    pub whom: Quarantined,
-    /// Why, for whoever finds it; not empty, at most 256 characters.
-    pub reason: String,
-    /// When it ends by itself; never when absent.
-    #[serde(default)]
-    pub for_seconds: Option<u64>,
-}
-
-/// Asks to end a quarantine. One that a proxy was told locally ends only there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReleaseRequest {
-    /// Whom.
-    pub whom: Quarantined,
-}
-
-/// One quarantine in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quarantine {
-    /// Whom.
-    pub whom: Quarantined,
-    /// Why.
-    pub reason: String,
-    /// By whom: a user name or `uid:N`.
-    pub actor: String,
-    /// Since when.
-    pub since: Timestamp,
-    /// When it ends by itself.
-    pub until: Option<Timestamp>,
-}
-
-/// The quarantines in force and where they are enforced. Answers to `quarantine` and `release` wait for no host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QuarantineStatus {
-    /// The number of the list.
-    pub generation: Generation,
-    /// All that are in force.
-    pub quarantines: Vec<Quarantine>,
-    /// Every host that is not evicted. `live`: it enforces this list.
-    pub hosts: Vec<HostGeneration>,
-    /// Milliseconds from the change to the last receipt of a host that enforces it; `None` while none does.
-    pub slowest_ms: Option<u64>,
-    /// Streams that the hosts said they cut by it.
-    pub streams_cut: u64,
 }
 
 /// One bot of the live mesh.

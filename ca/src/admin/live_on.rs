@@ -20,7 +20,7 @@ pub(super) struct Question {
     epoch: Option<u64>,
     revision: Option<u64>,
     #[serde(default)]
-    pub(super) wait_seconds: u64,
+    wait_seconds: u64,
 }
 
 impl Question {
@@ -29,6 +29,20 @@ impl Question {
         Generation {
             epoch: self.epoch.unwrap_or(newest.epoch),
             revision: self.revision.unwrap_or(newest.revision),
+        }
+    }
+
+    /// Waits until the hosts are `settled`, as long as was asked for and no longer than [`WAIT_SECONDS_MAX`]. What there is
+    /// when it ends is the answer.
+    pub(super) async fn wait(&self, core: &Core, mut settled: impl FnMut(&Hosts) -> bool) {
+        let most = Duration::from_secs(self.wait_seconds.min(WAIT_SECONDS_MAX));
+        let mut hosts = core.world.watch_hosts();
+        let everywhere = hosts.wait_for(|hosts| settled(hosts));
+        // Cancel safe: a dropped wait has changed nothing.
+        tokio::select! {
+            settled = everywhere => drop(settled),
+            () = tokio::time::sleep(most) => {}
+            () = core.cancel.cancelled() => {}
         }
     }
 }
@@ -45,15 +59,7 @@ pub(super) async fn generation(
             "{asked} is newer than the live {live}"
         )));
     }
-    let wait = Duration::from_secs(question.wait_seconds.min(WAIT_SECONDS_MAX));
-    let mut hosts = core.world.watch_hosts();
-    let everywhere = hosts.wait_for(|hosts| is_settled(hosts, asked));
-    // Cancel safe: a dropped wait has changed nothing. What there is when it ends is the answer.
-    tokio::select! {
-        settled = everywhere => drop(settled),
-        () = tokio::time::sleep(wait) => {}
-        () = core.cancel.cancelled() => {}
-    }
+    question.wait(&core, |hosts| is_settled(hosts, asked)).await;
     Ok(Json(status(&core.world.hosts(), asked)))
 }
 

@@ -1,16 +1,12 @@
 //! Quarantine, release, and on how many hosts it is enforced.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use ca_api::Generation;
-use ca_api::admin::{
-    HostGeneration, HostState, Quarantine, QuarantineRequest, QuarantineStatus, Quarantined, REASON_CHARS_MAX,
-    ReleaseRequest, WAIT_SECONDS_MAX,
-};
+use ca_api::admin::{HostGeneration, HostState, QuarantineRequest, QuarantineStatus, Quarantined, ReleaseRequest};
 
 use super::live_on::Question;
 use super::operators::Actor;
@@ -25,29 +21,15 @@ pub(super) async fn quarantine(
     Extension(actor): Extension<Actor>,
     Body(request): Body<QuarantineRequest>,
 ) -> Result<Json<QuarantineStatus>, Refused> {
-    let reason = checked_reason(&request.reason)?;
     known(&core, &request.whom)?;
-    let since = core.now();
-    let until = match request.for_seconds {
-        None => None,
-        Some(0) => return Err(Refused::bad_request("a quarantine of 0 seconds is none".to_owned())),
-        Some(seconds) => Some(since + Duration::from_secs(seconds.min(FOR_SECONDS_MAX))),
-    };
-    let quarantine = Quarantine {
-        whom: request.whom,
-        reason,
-        actor: actor.name().to_owned(),
-        since,
-        until,
-    };
+    let quarantine = request
+        .quarantine(actor.name().to_owned(), core.now())
+        .map_err(|error| Refused::bad_request(error.to_string()))?;
     let set = core.quarantine(&actor.to_string(), quarantine).await;
     count(&core, "quarantine", set.is_ok());
     let list = set.map_err(|error| refused("set a quarantine", &error))?;
     Ok(Json(status(&core, list.generation)))
 }
-
-/// A century; what is asked beyond it means "for ever" and says so by leaving the end out.
-const FOR_SECONDS_MAX: u64 = 100 * 366 * 24 * 3600;
 
 pub(super) async fn release(
     State(core): State<Arc<Core>>,
@@ -85,30 +67,8 @@ pub(super) async fn list(
             "{asked} is newer than the newest list, {newest}"
         )));
     }
-    let wait = Duration::from_secs(question.wait_seconds.min(WAIT_SECONDS_MAX));
-    let mut hosts = core.world.watch_hosts();
-    let everywhere = hosts.wait_for(|hosts| is_settled(hosts, asked));
-    // Cancel safe: a dropped wait has changed nothing. What there is when it ends is the answer.
-    tokio::select! {
-        settled = everywhere => drop(settled),
-        () = tokio::time::sleep(wait) => {}
-        () = core.cancel.cancelled() => {}
-    }
+    question.wait(&core, |hosts| is_settled(hosts, asked)).await;
     Ok(Json(status(&core, asked)))
-}
-
-/// A reason says why to whoever finds the quarantine; control characters say nothing.
-fn checked_reason(reason: &str) -> Result<String, Refused> {
-    let reason = reason.trim();
-    if reason.is_empty() {
-        return Err(Refused::bad_request("a quarantine needs a reason".to_owned()));
-    }
-    if reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
-        return Err(Refused::bad_request(format!(
-            "a reason is one line of at most {REASON_CHARS_MAX} characters"
-        )));
-    }
-    Ok(reason.to_owned())
 }
 
 /// A name that nobody has is a slip of the pen, and a quarantine of nobody would give false comfort.

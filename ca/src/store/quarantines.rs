@@ -3,11 +3,11 @@
 //! They live beside the mesh file: no revision of it touches them. Their list has a
 //! counter of its own, which every change raises in the same transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ca_api::admin::{Quarantine, Quarantined};
 use rusqlite::{Connection, Row, params};
-use spiffe::id::{BotName, HostName};
+use spiffe::id::{BotName, HostName, IdKind, SpiffeId};
 use spiffe::time::Timestamp;
 
 use super::{Store, StoreError, failed};
@@ -17,7 +17,8 @@ use super::{Store, StoreError, failed};
 pub(crate) const QUARANTINES_MAX: usize = 4096;
 
 /// The most serial numbers in the list; with [`QUARANTINES_MAX`] they fit a message.
-/// Those that end last are kept.
+/// Where there are more, the bots that they are of are cut off whole: a host that was
+/// taken over must not get an SVID out of the list by asking for many.
 const SERIALS_MAX: u32 = 50_000;
 
 /// Everything that is cut off.
@@ -29,6 +30,15 @@ pub(crate) struct QuarantineRows {
     /// SVIDs of bots, by serial number: those that quarantined hosts hold, and those
     /// that evicted hosts held. None of them has ended.
     pub(crate) serials: Vec<String>,
+    /// The bots of those SVIDs, where they are too many to be listed one by one.
+    pub(crate) bots_of_serials: BTreeSet<BotName>,
+}
+
+/// SVIDs that are worth nothing although they have not ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Worthless {
+    serials: Vec<String>,
+    bots: BTreeSet<BotName>,
 }
 
 impl Store {
@@ -149,24 +159,56 @@ fn read_all(db: &Connection, now: Timestamp) -> Result<QuarantineRows, StoreErro
         let quarantine = row.check()?;
         Ok((quarantine.whom.clone(), quarantine))
     });
-    let mut statement = db
-        .prepare_cached(
-            "SELECT serial FROM
-                (SELECT serial, not_after FROM revoked WHERE not_after > ?1
-                 UNION
-                 SELECT serial, not_after FROM issuances
-                 WHERE host IN (SELECT name FROM quarantines WHERE kind = 'host') AND not_after > ?1)
-             ORDER BY not_after DESC, serial LIMIT ?2",
-        )
-        .map_err(failed(OPERATION))?;
-    let serials = statement
-        .query_map(params![now.unix_millis(), SERIALS_MAX], |row| row.get(0))
-        .map_err(failed(OPERATION))?;
+    let worthless = worthless(db, now, SERIALS_MAX)?;
     Ok(QuarantineRows {
         revision: revision.cast_unsigned(),
         quarantines: quarantines.collect::<Result<_, _>>()?,
-        serials: serials.collect::<Result<_, _>>().map_err(failed(OPERATION))?,
+        serials: worthless.serials,
+        bots_of_serials: worthless.bots,
     })
+}
+
+/// The worthless SVIDs one by one, or by their bots where there are more than `most`.
+fn worthless(db: &Connection, now: Timestamp, most: u32) -> Result<Worthless, StoreError> {
+    const SERIALS: &str = "SELECT serial FROM revoked WHERE not_after > ?1
+        UNION
+        SELECT serial FROM issuances
+        WHERE host IN (SELECT name FROM quarantines WHERE kind = 'host') AND not_after > ?1";
+    let now = now.unix_millis();
+    let serials = texts(
+        db,
+        &format!("{SERIALS} ORDER BY serial LIMIT ?2"),
+        params![now, most.saturating_add(1)],
+    )?;
+    if serials.len() <= most as usize {
+        return Ok(Worthless {
+            serials,
+            bots: BTreeSet::new(),
+        });
+    }
+    let ids = texts(
+        db,
+        &format!("SELECT DISTINCT spiffe_id FROM issuances WHERE serial IN ({SERIALS})"),
+        params![now],
+    )?;
+    let bots = ids.iter().filter_map(|id| match SpiffeId::parse(id).ok()?.kind() {
+        IdKind::Bot(bot) => Some(bot),
+        IdKind::TrustDomain | IdKind::Host(_) | IdKind::Ca(_) | IdKind::Operator(_) | IdKind::Foreign => None,
+    });
+    Ok(Worthless {
+        serials: Vec::new(),
+        bots: bots.collect(),
+    })
+}
+
+/// Reads one column of text.
+fn texts(db: &Connection, query: &str, params: impl rusqlite::Params) -> Result<Vec<String>, StoreError> {
+    const OPERATION: &str = "read the SVIDs of quarantined and evicted hosts";
+    let mut statement = db.prepare_cached(query).map_err(failed(OPERATION))?;
+    let rows = statement
+        .query_map(params, |row| row.get(0))
+        .map_err(failed(OPERATION))?;
+    rows.collect::<Result<_, _>>().map_err(failed(OPERATION))
 }
 
 fn key(whom: &Quarantined) -> (&'static str, &str) {
@@ -214,5 +256,46 @@ impl RawQuarantine {
             since: Timestamp::from_unix_millis(self.since),
             until: self.until.map(Timestamp::from_unix_millis),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issue(db: &Connection, serial: &str, id: &str, host: &str, not_after: i64) -> Result<(), StoreError> {
+        db.execute(
+            "INSERT INTO issuances VALUES (?1, ?2, ?3, 0, ?4, x'00', 0, 1, 1)",
+            params![serial, id, host, not_after],
+        )
+        .map_err(failed("insert"))
+        .map(drop)
+    }
+
+    #[tokio::test]
+    async fn more_serials_than_a_list_holds_cut_their_bots_off_and_lose_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _thread) = Store::open(&dir.path().join("db")).unwrap();
+        let now = Timestamp::from_unix_millis(1_000);
+        let [three, two] = store
+            .run(move |db| {
+                issue(db, "01", "spiffe://acme.internal/prod/a", "web-1", 2_000)?;
+                issue(db, "02", "spiffe://acme.internal/prod/a", "web-1", 3_000)?;
+                issue(db, "03", "spiffe://acme.internal/prod/b", "web-1", 3_000)?;
+                issue(db, "04", "spiffe://acme.internal/prod/ended", "web-1", 1_000)?;
+                issue(db, "05", "spiffe://acme.internal/prod/c", "web-2", 3_000)?;
+                db.execute_batch("INSERT INTO quarantines VALUES ('host', 'web-1', 'r', 'a', 0, NULL, 1, 1)")
+                    .map_err(failed("insert"))?;
+                Ok([worthless(db, now, 3)?, worthless(db, now, 2)?])
+            })
+            .await
+            .unwrap();
+        assert_eq!(three.serials, ["01", "02", "03"]);
+        assert!(three.bots.is_empty());
+        assert!(two.serials.is_empty());
+        assert_eq!(
+            two.bots.iter().map(BotName::as_str).collect::<Vec<_>>(),
+            ["prod/a", "prod/b"]
+        );
     }
 }

@@ -1,8 +1,6 @@
 //! The kill switch of one host: what an operator sets here needs no CA and ends here only.
 
-use std::time::Duration;
-
-use ca_api::admin::{Quarantine, QuarantineRequest, Quarantined, REASON_CHARS_MAX, ReleaseRequest};
+use ca_api::admin::{Quarantine, QuarantineRequest, Quarantined, ReleaseRequest};
 use ca_api::proxy_admin::LocalQuarantines;
 use http::StatusCode;
 use nix::unistd::{Uid, User};
@@ -12,9 +10,6 @@ use super::{Asker, json, problem};
 use crate::control::LocalError;
 use crate::plain::Page;
 use crate::proxy::Proxy;
-
-/// A century; see the CA's own bound.
-const FOR_SECONDS_MAX: u64 = 100 * 366 * 24 * 3600;
 
 pub(super) fn list(proxy: &Proxy, streams_cut: u64) -> Page {
     let snapshot = proxy.control.snapshot();
@@ -51,26 +46,10 @@ pub(super) async fn release(proxy: &Proxy, asker: Asker, body: &[u8]) -> Page {
 
 fn checked(proxy: &Proxy, asker: Asker, body: &[u8]) -> Result<Quarantine, Page> {
     let request: QuarantineRequest = read(body)?;
-    let reason = request.reason.trim();
-    let one_line = reason.chars().count() <= REASON_CHARS_MAX && !reason.chars().any(char::is_control);
-    if reason.is_empty() || !one_line {
-        let title = "A quarantine needs a reason of one line";
-        return Err(bad_request(title, &format!("at most {REASON_CHARS_MAX} characters")));
-    }
-    if request.for_seconds == Some(0) {
-        return Err(bad_request("A quarantine of 0 seconds is none", ""));
-    }
     known(proxy, &request.whom)?;
-    let since = proxy.control.now();
-    Ok(Quarantine {
-        reason: reason.to_owned(),
-        actor: operator(asker),
-        since,
-        until: request
-            .for_seconds
-            .map(|seconds| since + Duration::from_secs(seconds.min(FOR_SECONDS_MAX))),
-        whom: request.whom,
-    })
+    request
+        .quarantine(operator(asker), proxy.control.now())
+        .map_err(|error| bad_request("This is no quarantine", &error.to_string()))
 }
 
 /// Which bots run on another host, and by which addresses it is reached, only the CA knows.

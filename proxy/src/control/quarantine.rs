@@ -91,7 +91,7 @@ impl Control {
             .event_by(
                 EventKind::Quarantined,
                 format!("operator:{actor}"),
-                subject(&whom),
+                whom.subject(),
                 detail,
             )
             .map_err(|source| LocalError::Record { source })?;
@@ -113,7 +113,7 @@ impl Control {
             .event_by(
                 EventKind::Released,
                 format!("operator:{actor}"),
-                subject(whom),
+                whom.subject(),
                 BTreeMap::new(),
             )
             .map_err(|source| LocalError::Record { source })?;
@@ -142,7 +142,7 @@ impl Control {
             .partition(|(_, quarantine)| is_in_force(quarantine, now));
         for whom in ended.keys() {
             let detail = BTreeMap::from([("why".to_owned(), Value::from("its time is over"))]);
-            self.shared.record(EventKind::Released, subject(whom), detail);
+            self.shared.record(EventKind::Released, whom.subject(), detail);
         }
         self.shared.set_local(stay);
     }
@@ -157,11 +157,4 @@ async fn keep(shared: &Shared, list: LocalList) -> Result<(), LocalError> {
     let kept = tokio::task::spawn_blocking(move || files.save_local_quarantines(&list)).await;
     kept.map_err(|source| LocalError::Blocking { source })?
         .map_err(|source| LocalError::Keep { source })
-}
-
-fn subject(whom: &Quarantined) -> String {
-    match whom {
-        Quarantined::Bot(bot) => format!("bot:{bot}"),
-        Quarantined::Host(host) => format!("host:{host}"),
-    }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ca_api::Generation;
-use ca_api::admin::Quarantined;
 use ca_api::node::ca_message::Message;
 use ca_api::node::{BotEndpoints, Bundle, CaTime, Endpoints, Hello, Quarantines, Slice};
 use spiffe::id::{BotName, HostName};
@@ -125,17 +124,10 @@ impl Outbox {
     fn next_quarantines(&mut self, core: &Core) -> Quarantines {
         let list = core.quarantines.list();
         self.quarantines_sent = Some(list.generation);
-        let (mut bots, mut hosts) = (Vec::new(), Vec::new());
-        for whom in list.quarantines.keys() {
-            match whom {
-                Quarantined::Bot(bot) => bots.push(bot.to_string()),
-                Quarantined::Host(host) => hosts.push(host.to_string()),
-            }
-        }
         Quarantines {
             generation: Some(list.generation.into()),
-            bots,
-            hosts,
+            bots: list.bots().into_iter().map(ToString::to_string).collect(),
+            hosts: list.hosts().map(ToString::to_string).collect(),
             serials: list.serials.clone(),
         }
     }
