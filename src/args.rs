@@ -1,5 +1,8 @@
 //! The command line, as a person or a script types it. Parsing only: nothing here reads a file or the environment.
 
+mod audit;
+mod values;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +11,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spiffe::id::{BotName, HostName};
 use spiffe::time::Timestamp;
+
+pub(crate) use audit::{Audit, AuditQuery, AuditTail, AuditVerify};
+pub(crate) use values::RevisionRef;
+use values::{duration, revision, time, unix_path};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -268,13 +275,6 @@ pub(crate) struct Rollback {
     pub(crate) revision: RevisionRef,
 }
 
-/// A revision as typed: the epoch is the live one unless it is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RevisionRef {
-    pub(crate) epoch: Option<u64>,
-    pub(crate) revision: u64,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Parses and validates mesh files
@@ -354,52 +354,6 @@ pub(crate) struct Whois {
     pub(crate) pid: u32,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Audit {
-    /// Prints records as they are written
-    Tail(AuditTail),
-    /// Finds records, for example: 'verdict=deny from=prod/*'
-    Query(AuditQuery),
-    /// Proves that no record was changed, or names the first that was
-    Verify(AuditVerify),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditTail {
-    /// The ledger's folder [default: the one of the server]
-    pub(crate) dir: Option<PathBuf>,
-    /// Prints what is there and ends
-    #[arg(long)]
-    pub(crate) no_follow: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditQuery {
-    /// field=value, separated by spaces; `*` in a value matches anything
-    pub(crate) filter: String,
-    /// The ledgers' folders [default: the one of the server]
-    pub(crate) dirs: Vec<PathBuf>,
-    /// Nothing older: RFC 3339, or an age such as 24h
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<String>,
-    /// Nothing newer
-    #[arg(long, value_name = "TIME")]
-    pub(crate) until: Option<String>,
-    /// The most records to print, oldest first
-    #[arg(long)]
-    pub(crate) limit: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditVerify {
-    /// The ledgers' folders
-    #[arg(required = true, value_name = "DIR")]
-    pub(crate) dirs: Vec<PathBuf>,
-    /// The verifier key, or a file that holds it [default: DIR/ledger.vkey]
-    #[arg(long, value_name = "VKEY|FILE")]
-    pub(crate) key: Option<String>,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Help {
     /// A code such as BM0120, or a command
@@ -430,56 +384,6 @@ pub(crate) enum Stranger {
     Call { socket: PathBuf, host: String },
     /// Calls a host name by the proxy's port
     CallTcp { address: SocketAddr, host: String },
-}
-
-fn unix_path(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("unix:") {
-        Some("") => Err("the path is empty".to_owned()),
-        Some(path) => Ok(PathBuf::from(path)),
-        None => Err("expected unix:PATH, for example unix:/run/botmesh/ca.sock".to_owned()),
-    }
-}
-
-fn time(text: &str) -> Result<Timestamp, String> {
-    Timestamp::from_rfc3339(text)
-        .map_err(|error| format!("{error}; expected RFC 3339, for example 2026-12-01T18:00:00Z"))
-}
-
-/// A duration that a person types; it is never zero.
-fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a number and s, m, h or d, for example 2h".to_owned();
-    let (number, unit) = text
-        .split_at_checked(text.len().saturating_sub(1))
-        .ok_or_else(expected)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(expected()),
-    };
-    let number: u64 = number.parse().map_err(|_invalid| expected())?;
-    match number.checked_mul(seconds) {
-        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        Some(_) | None => Err("a duration is longer than nothing, and not longer than for ever".to_owned()),
-    }
-}
-
-fn revision(text: &str) -> Result<RevisionRef, String> {
-    let number = |part: &str| {
-        part.parse::<u64>()
-            .map_err(|error| format!("{error}; expected REVISION or EPOCH.REVISION"))
-    };
-    match text.split_once('.') {
-        None => Ok(RevisionRef {
-            epoch: None,
-            revision: number(text)?,
-        }),
-        Some((epoch, revision)) => Ok(RevisionRef {
-            epoch: Some(number(epoch)?),
-            revision: number(revision)?,
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -288,25 +288,37 @@ fn in_cgroup(uid: u32, cgroup: &Path) -> Command {
     command
 }
 
+/// A mesh of one host, with nothing applied.
+fn bare_host() -> Mesh {
+    Mesh::start(&Setup {
+        hosts: &["web-1"],
+        ..Setup::default()
+    })
+}
+
+/// A mesh file with these bots of `prod/`, each with what attests it, on web-1.
+fn bots(bots: &[(&str, &str)]) -> String {
+    let lines = bots.iter().map(|(name, attest)| {
+        format!("  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{{attest}}}}}\n")
+    });
+    format!(
+        "version: 1\ntrust_domain: acme.internal\nbots:\n{}",
+        lines.collect::<String>()
+    )
+}
+
 #[test]
 fn groups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() {
     if !root_or_skip("groups") {
         return;
     }
-    let mesh = Mesh::start(&Setup {
-        hosts: &["web-1"],
-        ..Setup::default()
-    });
-    let bot = |name: &str, attest: &str| {
-        format!("  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{{attest}}}}}\n")
-    };
-    mesh.apply(&format!(
-        "version: 1\ntrust_domain: acme.internal\nbots:\n{}{}{}{}",
-        bot("audio", "uid: 61051, group: audio"),
-        bot("video", "uid: 61051, group: video"),
-        bot("one", "uid: 61052, gid: 61101"),
-        bot("two", "uid: 61052, gid: 61102"),
-    ));
+    let mesh = bare_host();
+    mesh.apply(&bots(&[
+        ("audio", "uid: 61051, group: audio"),
+        ("video", "uid: 61051, group: video"),
+        ("one", "uid: 61052, gid: 61101"),
+        ("two", "uid: 61052, gid: 61102"),
+    ]));
     let of = |name: &str| {
         nix::unistd::Group::from_name(name)
             .expect("asked")
@@ -376,20 +388,13 @@ fn units_and_cgroups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() 
         println!("skipped: no writable cgroups of version 2 here");
         return;
     };
-    let mesh = Mesh::start(&Setup {
-        hosts: &["web-1"],
-        ..Setup::default()
-    });
-    let bot = |name: &str, attest: &str| {
-        format!("  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{{attest}}}}}\n")
-    };
-    mesh.apply(&format!(
-        "version: 1\ntrust_domain: acme.internal\nbots:\n{}{}{}{}",
-        bot("a", &format!("unit: {mark}-a.service")),
-        bot("b", &format!("unit: {mark}-b.service")),
-        bot("c", &format!("uid: 61053, cgroup: /{mark}-c")),
-        bot("d", &format!("uid: 61053, cgroup: /{mark}-d")),
-    ));
+    let mesh = bare_host();
+    mesh.apply(&bots(&[
+        ("a", &format!("unit: {mark}-a.service")),
+        ("b", &format!("unit: {mark}-b.service")),
+        ("c", &format!("uid: 61053, cgroup: /{mark}-c")),
+        ("d", &format!("uid: 61053, cgroup: /{mark}-d")),
+    ]));
     for (place, name) in cgroups.0.iter().zip(["prod/a", "prod/b", "prod/c", "prod/d", "nobody"]) {
         assert_eq!(
             who(&mesh, || in_cgroup(61_053, place)),
@@ -424,26 +429,14 @@ fn the_socket_of_its_own_alone_tells_two_bots_of_one_user_apart() {
         return;
     }
     const UID: u32 = 61_060;
-    let mesh = Mesh::start(&Setup {
-        hosts: &["web-1"],
-        ..Setup::default()
-    });
-    let bots = |names: &[&str]| -> String {
-        let bot = |name: &&str| {
-            format!(
-                "  prod/{name}: {{owner: qa@acme.internal, hosts: [web-1], attest: {{uid: {UID}, socket: true}}}}\n"
-            )
-        };
-        format!(
-            "version: 1\ntrust_domain: acme.internal\nbots:\n{}",
-            names.iter().map(bot).collect::<String>()
-        )
-    };
+    let mesh = bare_host();
+    let attest = format!("uid: {UID}, socket: true");
+    let with = |names: &[&'static str]| bots(&names.iter().map(|name| (*name, attest.as_str())).collect::<Vec<_>>());
     let shared = mesh.host("web-1").bot_socket().replacen("unix:", "", 1);
     let folder = Path::new(&shared).with_file_name("bots");
     let (one, two) = (folder.join("prod.one.sock"), folder.join("prod.two.sock"));
     let wait = |what: &str, holds: &dyn Fn() -> bool| crate::support::eventually(what, || holds().then_some(()));
-    mesh.apply(&bots(&["one", "two"]));
+    mesh.apply(&with(&["one", "two"]));
     wait("both sockets", &|| one.exists() && two.exists());
     for (path, name) in [(&one, "prod/one"), (&two, "prod/two")] {
         let meta = std::fs::symlink_metadata(path).expect("there");
@@ -459,7 +452,7 @@ fn the_socket_of_its_own_alone_tells_two_bots_of_one_user_apart() {
         ["nobody"; 2],
         "over the ways of all it is neither"
     );
-    mesh.apply(&bots(&["one"]));
+    mesh.apply(&with(&["one"]));
     wait("the second to vanish", &|| !two.exists());
     assert_eq!(
         (over(&one, UID).as_str(), over(&two, UID).as_str()),

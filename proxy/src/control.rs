@@ -254,6 +254,11 @@ impl Control {
         self.shared.snapshot()
     }
 
+    /// What is known now, where that is not `known` any more; a look that copies nothing when it still is.
+    pub(crate) fn newer_than(&self, known: &Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        self.shared.newer_than(known)
+    }
+
     /// Has `decide` told each [`Snapshot`] from now on, as soon as it is in force and before anybody hears that it is:
     /// it decides the calls under way again, and says how many it ended. Set once.
     pub(crate) fn on_snapshot(&self, decide: impl Fn(&Snapshot) -> u64 + Send + Sync + 'static) {

@@ -41,7 +41,7 @@ impl Subject {
         if snapshot
             .cut_off(&self.call.from, &self.from, self.from_serial.as_ref(), &self.call.to)
             .is_some()
-            || to_serial.is_some_and(|serial| snapshot.quarantined_serials.contains(serial))
+            || to_serial.is_some_and(|serial| snapshot.revokes(serial))
         {
             return Some(Reason::Quarantined);
         }
@@ -102,15 +102,23 @@ impl Live {
         subject: Subject,
         admitted: &Arc<Snapshot>,
     ) -> Result<Held, Reason> {
+        self.hold_unless(subject, || {
+            let current = proxy.control.newer_than(admitted)?;
+            Some((current, proxy.control.now()))
+        })
+    }
+
+    /// Enters the call first and looks at what is `newer` afterwards: a moment that comes after the look finds the entry.
+    fn hold_unless(
+        self: &Arc<Self>,
+        subject: Subject,
+        newer: impl FnOnce() -> Option<(Arc<Snapshot>, Timestamp)>,
+    ) -> Result<Held, Reason> {
         let held = self.enter(subject);
-        // Entered first and looked at afterwards: a moment that comes after the look finds the entry.
-        let current = proxy.control.snapshot();
-        if !Arc::ptr_eq(&current, admitted)
-            && let Some(reason) = held.0.subject.refusal(&current, proxy.control.now(), None)
-        {
-            return Err(reason);
+        match newer() {
+            Some((current, now)) => held.0.subject.refusal(&current, now, None).map_or(Ok(held), Err),
+            None => Ok(held),
         }
-        Ok(held)
     }
 
     fn enter(self: &Arc<Self>, subject: Subject) -> Held {
@@ -260,8 +268,8 @@ impl Held {
     /// Notes by which SVID the callee's proxy is known; `Err` when that one is worth nothing.
     pub(crate) fn reached(&self, proxy: &Proxy, serial: &Serial) -> Result<(), Reason> {
         *self.0.to_serial() = Some(*serial);
-        // Noted first and looked at afterwards, as in `Live::hold`.
-        if proxy.control.snapshot().quarantined_serials.contains(serial) {
+        // Noted first and looked at afterwards, as in `Live::hold_unless`.
+        if proxy.control.snapshot().revokes(serial) {
             return Err(Reason::Quarantined);
         }
         self.cut().map_or(Ok(()), Err)

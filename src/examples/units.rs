@@ -178,7 +178,7 @@ fn every_botmesh_command_of_the_readme_is_one() {
     assert!(seen >= 15, "only {seen} commands were found");
 }
 
-/// Words in single quotes hold spaces; placeholders in capitals are what a reader replaces.
+/// Words in single quotes hold spaces; `PID` stands for the number that a reader types.
 fn parses(command: &str) {
     let mut words: Vec<String> = Vec::new();
     for (number, part) in command.split('\'').enumerate() {

@@ -46,7 +46,7 @@ pub(crate) async fn serve_own(proxy: Arc<Proxy>, listeners: Arc<Listeners>, fold
     remove_left(&folder);
     loop {
         changed.mark_unchanged();
-        let wanted = wanted(&proxy.control.snapshot().mesh.entries_for(&proxy.host));
+        let wanted = wanted(&proxy.control.snapshot().entries);
         open.retain(|bot, socket| {
             let stays = wanted.get(bot) == Some(&socket.owner);
             if !stays {
@@ -54,9 +54,13 @@ pub(crate) async fn serve_own(proxy: Arc<Proxy>, listeners: Arc<Listeners>, fold
             }
             stays
         });
-        for (bot, owner) in wanted.into_iter().take(SOCKETS_MAX) {
+        for (bot, owner) in wanted {
             if open.contains_key(&bot) {
                 continue;
+            }
+            if open.len() >= SOCKETS_MAX {
+                tracing::error!(%bot, most = SOCKETS_MAX, "the bot gets no socket of its own: too many of this host ask for one");
+                break;
             }
             match make(&folder, &bot, &owner).await {
                 Ok((path, listener)) => {
@@ -155,7 +159,8 @@ fn own_folder(path: &Path, mode: u32) -> io::Result<()> {
     if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & GROUP_OR_OTHERS == 0 {
         return Ok(());
     }
-    let refused = "the folder of bots' own sockets can be written by others";
+    let refused =
+        "the folder of bots' own sockets can be written by others; give it to the proxy's user with mode 0755";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, refused))
 }
 

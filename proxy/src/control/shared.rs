@@ -135,6 +135,11 @@ impl Shared {
         self.snapshot.load_full()
     }
 
+    pub(super) fn newer_than(&self, known: &Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        let now = self.snapshot.load();
+        (!Arc::ptr_eq(&now, known)).then(|| Arc::clone(&now))
+    }
+
     pub(super) fn snapshots(&self) -> watch::Receiver<u64> {
         self.snapshots.subscribe()
     }

@@ -2,31 +2,30 @@
 //! CA says becomes the next moment: whole, checked, and only upward.
 
 mod error;
+mod offered;
+mod quarantines;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use ca_api::admin::Quarantined;
 use ca_api::node;
-use policy::{Bot, Generation, Mesh, Policy, Source, feature};
+use policy::{Generation, Mesh, Policy, Source};
 use serde::Deserialize;
 use spiffe::bundle::TrustBundle;
 use spiffe::entry::Entry;
-use spiffe::id::{BotName, HostName, HostPattern, SpiffeId, TrustDomain};
-use spiffe::svid::Serial;
+use spiffe::id::{BotName, HostName, TrustDomain};
 
 use super::quarantine::LocalList;
-use super::state_dir::{SavedBundle, SavedEndpoints, SavedSlice};
+use super::state_dir::{SavedBundle, SavedEndpoints};
 
 pub use error::{BundleRefusal, FirstError, SliceError};
+pub(in crate::control) use offered::OfferedSlice;
+pub(crate) use quarantines::MeshQuarantines;
 
 /// The most addresses kept of one bot; more add nothing to a choice among them.
 const ADDRESSES_MAX: usize = 64;
-
-/// The most features that a refusal names.
-const FEATURES_SAID: usize = 16;
 
 /// The longest text of diagnostics that is kept, in characters.
 const DIAGNOSTICS_MAX: usize = 4096;
@@ -55,9 +54,7 @@ pub struct Snapshot {
     pub quarantined_bots: Arc<BTreeSet<BotName>>,
     /// Hosts whose bots may neither call nor be called, set at the CA or on this host.
     pub quarantined_hosts: Arc<BTreeSet<HostName>>,
-    /// SVIDs of bots that quarantined hosts hold or evicted hosts held.
-    pub quarantined_serials: Arc<BTreeSet<Serial>>,
-    /// What of that the CA said.
+    /// What of that the CA said, and the SVIDs that are worth nothing.
     mesh_quarantines: Arc<MeshQuarantines>,
     /// What of that was set on this host.
     local_quarantines: Arc<LocalList>,
@@ -70,28 +67,6 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 struct AppliedSlice {
     sha256: [u8; 32],
-}
-
-/// The quarantines that the CA listed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct MeshQuarantines {
-    pub(crate) bots: BTreeSet<BotName>,
-    pub(crate) hosts: BTreeSet<HostName>,
-    pub(crate) serials: BTreeSet<Serial>,
-}
-
-impl MeshQuarantines {
-    /// Reads the list; nothing when a name or number in it cannot be read.
-    fn from_wire(list: &node::Quarantines) -> Option<Self> {
-        let bots = list.bots.iter().map(|bot| BotName::parse(bot).ok());
-        let hosts = list.hosts.iter().map(|host| HostName::parse(host).ok());
-        let serials = list.serials.iter().map(|serial| serial.parse().ok());
-        Some(Self {
-            bots: bots.collect::<Option<_>>()?,
-            hosts: hosts.collect::<Option<_>>()?,
-            serials: serials.collect::<Option<_>>()?,
-        })
-    }
 }
 
 /// What became of a message.
@@ -107,47 +82,6 @@ pub(super) enum Change {
 #[derive(Deserialize)]
 struct SliceHead {
     slice: HostName,
-}
-
-/// A slice that has not been looked at.
-#[derive(Clone, Debug)]
-pub(super) struct OfferedSlice {
-    pub(super) generation: Generation,
-    pub(super) sha256: Vec<u8>,
-    pub(super) json: Vec<u8>,
-    /// What a host must be able to enforce to apply it, by the CA's word.
-    pub(super) features: Vec<String>,
-}
-
-impl OfferedSlice {
-    pub(super) fn from_wire(slice: node::Slice) -> Result<Self, SliceError> {
-        let Some(generation) = slice.generation else {
-            return Err(SliceError::NoGeneration);
-        };
-        Ok(Self {
-            generation: from_wire(generation),
-            sha256: slice.sha256,
-            json: slice.json,
-            features: slice.features,
-        })
-    }
-
-    pub(super) fn from_saved(saved: SavedSlice) -> Self {
-        let sha256 = sha256(saved.json.as_bytes()).to_vec();
-        Self {
-            generation: saved.generation,
-            sha256,
-            json: saved.json.into_bytes(),
-            features: Vec::new(),
-        }
-    }
-
-    pub(super) fn to_save(&self) -> SavedSlice {
-        SavedSlice {
-            generation: self.generation,
-            json: String::from_utf8_lossy(&self.json).into_owned(),
-        }
-    }
 }
 
 impl Snapshot {
@@ -176,7 +110,6 @@ impl Snapshot {
             endpoints: Arc::default(),
             quarantined_bots: Arc::default(),
             quarantined_hosts: Arc::default(),
-            quarantined_serials: Arc::default(),
             mesh_quarantines: Arc::default(),
             local_quarantines: Arc::default(),
             slice: None,
@@ -244,7 +177,7 @@ impl Snapshot {
     fn read_slice(&self, offered: &OfferedSlice) -> Result<Mesh, SliceError> {
         let generation = offered.generation;
         // Before the file is read: one that this version cannot read may say so here.
-        enforceable(generation, &offered.features)?;
+        offered.enforceable()?;
         let text = std::str::from_utf8(&offered.json).map_err(|source| SliceError::Utf8 {
             offered: generation,
             source,
@@ -331,26 +264,6 @@ impl Snapshot {
         Change::Next(Box::new(next))
     }
 
-    /// The next moment, with these quarantines. A name that does not parse makes
-    /// the whole list unusable: leaving it out would release somebody.
-    pub(super) fn with_quarantines(&self, quarantines: &node::Quarantines) -> Option<Change> {
-        let generation = quarantines.generation.map(from_wire).unwrap_or_default();
-        if generation < self.quarantines_generation {
-            tracing::warn!(%generation, known = %self.quarantines_generation, "quarantines of an earlier state were not taken");
-            return Some(Change::Known);
-        }
-        let list = MeshQuarantines::from_wire(quarantines)?;
-        if generation == self.quarantines_generation && list == *self.mesh_quarantines {
-            return Some(Change::Known);
-        }
-        let mut next = self.clone();
-        next.mesh_quarantines = Arc::new(list);
-        next.quarantines_generation = generation;
-        Some(Change::Next(Box::new(
-            next.with_local(Arc::clone(&self.local_quarantines)),
-        )))
-    }
-
     /// Endpoints and quarantines in the form that is kept.
     pub(super) fn endpoints_to_save(&self) -> SavedEndpoints {
         SavedEndpoints {
@@ -377,83 +290,6 @@ impl Snapshot {
         next.with_local(Arc::clone(&self.local_quarantines))
     }
 
-    /// The moment in which nobody calls or is called on this host: what the CA has quarantined is not known.
-    pub(super) fn with_quarantines_unknown(&self) -> Self {
-        let mut next = self.clone();
-        next.mesh_quarantines = Arc::new(MeshQuarantines {
-            hosts: BTreeSet::from([self.host.clone()]),
-            ..MeshQuarantines::default()
-        });
-        next.with_local(Arc::clone(&self.local_quarantines))
-    }
-
-    /// This moment, with these quarantines of this host: who is cut off is the union of both lists.
-    pub(super) fn with_local(mut self, local: Arc<LocalList>) -> Self {
-        let (mut bots, mut hosts) = (self.mesh_quarantines.bots.clone(), self.mesh_quarantines.hosts.clone());
-        for whom in local.keys() {
-            match whom {
-                Quarantined::Bot(bot) => drop(bots.insert(bot.clone())),
-                Quarantined::Host(host) => drop(hosts.insert(host.clone())),
-            }
-        }
-        if !hosts.is_empty() {
-            let cut_off = |bot: &Bot| {
-                let names = |pattern: &HostPattern| hosts.iter().any(|host| host.as_str() == pattern.as_str());
-                !bot.hosts.is_empty() && bot.hosts.iter().all(names)
-            };
-            let at_home = self.mesh.bots().iter().filter(|(_, bot)| cut_off(bot));
-            bots.extend(at_home.map(|(name, _)| name.clone()));
-        }
-        self.quarantined_bots = Arc::new(bots);
-        self.quarantined_hosts = Arc::new(hosts);
-        self.quarantined_serials = Arc::new(self.mesh_quarantines.serials.clone());
-        self.local_quarantines = local;
-        self
-    }
-
-    /// The number of the CA's list, and the list.
-    pub(super) fn quarantines_generation(&self) -> Generation {
-        self.quarantines_generation
-    }
-
-    /// What the CA has quarantined.
-    pub(crate) fn mesh_quarantines(&self) -> &MeshQuarantines {
-        &self.mesh_quarantines
-    }
-
-    /// Says whether a bot may neither call nor be called.
-    #[must_use]
-    pub fn is_quarantined(&self, bot: &BotName) -> bool {
-        self.quarantined_bots.contains(bot)
-    }
-
-    /// Says which quarantine forbids a call, if one does: of this host, of the caller, of the SVID that it calls by, of
-    /// the callee. That the callee is quarantined learns only a caller that a rule links to it.
-    pub(crate) fn cut_off(
-        &self,
-        id: &SpiffeId,
-        from: &BotName,
-        from_serial: Option<&Serial>,
-        to: &BotName,
-    ) -> Option<&'static str> {
-        if self.quarantined_hosts.contains(&self.host) {
-            return Some("this host is quarantined");
-        }
-        if self.is_quarantined(from) {
-            return Some("the calling bot is quarantined");
-        }
-        if from_serial.is_some_and(|serial| self.quarantined_serials.contains(serial)) {
-            return Some("the host that the call comes from is quarantined");
-        }
-        (self.is_quarantined(to) && self.policy.links(id, to)).then_some("the bot that is called is quarantined")
-    }
-
-    /// Says whether a bot may be at home on a quarantined host.
-    pub(crate) fn may_be_on_quarantined_host(&self, bot: &BotName) -> bool {
-        let bot = self.mesh.bots().get(bot);
-        bot.is_some_and(|bot| self.quarantined_hosts.iter().any(|host| bot.may_run_on(host)))
-    }
-
     /// This moment, with the bundle of another.
     pub(super) fn with_bundle_of(mut self, other: &Self) -> Self {
         self.bundle = Arc::clone(&other.bundle);
@@ -470,28 +306,6 @@ pub(super) fn parse_bundle(trust_domain: &TrustDomain, jwks: &[u8]) -> Result<Tr
     } else {
         Ok(bundle)
     }
-}
-
-/// Refuses a slice that needs what this proxy does not enforce: the rest of it would
-/// be read as if that were not there.
-fn enforceable(offered: Generation, needed: &[String]) -> Result<(), SliceError> {
-    let lacking: BTreeSet<&str> = needed
-        .iter()
-        .map(String::as_str)
-        .filter(|word| !feature::ENFORCED.contains(word))
-        .take(FEATURES_SAID)
-        .collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let words: Vec<_> = lacking
-        .into_iter()
-        .map(|word| word.escape_debug().to_string())
-        .collect();
-    Err(SliceError::Features {
-        offered,
-        lacking: words.join(", "),
-    })
 }
 
 /// An endpoint that cannot be read cannot be called; the others can.

@@ -114,6 +114,24 @@ fn a_quarantine_of_either_end_or_of_its_host_ends_the_call() {
 }
 
 #[test]
+fn a_call_is_entered_before_it_is_looked_whether_the_moment_has_changed_meanwhile() {
+    let live = Arc::new(Live::default());
+    let still = Arc::new(snapshot(RULE, "", node::Quarantines::default()));
+    let without = Arc::new(snapshot("", "", node::Quarantines::default()));
+    let look = |newer: Option<Arc<Snapshot>>| {
+        live.hold_unless(subject(), || {
+            assert_eq!(live.len(), 1, "a change from here on finds it");
+            Some((newer?, at(0)))
+        })
+        .map(drop)
+    };
+    assert_eq!(look(None), Ok(()));
+    assert_eq!(look(Some(still)), Ok(()));
+    assert_eq!(look(Some(without)), Err(Reason::NoRule));
+    assert_eq!(live.len(), 0, "none of them stays");
+}
+
+#[test]
 fn all_calls_can_be_ended_for_one_reason() {
     let live = Arc::new(Live::default());
     let calls = [live.enter(subject()), live.enter(subject())];

@@ -1,3 +1,6 @@
+use ca_api::admin::Quarantined;
+use spiffe::id::SpiffeId;
+
 use super::*;
 use crate::control::tests::fake_ca::{Root, trust_domain};
 use crate::control::tests::{slice_json, start_time};
@@ -286,7 +289,7 @@ fn what_the_ca_quarantined_is_kept_and_what_was_set_here_is_kept_elsewhere() {
     let again = first().with_saved(saved);
     assert!(again.is_quarantined(&BotName::parse("prod/orders").unwrap()));
     let hosts: Vec<_> = again.quarantined_hosts.iter().map(HostName::as_str).collect();
-    assert_eq!((hosts, again.quarantined_serials.len()), (vec!["web-7"], 1));
+    assert_eq!((hosts, again.mesh_quarantines().serials.len()), (vec!["web-7"], 1));
     assert!(
         matches!(again.with_quarantines(&listed(2, &[], &[])), Some(Change::Known)),
         "an older list releases nobody"

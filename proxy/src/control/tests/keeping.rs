@@ -10,6 +10,15 @@ use spiffe::id::SpiffeId;
 
 const HOUR: Duration = Duration::from_hours(1);
 
+/// A host of `prod/orders` that has joined.
+async fn joined() -> (FakeCa, Host, Running) {
+    let host = Host::new();
+    let ca = FakeCa::start(&host.clock).await;
+    ca.state().greeting = vec![slice(1, &["prod/orders"])];
+    let (host, running) = Host::joined(&ca, host).await;
+    (ca, host, running)
+}
+
 /// A host that has SVIDs for these bots, and has stopped; its CA is gone.
 async fn stopped(bots: &[&str]) -> (Host, ControlConfig, Arc<Root>) {
     let host = Host::new();
@@ -33,9 +42,11 @@ fn files(config: &ControlConfig) -> StateDir {
     StateDir::open(config.state_dir.clone()).unwrap()
 }
 
-/// Puts one SVID into the cache in the place of those that are there.
-fn keep(config: &ControlConfig, chain: Vec<Vec<u8>>, key: &PrivateKey) {
-    let key = key.to_pkcs8().unwrap();
+/// Puts one SVID into the cache in the place of those that are there: for `id`, by `root`, of the key `certified`, and
+/// with the key `kept`.
+fn keep(config: &ControlConfig, root: &Root, id: &SpiffeId, certified: &PrivateKey, kept: &PrivateKey) {
+    let chain = root.chain(id, &certified.spki_der(), start_time(), HOUR);
+    let key = kept.to_pkcs8().unwrap();
     files(config).save_svids(|| vec![SavedSvid { key, chain }]).unwrap();
 }
 
@@ -77,10 +88,7 @@ async fn a_restart_without_the_ca_finds_the_svids_and_is_ready() {
 
 #[tokio::test]
 async fn a_renewed_svid_replaces_the_one_that_was_kept() {
-    let host = Host::new();
-    let ca = FakeCa::start(&host.clock).await;
-    ca.state().greeting = vec![slice(1, &["prod/orders"])];
-    let (host, running) = Host::joined(&ca, host).await;
+    let (ca, host, running) = joined().await;
     let first = running
         .until("an SVID", |control| control.svid(&bot("prod/orders")))
         .await;
@@ -116,17 +124,9 @@ async fn an_svid_of_an_authority_that_is_not_trusted_is_not_used() {
     let (host, config, root) = stopped(&["prod/orders"]).await;
     let key = PrivateKey::generate().unwrap();
     let other = Root::new(start_time());
-    keep(
-        &config,
-        other.chain(&id("prod/orders"), &key.spki_der(), start_time(), HOUR),
-        &key,
-    );
+    keep(&config, &other, &id("prod/orders"), &key, &key);
     assert_eq!(found(&host, &config, &["prod/orders"]).await, [false]);
-    keep(
-        &config,
-        root.chain(&id("prod/orders"), &key.spki_der(), start_time(), HOUR),
-        &key,
-    );
+    keep(&config, &root, &id("prod/orders"), &key, &key);
     assert_eq!(
         found(&host, &config, &["prod/orders"]).await,
         [true],
@@ -138,11 +138,7 @@ async fn an_svid_of_an_authority_that_is_not_trusted_is_not_used() {
 async fn an_svid_with_the_key_of_another_is_not_used() {
     let (host, config, root) = stopped(&["prod/orders"]).await;
     let (key, other) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
-    keep(
-        &config,
-        root.chain(&id("prod/orders"), &key.spki_der(), start_time(), HOUR),
-        &other,
-    );
+    keep(&config, &root, &id("prod/orders"), &key, &other);
     assert_eq!(found(&host, &config, &["prod/orders"]).await, [false]);
 }
 
@@ -150,17 +146,13 @@ async fn an_svid_with_the_key_of_another_is_not_used() {
 async fn an_svid_of_a_bot_that_this_host_may_not_claim_is_not_used() {
     let (host, config, root) = stopped(&["prod/orders"]).await;
     let key = PrivateKey::generate().unwrap();
-    keep(
-        &config,
-        root.chain(&id("prod/foreign"), &key.spki_der(), start_time(), HOUR),
-        &key,
-    );
+    keep(&config, &root, &id("prod/foreign"), &key, &key);
     assert_eq!(
         found(&host, &config, &["prod/orders", "prod/foreign"]).await,
         [false, false]
     );
     let node = SpiffeId::for_host(&trust_domain(), &config.host);
-    keep(&config, root.chain(&node, &key.spki_der(), start_time(), HOUR), &key);
+    keep(&config, &root, &node, &key, &key);
     assert_eq!(
         found(&host, &config, &["prod/orders"]).await,
         [false],
@@ -201,10 +193,7 @@ async fn a_bot_that_leaves_the_slice_leaves_the_cache() {
 
 #[tokio::test]
 async fn an_evicted_host_keeps_no_svid() {
-    let host = Host::new();
-    let ca = FakeCa::start(&host.clock).await;
-    ca.state().greeting = vec![slice(1, &["prod/orders"])];
-    let (host, running) = Host::joined(&ca, host).await;
+    let (ca, host, running) = joined().await;
     running
         .until("an SVID", |control| control.svid(&bot("prod/orders")))
         .await;
@@ -216,6 +205,13 @@ async fn an_evicted_host_keeps_no_svid() {
     let file = host.config(&ca).state_dir.join("svids/svids.json");
     running.stop().await;
     assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_read_whom_it_has_quarantined_does_not_start() {
+    let (host, config, _) = stopped(&["prod/orders"]).await;
+    std::fs::write(config.state_dir.join("quarantines.json"), "[{\"whom\": ").unwrap();
+    assert!(matches!(host.start(config).await, Err(StartError::State { .. })));
 }
 
 #[tokio::test]
@@ -254,10 +250,7 @@ async fn a_policy_whose_age_nobody_knows_is_too_old() {
 
 #[tokio::test]
 async fn a_ca_that_is_heard_again_makes_the_policy_young() {
-    let host = Host::new();
-    let ca = FakeCa::start(&host.clock).await;
-    ca.state().greeting = vec![slice(1, &["prod/orders"])];
-    let (host, running) = Host::joined(&ca, host).await;
+    let (ca, host, running) = joined().await;
     assert!(ca.receipt(1).await.ok);
     host.hand.advance(Duration::from_hours(5));
     assert!(running.control.policy_too_old(running.control.now()));
@@ -275,10 +268,7 @@ fn ca_time(time: Timestamp) -> ca_message::Message {
 
 #[tokio::test]
 async fn a_clock_that_jumped_ahead_locks_nobody_out_once_it_is_right_again() {
-    let host = Host::new();
-    let ca = FakeCa::start(&host.clock).await;
-    ca.state().greeting = vec![slice(1, &["prod/orders"])];
-    let (host, running) = Host::joined(&ca, host).await;
+    let (ca, host, running) = joined().await;
     running
         .until("an SVID", |control| control.svid(&bot("prod/orders")))
         .await;
@@ -352,10 +342,7 @@ async fn a_clock_that_went_back_is_an_alert_and_unready_without_the_ca() {
 
 #[tokio::test]
 async fn renewal_goes_on_by_the_time_of_the_ca_while_the_clock_is_back() {
-    let host = Host::new();
-    let ca = FakeCa::start(&host.clock).await;
-    ca.state().greeting = vec![slice(1, &["prod/orders"])];
-    let (host, running) = Host::joined(&ca, host).await;
+    let (ca, host, running) = joined().await;
     let first = running
         .until("an SVID", |control| control.svid(&bot("prod/orders")))
         .await;

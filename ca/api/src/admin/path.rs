@@ -1,0 +1,30 @@
+//! The paths of the admin API.
+
+/// `POST` an [`ApplyRequest`](super::ApplyRequest) → [`ApplyResponse`](super::ApplyResponse).
+pub const APPLY: &str = "/v1/apply";
+/// `GET ?epoch=&revision=&wait_seconds=` → [`GenerationStatus`](super::GenerationStatus).
+/// Without a number: the live one. `wait_seconds` (at most 30) waits until it is live everywhere.
+pub const GENERATION: &str = "/v1/generation";
+/// `GET` → [`RevisionList`](super::RevisionList).
+pub const REVISIONS: &str = "/v1/revisions";
+/// `POST` a [`RollbackRequest`](super::RollbackRequest) → [`ApplyResponse`](super::ApplyResponse).
+pub const ROLLBACK: &str = "/v1/rollback";
+/// `POST` a [`TokenRequest`](super::TokenRequest) → [`TokenResponse`](super::TokenResponse).
+pub const HOST_TOKEN: &str = "/v1/host/token";
+/// `GET` → [`HostList`](super::HostList).
+pub const HOSTS: &str = "/v1/hosts";
+/// `POST` an [`EvictRequest`](super::EvictRequest) → [`EvictResponse`](super::EvictResponse).
+pub const HOST_EVICT: &str = "/v1/host/evict";
+/// `POST` a [`QuarantineRequest`](super::QuarantineRequest) → [`QuarantineStatus`](super::QuarantineStatus).
+pub const QUARANTINE: &str = "/v1/quarantine";
+/// `POST` a [`ReleaseRequest`](super::ReleaseRequest) → [`QuarantineStatus`](super::QuarantineStatus).
+pub const RELEASE: &str = "/v1/release";
+/// `GET ?epoch=&revision=&wait_seconds=` → [`QuarantineStatus`](super::QuarantineStatus).
+/// Without a number: the newest list. `wait_seconds` (at most 30) waits until every connected host enforces it.
+pub const QUARANTINES: &str = "/v1/quarantines";
+/// `GET` → [`BotList`](super::BotList).
+pub const BOTS: &str = "/v1/bots";
+/// `GET` → [`CaStatus`](super::CaStatus).
+pub const STATUS: &str = "/v1/status";
+/// `GET` → [`MeshSources`](super::MeshSources).
+pub const MESH: &str = "/v1/mesh";
