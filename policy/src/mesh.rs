@@ -189,3 +189,6 @@ impl Mesh {
         Roster::new(self.bots.keys(), &self.groups)
     }
 }
+
+#[cfg(test)]
+mod tests;

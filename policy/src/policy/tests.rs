@@ -169,3 +169,42 @@ fn the_nearest_rule_differs_least_then_has_the_least_id() {
         .unwrap_err();
     assert_eq!((unlinked.nearest, unlinked.rule, unlinked.why), (None, None, None));
 }
+
+#[test]
+fn the_next_end_is_the_earliest_of_an_allow_rule_that_is_still_to_come() {
+    let policy = policy(
+        "allow:\n\
+         - {id: one, from: a, to: b, http: GET /, until: '1970-01-01T00:01:00Z', reason: r}\n\
+         - {id: two, from: a, to: b, http: GET /x, until: '1970-01-01T00:02:00Z', reason: r}\n\
+         - {id: three, from: a, to: b, http: GET /y}\n\
+         deny:\n- {id: four, from: a, to: c, until: '1970-01-01T00:00:30Z', reason: r}\n",
+    );
+    let next = |now| {
+        policy
+            .next_end(Timestamp::from_unix_seconds(now))
+            .map(Timestamp::unix_seconds)
+    };
+    assert_eq!(
+        [next(0), next(59), next(60), next(119), next(120)],
+        [Some(60), Some(60), Some(120), Some(120), None]
+    );
+}
+
+#[test]
+fn a_permit_says_which_policy_gave_it() {
+    let generation = Generation { epoch: 3, revision: 41 };
+    let rules = "allow: [{id: all, from: '**', to: '**', http: '* /**'}]";
+    let text = format!(
+        "version: 1\ntrust_domain: a.b\nbots: {{a: {{owner: o, hosts: h, attest: {{uid: 1}}, serve: {{http: 80}}}}}}\n{rules}"
+    );
+    let mesh = crate::load(&[Source {
+        name: "m".to_owned(),
+        text,
+    }])
+    .unwrap();
+    let permit = mesh
+        .compile(generation)
+        .decide(Timestamp::from_unix_seconds(0), call(id("a"), "a", "/"))
+        .unwrap();
+    assert_eq!(permit.generation(), generation);
+}
