@@ -153,6 +153,11 @@ pub(crate) fn with_played_host(mesh: &Mesh) -> PlayedHost {
         )
         .replace("prod/checkout: {owner: shop@acme.internal, hosts: [web-1]", "prod/checkout: {owner: shop@acme.internal, hosts: [web-1, edge-1]");
     mesh.apply(&text);
+    joined(mesh)
+}
+
+/// Joins as that host, for the first time or after it was evicted.
+pub(crate) fn joined(mesh: &Mesh) -> PlayedHost {
     let token = ok(botmesh().args(["host", "token", "edge-1", "--server", &mesh.server()]));
     let status = ok(botmesh().args(["ca", "status", "-o", "json", "--server", &mesh.server()]));
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");

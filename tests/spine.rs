@@ -42,11 +42,12 @@ pub(crate) fn two_hosts(extra: &str) -> Mesh {
     })
 }
 
-/// The same with eighteen hosts more, on which nothing runs.
-pub(crate) fn twenty_hosts() -> Mesh {
+/// The same with eighteen hosts more, on which nothing runs, by the clock of a test.
+pub(crate) fn twenty_hosts_at(hand: &Hand) -> Mesh {
     let names: Vec<String> = (1..=20).map(|n| format!("web-{n}")).collect();
     with_callees(&Setup {
         hosts: &names.iter().map(String::as_str).collect::<Vec<_>>(),
+        clock: Some(hand.path()),
         ..Setup::default()
     })
 }

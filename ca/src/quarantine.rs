@@ -221,11 +221,10 @@ impl Core {
     }
 
     /// Tells every host what an eviction made worthless.
-    pub(crate) async fn list_evicted(&self) -> Result<(), StoreError> {
+    pub(crate) async fn list_evicted(&self) -> Result<Generation, StoreError> {
         let _turn = self.quarantines.changing.lock().await;
         let rows = self.store.quarantines(self.now()).await?;
-        self.quarantines.set(rows);
-        Ok(())
+        Ok(self.quarantines.set(rows).generation)
     }
 
     async fn end_by_time(&self, now: Timestamp) -> Result<(), StoreError> {

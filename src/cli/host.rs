@@ -2,12 +2,17 @@
 
 use anyhow::Result;
 use ca_api::JoinToken;
-use ca_api::admin::{EvictRequest, EvictResponse, Host as HostStatus, HostList, TokenRequest, TokenResponse, path};
+use ca_api::admin::{
+    EvictRequest, EvictResponse, Host as HostStatus, HostList, QuarantineStatus, TokenRequest, TokenResponse, path,
+};
+
+use serde::Serialize;
 
 use crate::args::{Host, HostRef};
-use crate::cli::Context;
+use crate::cli::{Context, quarantine};
 use crate::client::{Peer, Server};
 use crate::exit::Exit;
+use crate::output::Screen;
 
 /// Runs one of them.
 pub(crate) async fn run(command: Host, context: &Context) -> Result<Exit> {
@@ -84,18 +89,43 @@ fn row(host: &HostStatus) -> Vec<String> {
 
 async fn evict(args: HostRef, server: &Server, context: &Context) -> Result<Exit> {
     let response: EvictResponse = server.post(path::HOST_EVICT, &EvictRequest { host: args.host }).await?;
-    if !context.screen.is_table() {
-        context.screen.document(&response)?;
-        return Ok(Exit::Fine);
+    let done = format!("evicted host {}", response.host);
+    let enforced = match response.list {
+        Some(list) => Some(quarantine::enforced(list, server, &context.screen).await?),
+        None => None,
+    };
+    show_evicted(&response, enforced.as_ref(), &done, &context.screen)?;
+    enforced.map_or(Ok(Exit::Fine), |status| quarantine::everywhere(&done, &status))
+}
+
+/// What became of an evicted host, in JSON.
+#[derive(Debug, Serialize)]
+struct Evicted<'a> {
+    #[serde(flatten)]
+    response: &'a EvictResponse,
+    enforced: Option<&'a QuarantineStatus>,
+}
+
+/// Says what became of the host, and on how many others what it holds is worth nothing now.
+fn show_evicted(
+    response: &EvictResponse,
+    enforced: Option<&QuarantineStatus>,
+    done: &str,
+    screen: &Screen,
+) -> Result<()> {
+    if !screen.is_table() {
+        return Ok(screen.document(&Evicted { response, enforced })?);
     }
     let stream = if response.was_connected {
         "its stream was ended"
     } else {
         "it was not connected"
     };
-    context.screen.line(format!(
-        "evicted {}: {stream}; it needs a new token to come back",
+    if let Some(status) = enforced {
+        screen.line(quarantine::summary(done, status))?;
+    }
+    Ok(screen.line(format!(
+        "{}: {stream}; it needs a new token to come back",
         response.host
-    ))?;
-    Ok(Exit::Fine)
+    ))?)
 }

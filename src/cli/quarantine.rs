@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use ca_api::Generation;
 use ca_api::admin::{
     HostGeneration, HostState, Quarantine as Row, QuarantineRequest, QuarantineStatus, Quarantined, ReleaseRequest,
     WAIT_SECONDS_MAX, path,
@@ -101,7 +102,7 @@ async fn finish(
     screen: &Screen,
 ) -> Result<Exit> {
     let status = match answer.map_err(|refused| refusal(refused, server))? {
-        Answer::Mesh(status) => enforced(status, server, screen).await?,
+        Answer::Mesh(status) => enforced(status.generation, server, screen).await?,
         Answer::Host(host) => {
             if screen.is_table() {
                 screen.line(format!(
@@ -120,7 +121,12 @@ async fn finish(
     } else {
         screen.document(&status)?;
     }
-    let lag = laggards(&status);
+    everywhere(done, &status)
+}
+
+/// Fails where a host, connected or not, does not enforce the list, and names it.
+pub(super) fn everywhere(done: &str, status: &QuarantineStatus) -> Result<Exit> {
+    let lag = laggards(status);
     if lag.is_empty() {
         return Ok(Exit::Fine);
     }
@@ -131,20 +137,20 @@ async fn finish(
 }
 
 /// Waits, at most as long as the CA does, until every connected host enforces the list.
-async fn enforced(status: QuarantineStatus, server: &Server, screen: &Screen) -> Result<QuarantineStatus> {
+pub(super) async fn enforced(list: Generation, server: &Server, screen: &Screen) -> Result<QuarantineStatus> {
     screen.note("waiting until every connected host enforces it");
     let question = format!(
         "{}?epoch={}&revision={}&wait_seconds={WAIT_SECONDS_MAX}",
         path::QUARANTINES,
-        status.generation.epoch,
-        status.generation.revision
+        list.epoch,
+        list.revision
     );
     server
         .get_within(&question, Duration::from_secs(WAIT_SECONDS_MAX) + BEYOND_WAIT)
         .await
 }
 
-fn summary(done: &str, status: &QuarantineStatus) -> String {
+pub(super) fn summary(done: &str, status: &QuarantineStatus) -> String {
     let live = status.hosts.iter().filter(|host| host.state == HostState::Live).count();
     let total = status.hosts.len();
     let word = if live == total {
@@ -192,7 +198,6 @@ fn refusal(refused: Refused, server: &Server) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use ca_api::Generation;
     use spiffe::id::HostName;
 
     use super::*;

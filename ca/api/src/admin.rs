@@ -266,6 +266,10 @@ pub struct EvictResponse {
     pub was_connected: bool,
     /// How many open tokens were made worthless.
     pub tokens: u64,
+    /// The list of who is cut off that the other hosts are told, to ask at [`path::QUARANTINES`] whether they enforce it; a
+    /// CA of an earlier version does not say.
+    #[serde(default)]
+    pub list: Option<Generation>,
 }
 
 /// One bot of the live mesh.

@@ -126,11 +126,13 @@ pub(super) async fn evict(
             detail,
         )
         .map_err(|error| Refused::unavailable("record an eviction that has taken place", &error))?;
-    listed.map_err(|error| Refused::unavailable("tell the hosts of an eviction that has taken place", &error))?;
+    let list =
+        listed.map_err(|error| Refused::unavailable("tell the hosts of an eviction that has taken place", &error))?;
     Ok(Json(EvictResponse {
         host,
         was_connected,
         tokens: evicted.tokens as u64,
+        list: Some(list),
     }))
 }
 
