@@ -17,6 +17,7 @@
 mod agreement;
 mod attestation;
 mod away;
+mod callee;
 mod check;
 mod clients;
 mod crash;

@@ -351,7 +351,9 @@ impl Mesh {
         let process = Process::spawn(command, log);
         self.bots.push(process);
         let bot = self.bots.last().unwrap();
-        eventually("the callee to listen", || bot.log().contains("ready").then_some(()));
+        eventually("the callee to listen", || {
+            bot.log().lines().any(|line| line == "ready").then_some(())
+        });
     }
 
     /// Starts a host's proxy again, as it was.
