@@ -86,6 +86,7 @@ proxy() {
     folder /var/lib/botmesh/proxy 0700
     config proxy.yaml
     unit botmesh-proxy.service
+    unit botmesh-proxy.socket
     tmpfiles botmesh-proxy.conf
 }
 

@@ -36,8 +36,8 @@ pub(crate) struct Context {
     pub(crate) global: Global,
 }
 
-/// Runs the command that was typed.
-pub(crate) async fn run(cli: Cli) -> Result<Exit> {
+/// Runs the command that was typed; `manager` is for the proxy.
+pub(crate) async fn run(cli: Cli, manager: ::proxy::Manager) -> Result<Exit> {
     logging::start(speaker(&cli.command), &cli.global);
     let context = Context {
         screen: Screen::new(&cli.global),
@@ -49,7 +49,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit> {
         Command::Demo(args) => Box::pin(demo::run(args, context)).await,
         Command::Up(args) => Box::pin(up::run(args, context)).await,
         Command::Ca(command) => Box::pin(ca::run(command, context)).await,
-        Command::Proxy(command) => Box::pin(proxy::run(command, context)).await,
+        Command::Proxy(command) => Box::pin(proxy::run(command, manager, context)).await,
         Command::Host(command) => host::run(command, context).await,
         Command::Apply(args) => apply::apply(args, context).await,
         Command::Rollback(args) => apply::rollback(args, context).await,

@@ -80,6 +80,16 @@ pub(crate) fn state_home() -> PathBuf {
         .join("botmesh")
 }
 
+/// How a service manager speaks to this process: which sockets it passes, and where it wants to be told.
+pub(crate) fn service_manager() -> (proxy::Variables, Option<OsString>) {
+    let variables = proxy::Variables {
+        listen_pid: variable("LISTEN_PID"),
+        listen_fds: variable("LISTEN_FDS"),
+        listen_fdnames: variable("LISTEN_FDNAMES"),
+    };
+    (variables, variable("NOTIFY_SOCKET"))
+}
+
 /// The whole environment, for a command that takes it over.
 pub(crate) fn environment() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()

@@ -30,11 +30,14 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return usage_end(&usage),
     };
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow::Error::new(error).context("start the runtime"))
-        .and_then(|runtime| runtime.block_on(cli::run(cli)));
+    // Before the runtime, for it changes the environment, which only a process with one thread may do.
+    let outcome = cli::proxy::manager(&cli.command).and_then(|manager| {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| anyhow::Error::new(error).context("start the runtime"))
+            .and_then(|runtime| runtime.block_on(cli::run(cli, manager)))
+    });
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {

@@ -27,6 +27,7 @@ mod layout;
 mod lifetimes;
 mod netns;
 mod newcomer;
+mod restart;
 mod spine;
 mod support;
 mod ways;

@@ -225,6 +225,18 @@ fn installing_again_keeps_what_was_edited_and_the_linters_are_content() {
     if let Some(out) = lint("shellcheck", &["deploy/install.sh"]) {
         assert!(out.status.success(), "{}", both(&out));
     }
+    // A folder with the real names: `verify` follows what each unit names. What else systemd itself brings is not ours.
+    let units = dir
+        .path()
+        .join("etc/systemd/system/botmesh-proxy.socket")
+        .display()
+        .to_string();
+    if let Some(out) = lint("systemd-analyze", &["verify", "--man=no", &units]) {
+        let ours = both(&out);
+        let ours: Vec<&str> = ours.lines().filter(|line| line.contains("botmesh")).collect();
+        let missing = |line: &&str| !line.contains("/usr/bin/botmesh is not executable");
+        assert!(!ours.iter().any(missing), "{ours:?}");
+    }
     let security = ["security", "--offline=true", "--no-pager"];
     for (unit, most) in [("botmesh-ca", "15"), ("botmesh-proxy", "35")] {
         let file = format!("deploy/systemd/{unit}.service");

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 pub(crate) mod hand;
 pub(crate) mod join;
+pub(crate) mod manager;
 pub(crate) mod netns;
 pub(crate) mod wire;
 

@@ -34,4 +34,4 @@ mod run;
 mod whoami;
 
 pub use config::{Config, Settings};
-pub use run::{RunError, Running, run, start};
+pub use run::{Manager, Passed, PassedError, RunError, Running, Variables, run, start};

@@ -1,8 +1,11 @@
 //! The process of the proxy: opens everything in order, serves, and ends in order.
 
 mod bind;
+mod notify;
+mod passed;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -30,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
 use bind::Bound;
+pub use passed::{Passed, PassedError, Variables};
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -37,27 +41,49 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How often the CA is told who called whom.
 const TELL: Duration = Duration::from_secs(1);
 
+/// What the service manager that started this process has for it: nothing, where there is none.
+#[derive(Debug, Default)]
+pub struct Manager {
+    /// The sockets that it holds for the proxy.
+    pub sockets: Passed,
+    /// Where it wants to hear that the proxy serves: `NOTIFY_SOCKET`.
+    pub notify: Option<OsString>,
+}
+
 /// Runs the proxy until `cancel`, then lets calls under way finish, for ten seconds at most.
 ///
 /// # Errors
 ///
 /// A [`RunError`] for whatever keeps it from starting.
-pub async fn run(settings: Settings, clock: Clock, cancel: CancellationToken) -> Result<(), RunError> {
-    let running = start(settings, clock, cancel.clone()).await?;
+pub async fn run(
+    settings: Settings,
+    manager: Manager,
+    clock: Clock,
+    cancel: CancellationToken,
+) -> Result<(), RunError> {
+    let Manager { sockets, notify } = manager;
+    let running = start(settings, sockets, clock, cancel.clone()).await?;
+    notify::tell(notify.as_deref(), notify::READY);
     cancel.cancelled().await;
+    notify::tell(notify.as_deref(), notify::STOPPING);
     running.stop().await;
     Ok(())
 }
 
-/// Starts the proxy. Listeners are bound first, then the ledger is opened, then the host joins or finds its identity;
-/// calls are taken from then on.
+/// Starts the proxy. Listeners are taken from `passed` or bound first, then the ledger is opened, then the host joins or
+/// finds its identity; calls are taken from then on.
 ///
 /// # Errors
 ///
 /// A [`RunError`] for whatever keeps it from starting.
-pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) -> Result<Running, RunError> {
+pub async fn start(
+    settings: Settings,
+    passed: Passed,
+    clock: Clock,
+    cancel: CancellationToken,
+) -> Result<Running, RunError> {
     bind::raise_file_limit();
-    let bound = Bound::new(&settings).await?;
+    let bound = Bound::new(&settings, passed).await?;
     let ledger = open_ledger(&settings, &clock).await?;
     let attestor =
         Attestor::new(AttestConfig::default(), clock.clone()).map_err(|source| RunError::Attest { source })?;
@@ -298,6 +324,13 @@ pub enum RunError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// A socket of the service manager is none of this proxy's.
+    #[error("take the sockets of the service manager")]
+    Passed {
+        /// Why.
+        #[source]
+        source: PassedError,
     },
     /// A folder could not be made.
     #[error("make the folder {}", path.display())]

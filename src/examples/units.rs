@@ -146,6 +146,9 @@ fn the_install_script_installs_every_unit_and_makes_the_user_that_one_names() {
     for entry in std::fs::read_dir(deploy("systemd")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(script.contains(&format!("unit {name}\n")), "{name}");
+        if !name.ends_with(".service") {
+            continue;
+        }
         let user = Unit::read(&name).one("User").to_owned();
         let made = script
             .lines()
@@ -155,6 +158,34 @@ fn the_install_script_installs_every_unit_and_makes_the_user_that_one_names() {
     for name in ["ca.yaml", "proxy.yaml"] {
         assert!(script.contains(&format!("config {name}\n")), "{name}");
     }
+}
+
+/// A proxy refuses a passed socket that no setting says, so the unit and the example must say the same.
+#[test]
+fn the_socket_unit_holds_every_address_of_the_example_and_no_other() {
+    let settings = proxy::settings(&deploy("proxy.yaml")).unwrap();
+    let mut addresses = vec![
+        settings.bots_listen.to_string(),
+        settings.bots_socket.display().to_string(),
+        settings.mesh_listen.to_string(),
+        settings.admin_socket.display().to_string(),
+        settings.metrics_listen.to_string(),
+    ];
+    let more = settings.listeners.iter().map(|listener| listener.listen.to_string());
+    addresses.extend(more.map(|address| address.replacen("unix:", "", 1)));
+    addresses.sort();
+    let text = std::fs::read_to_string(deploy("systemd/botmesh-proxy.socket")).unwrap();
+    let lines = || text.lines().filter(|line| !line.starts_with('#'));
+    let mut held: Vec<&str> = lines().filter_map(|line| line.strip_prefix("ListenStream=")).collect();
+    held.sort_unstable();
+    assert_eq!(held, addresses);
+    for line in ["Accept=no", "SocketMode=0666", "PassCredentials=yes"] {
+        assert!(lines().any(|l| l == line), "{line}");
+    }
+    assert!(!text.contains("ReusePort"), "two processes could share a port then");
+    let service = Unit::read("botmesh-proxy.service");
+    assert_eq!(service.one("Sockets"), "botmesh-proxy.socket");
+    assert_eq!((service.one("Type"), service.one("NotifyAccess")), ("notify", "main"));
 }
 
 /// The commands of the operator's page are typed as they stand there.

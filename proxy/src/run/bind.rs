@@ -1,4 +1,5 @@
-//! Binds every listener before anything else, so that a port that is taken is said at once.
+//! Binds every listener before anything else, so that a port that is taken is said at once. What a service manager has
+//! bound is taken from it and left as it is: its file, mode and owner are the manager's.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use spiffe::id::TrustDomain;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use super::RunError;
+use super::{Passed, RunError};
 use crate::attest::prepare_listener;
 use crate::bots::Source;
 use crate::call::Route;
@@ -33,13 +34,14 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    pub(super) async fn new(settings: &Settings) -> Result<Self, RunError> {
+    pub(super) async fn new(settings: &Settings, mut passed: Passed) -> Result<Self, RunError> {
         let mut addresses = BTreeMap::new();
-        let bots = tcp("bots.listen", settings.bots_listen).await?;
-        let socket = bot_socket("bots.socket", &settings.bots_socket).await?;
-        let mesh = tcp("mesh.listen", settings.mesh_listen).await?;
-        let metrics = tcp("metrics.listen", settings.metrics_listen).await?;
-        let admin = unix("admin.socket", &settings.admin_socket, FOR_OPERATORS).await?;
+        let from = &mut passed;
+        let bots = tcp("bots.listen", settings.bots_listen, from).await?;
+        let socket = bot_socket("bots.socket", &settings.bots_socket, from).await?;
+        let mesh = tcp("mesh.listen", settings.mesh_listen, from).await?;
+        let metrics = tcp("metrics.listen", settings.metrics_listen, from).await?;
+        let admin = unix("admin.socket", &settings.admin_socket, FOR_OPERATORS, from).await?;
         let mesh_address = address("mesh.listen", &mesh)?;
         addresses.insert("bots".to_owned(), address("bots.listen", &bots)?.to_string());
         addresses.insert(
@@ -51,13 +53,16 @@ impl Bound {
         addresses.insert("admin".to_owned(), format!("unix:{}", settings.admin_socket.display()));
         let mut fixed = Vec::with_capacity(settings.listeners.len());
         for (number, listener) in settings.listeners.iter().enumerate() {
-            let (source, route) = listen(&settings.trust_domain, listener).await?;
+            let (source, route) = listen(&settings.trust_domain, listener, from).await?;
             let shown = source
                 .address()
                 .map_or_else(|| listener.listen.to_string(), |bound| bound.to_string());
             addresses.insert(format!("listener {number}"), format!("{shown} to {}", listener.to));
             fixed.push((source, route));
         }
+        passed
+            .check_all_taken(&said(settings))
+            .map_err(|source| RunError::Passed { source })?;
         let shared = vec![(Source::Tcp(bots), "bots"), (Source::Unix(socket), "bots_socket")];
         Ok(Self {
             shared,
@@ -71,24 +76,46 @@ impl Bound {
     }
 }
 
-async fn listen(trust_domain: &TrustDomain, listener: &Listener) -> Result<(Source, Arc<Route>), RunError> {
+/// Every setting that says where to listen, and what it says.
+fn said(settings: &Settings) -> Vec<(&'static str, String)> {
+    let unix = |path: &Path| format!("unix:{}", path.display());
+    let mut said = vec![
+        ("bots.listen", settings.bots_listen.to_string()),
+        ("bots.socket", unix(&settings.bots_socket)),
+        ("mesh.listen", settings.mesh_listen.to_string()),
+        ("metrics.listen", settings.metrics_listen.to_string()),
+        ("admin.socket", unix(&settings.admin_socket)),
+    ];
+    let listeners = settings.listeners.iter();
+    said.extend(listeners.map(|listener| ("listeners", listener.listen.to_string())));
+    said
+}
+
+async fn listen(
+    trust_domain: &TrustDomain,
+    listener: &Listener,
+    passed: &mut Passed,
+) -> Result<(Source, Arc<Route>), RunError> {
     let route = Route::new(trust_domain, listener.to.clone()).ok_or_else(|| RunError::Destination {
         bot: listener.to.to_string(),
     })?;
     let source = match &listener.listen {
-        ListenAddress::Tcp(address) => Source::Tcp(tcp("listeners", *address).await?),
-        ListenAddress::Unix(path) => Source::Unix(bot_socket("listeners", path).await?),
+        ListenAddress::Tcp(address) => Source::Tcp(tcp("listeners", *address, passed).await?),
+        ListenAddress::Unix(path) => Source::Unix(bot_socket("listeners", path, passed).await?),
     };
     Ok((source, route))
 }
 
-async fn tcp(setting: &'static str, listen: SocketAddr) -> Result<TcpListener, RunError> {
+async fn tcp(setting: &'static str, listen: SocketAddr, passed: &mut Passed) -> Result<TcpListener, RunError> {
     let failed = |source| RunError::Bind {
         setting,
         address: listen.to_string(),
         source,
     };
-    TcpListener::bind(listen).await.map_err(failed)
+    match passed.tcp(listen) {
+        Some(held) => TcpListener::from_std(held).map_err(failed),
+        None => TcpListener::bind(listen).await.map_err(failed),
+    }
 }
 
 fn address(setting: &'static str, listener: &TcpListener) -> Result<SocketAddr, RunError> {
@@ -99,8 +126,8 @@ fn address(setting: &'static str, listener: &TcpListener) -> Result<SocketAddr, 
     })
 }
 
-async fn bot_socket(setting: &'static str, path: &Path) -> Result<UnixListener, RunError> {
-    let listener = unix(setting, path, FOR_ALL).await?;
+async fn bot_socket(setting: &'static str, path: &Path, passed: &mut Passed) -> Result<UnixListener, RunError> {
+    let listener = unix(setting, path, FOR_ALL, passed).await?;
     let failed = |source| RunError::Bind {
         setting,
         address: path.display().to_string(),
@@ -112,12 +139,15 @@ async fn bot_socket(setting: &'static str, path: &Path) -> Result<UnixListener, 
 
 /// Binds a Unix socket. A socket that nobody listens on any more is what a killed process left, and is replaced;
 /// anything else that is there is not touched.
-async fn unix(setting: &'static str, path: &Path, mode: u32) -> Result<UnixListener, RunError> {
+async fn unix(setting: &'static str, path: &Path, mode: u32, passed: &mut Passed) -> Result<UnixListener, RunError> {
     let failed = |source| RunError::Bind {
         setting,
         address: path.display().to_string(),
         source,
     };
+    if let Some(held) = passed.unix(path) {
+        return UnixListener::from_std(held).map_err(failed);
+    }
     if let Some(parent) = path.parent() {
         dir(parent, 0o755)?;
     }

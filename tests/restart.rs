@@ -1,0 +1,183 @@
+//! A proxy whose sockets somebody holds: what it takes, what it refuses, and a restart that nobody notices.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::Command;
+
+use crate::spine::{CHECKOUT, two_hosts};
+use crate::support::manager::Manager;
+use crate::support::{Caller, Host, Mesh, Process, eventually, free_port, http_get, root_or_skip};
+
+/// Every socket of a host's proxy, as words of the manager.
+pub(crate) fn sockets(host: &Host) -> Vec<String> {
+    let (ports, dir) = (&host.ports, host.dir.display());
+    vec![
+        format!("tcp:127.0.0.1:{}", ports.bots),
+        format!("unix:{dir}/bot.sock"),
+        format!("tcp:127.0.0.1:{}", ports.mesh),
+        format!("unix:{dir}/proxy.sock"),
+        format!("tcp:127.0.0.1:{}", ports.metrics),
+    ]
+}
+
+/// Ends the proxy of a host, and has a manager hold its sockets and start it again.
+pub(crate) fn held(mesh: &mut Mesh, host: &str, more: &[String], variables: &[(&str, &str)]) -> Manager {
+    mesh.host_mut(host).process.terminate();
+    let host = mesh.host(host);
+    Manager::hold(host, &[sockets(host), more.to_vec()].concat(), variables)
+}
+
+fn get(caller: &mut Caller) -> u64 {
+    caller.call("GET", "orders.prod.mesh", "/orders/17").status
+}
+
+#[test]
+fn a_proxy_takes_the_sockets_that_are_held_for_it_and_leaves_their_files_as_they_are() {
+    if !root_or_skip("sockets that are held") {
+        return;
+    }
+    let one = free_port();
+    let listeners = format!("listeners: [{{listen: \"127.0.0.1:{one}\", to: prod/orders}}]");
+    let mut mesh = two_hosts(&listeners.replace(&one.to_string(), "0"));
+    let config = mesh.host("web-1").dir.join("proxy.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace("127.0.0.1:0", &format!("127.0.0.1:{one}"))).expect("written");
+    let mut manager = held(&mut mesh, "web-1", &[format!("tcp:127.0.0.1:{one}")], &[]);
+    let files = ["bot.sock", "proxy.sock"].map(|name| mesh.host("web-1").dir.join(name));
+    let seen = || {
+        files
+            .clone()
+            .map(|file| file.metadata().map(|m| (m.ino(), m.permissions().mode() & 0o777)))
+    };
+    let before = seen().map(|file| file.expect("the manager's socket"));
+    for turn in 0..2 {
+        manager.start();
+        mesh.wait_for("web-1", "/readyz");
+        let host = mesh.host("web-1");
+        assert_eq!(get(&mut Caller::new(CHECKOUT, &host.bot_socket())), 200);
+        assert_eq!(get(&mut Caller::new(CHECKOUT, &host.bot_tcp())), 200);
+        assert_eq!(get(&mut Caller::new(CHECKOUT, &format!("127.0.0.1:{one}"))), 200);
+        assert_eq!(seen().map(Result::unwrap), before, "inode and mode are the manager's");
+        assert_eq!(before.map(|(_, mode)| mode), [0o622, 0o622]);
+        eventually("word that it serves", || {
+            manager.told().contains("READY=1").then_some(())
+        });
+        assert_eq!(manager.stop().0, 0, "turn {turn}");
+        assert_eq!(manager.told(), "STOPPING=1");
+        assert_eq!(seen().map(Result::unwrap), before, "the files stay for the next one");
+    }
+}
+
+#[test]
+fn what_is_passed_and_is_none_of_the_proxys_sockets_is_refused() {
+    if !root_or_skip("sockets that are none of the proxy's") {
+        return;
+    }
+    let mut mesh = two_hosts("");
+    let (dir, other) = (mesh.dir().display().to_string(), free_port());
+    let refused = [
+        (
+            format!("tcp:127.0.0.1:{other}"),
+            format!("listens on 127.0.0.1:{other}, which no setting says: proxy.yaml has bots.listen 127.0.0.1:"),
+        ),
+        (
+            format!("unix:{dir}/other.sock"),
+            format!("listens on unix:{dir}/other.sock, which no setting says"),
+        ),
+        ("again".to_owned(), "which no setting says".to_owned()),
+        (
+            format!("bound:127.0.0.1:{other}"),
+            "does not listen: in a unit, use ListenStream= and Accept=no".to_owned(),
+        ),
+        (
+            format!("udp:127.0.0.1:{other}"),
+            "the passed socket 5 (udp) is no stream socket of TCP or Unix".to_owned(),
+        ),
+        (
+            "pipe".to_owned(),
+            "the passed socket 5 (pipe) is no stream socket of TCP or Unix".to_owned(),
+        ),
+    ];
+    mesh.host_mut("web-1").process.terminate();
+    for (socket, message) in refused {
+        let host = mesh.host("web-1");
+        let mut manager = Manager::hold(host, &[sockets(host), vec![socket.clone()]].concat(), &[]);
+        manager.start();
+        assert_ne!(manager.wait().0, 0, "{socket}");
+        let log = manager.log();
+        let last = log.lines().rfind(|line| line.starts_with("error")).unwrap_or_default();
+        assert!(last.contains(&message), "{socket}: {last}");
+        assert!(!manager.told().contains("READY"), "{socket}");
+    }
+    // A count that is none, and one that is too large to be one.
+    for count in ["many", "-1", "1000000000000"] {
+        let mut manager = Manager::hold(mesh.host("web-1"), &[], &[("FDS", count)]);
+        manager.start();
+        assert_ne!(manager.wait().0, 0, "{count}");
+        assert!(manager.log().contains("LISTEN_FDS is no number up to 1024"), "{count}");
+    }
+}
+
+#[test]
+fn sockets_for_another_process_are_left_alone_and_port_0_is_told_of() {
+    if !root_or_skip("sockets for another process") {
+        return;
+    }
+    let mut mesh = two_hosts("");
+    mesh.host_mut("web-1").process.terminate();
+    let unused = [format!("tcp:127.0.0.1:{}", free_port())];
+    let mut manager = Manager::hold(mesh.host("web-1"), &unused, &[("PID", "1")]);
+    manager.start();
+    mesh.wait_for("web-1", "/readyz");
+    assert_eq!(get(&mut Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket())), 200);
+    assert_eq!(manager.stop().0, 0);
+    drop(manager);
+    let config = mesh.host("web-1").dir.join("proxy.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let metrics = format!("127.0.0.1:{}", mesh.host("web-1").ports.metrics);
+    std::fs::write(&config, text.replace(&metrics, "127.0.0.1:0")).expect("written");
+    let mut manager = Manager::hold(mesh.host("web-1"), &[format!("tcp:{metrics}")], &[]);
+    manager.start();
+    assert_ne!(manager.wait().0, 0);
+    let log = manager.log();
+    let hint = "metrics.listen is 127.0.0.1:0, and port 0 is no passed socket's: write the port that is passed";
+    assert!(log.contains(hint), "{log}");
+}
+
+#[test]
+fn systemds_own_activation_starts_the_proxy_with_its_sockets() {
+    if !root_or_skip("systemd-socket-activate") {
+        return;
+    }
+    if Command::new("systemd-socket-activate")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("skipped: systemds_own_activation_starts_the_proxy_with_its_sockets: needs systemd-socket-activate");
+        return;
+    }
+    let mut mesh = two_hosts("");
+    mesh.host_mut("web-1").process.terminate();
+    let host = mesh.host("web-1");
+    let (metrics, config, log) = (
+        host.ports.metrics,
+        host.dir.join("proxy.yaml"),
+        host.dir.join("activated.log"),
+    );
+    let mut command = Command::new("systemd-socket-activate");
+    for socket in sockets(host) {
+        let address = socket.replacen("tcp:", "", 1).replacen("unix:", "", 1);
+        // What a proxy that held no socket of a manager left.
+        std::fs::remove_file(&address).ok();
+        command.arg(format!("--listen={address}"));
+    }
+    command.arg(env!("CARGO_BIN_EXE_botmesh"));
+    command.args(["proxy", "run", "--config"]).arg(config);
+    let activated = Process::spawn(command, log);
+    // The first connection is what starts it; that connection is answered too.
+    let answer = eventually("an answer", || http_get(metrics, "/livez"));
+    assert_eq!(answer.0, 200);
+    mesh.wait_for("web-1", "/readyz");
+    assert_eq!(get(&mut Caller::new(CHECKOUT, &mesh.host("web-1").bot_tcp())), 200);
+    assert!(activated.log().contains("serving"), "{}", activated.log());
+}
