@@ -28,6 +28,7 @@ mod lifetimes;
 mod netns;
 mod newcomer;
 mod restart;
+mod rules;
 mod spine;
 mod support;
 mod ways;

@@ -177,7 +177,7 @@ impl Ledger {
         Ok((Self { owner: Arc::new(owner) }, opened.report))
     }
 
-    /// Writes the decision that allows a call. When this returns, the record
+    /// Writes the decision that lets a call be made. When this returns, the record
     /// is in the kernel's hands and survives `kill -9`.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl Ledger {
     /// When it could not be written or is of a refused call: then the call
     /// must not be made.
     pub fn call(&self, record: &CallRecord) -> Result<Receipt, LedgerError> {
-        if record.verdict != Verdict::Allow {
+        if record.verdict == Verdict::Deny {
             return Err(LedgerError::Refused { call: record.id });
         }
         let line = Line::call(record).map_err(|source| LedgerError::Record { source })?;

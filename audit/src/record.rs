@@ -277,8 +277,10 @@ words! {
 words! {
     /// What was decided about a call.
     Verdict {
-        /// It was forwarded.
+        /// A rule allows it, and it was forwarded.
         Allow = "allow",
+        /// No rule allows it; it was forwarded for all that, because its callee is `audit_only`.
+        Audit = "audit",
         /// It was refused.
         Deny = "deny",
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::audit_only::AuditOnly;
 use crate::explain::Verdict;
 use crate::mesh::{Bot, Mesh, Serve, Target};
 use crate::rule::{Effect, Rule, RuleId};
@@ -15,6 +16,8 @@ use crate::tests_of_mesh::MeshTest;
 #[derive(Serialize)]
 struct File<'m> {
     allow: Vec<RuleOut<'m>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit_only: Vec<AuditOut<'m>>,
     bots: BTreeMap<&'m str, BotOut<'m>>,
     deny: Vec<RuleOut<'m>>,
     groups: BTreeMap<&'m str, Vec<&'m str>>,
@@ -39,6 +42,13 @@ struct RuleOut<'m> {
     to: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AuditOut<'m> {
+    reason: &'m str,
+    to: Vec<String>,
+    until: String,
 }
 
 #[derive(Serialize)]
@@ -82,6 +92,8 @@ struct TestOut<'m> {
     allow: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'m str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +114,7 @@ pub(crate) fn write(mesh: &Mesh) -> String {
     };
     let file = File {
         allow: rules(Effect::Allow),
+        audit_only: mesh.audit_only.iter().map(audit).collect(),
         bots: mesh
             .bots
             .iter()
@@ -131,6 +144,14 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         reason: rule.reason.as_deref(),
         to: rule.to.iter().map(ToString::to_string).collect(),
         until: rule.until.map(|until| until.to_string()),
+    }
+}
+
+fn audit(entry: &AuditOnly) -> AuditOut<'_> {
+    AuditOut {
+        reason: &entry.reason,
+        to: entry.to.iter().map(ToString::to_string).collect(),
+        until: entry.until.to_string(),
     }
 }
 
@@ -169,6 +190,7 @@ fn test(test: &MeshTest) -> TestOut<'_> {
     TestOut {
         allow: calls(Verdict::Allow),
         at: test.at.map(|at| at.to_string()),
+        audit: calls(Verdict::Audit),
         by: test.by.as_ref().map(|rule| rule.as_str()),
         deny: calls(Verdict::Deny),
         from: test.from.as_str(),

@@ -94,6 +94,7 @@ pub(crate) const INTERPRETER: Code = Code("BM0401");
 pub(crate) const SHARED_USER: Code = Code("BM0402");
 pub(crate) const EMPTY_PATTERN: Code = Code("BM0403");
 pub(crate) const UNUSED_GROUP: Code = Code("BM0404");
+pub(crate) const AUDIT_ONLY: Code = Code("BM0405");
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +118,7 @@ mod tests {
         let count = codes.len();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!((codes.len(), count), (count, 40));
+        assert_eq!((codes.len(), count), (count, 41));
     }
 
     #[test]

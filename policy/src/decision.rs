@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use spiffe::id::{BotName, SpiffeId};
+use spiffe::time::Timestamp;
 
+use crate::explain::Verdict;
 use crate::generation::Generation;
 use crate::method::Method;
 use crate::path::CanonicalPath;
@@ -26,28 +28,71 @@ pub struct Call {
     pub browser: bool,
 }
 
-/// An allowed call. It owns the call, and only [`Policy::decide`](crate::Policy::decide) makes one.
+/// A call that may be carried. It owns the call, and only [`Policy::decide`](crate::Policy::decide) makes one.
 #[derive(Debug)]
 #[must_use = "a permit is there to be recorded and forwarded"]
 pub struct Permit {
     call: Call,
-    rule: RuleId,
+    grounds: Grounds,
     generation: Generation,
 }
 
+/// Why a call may be carried.
+#[derive(Debug)]
+pub(crate) enum Grounds {
+    /// A rule allows it.
+    Rule(RuleId),
+    /// No rule allows it, and its callee is `audit_only`.
+    Audit(Box<Audit>),
+}
+
+/// What carries a call that no rule allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// When the callee's `audit_only` ends, and with it the permission.
+    pub until: Timestamp,
+    /// Its `reason` text.
+    pub why: Arc<str>,
+    /// The allow rule that comes closest. Absent if no rule links the two.
+    pub nearest: Option<Nearest>,
+}
+
 impl Permit {
-    pub(crate) fn new(call: Call, rule: RuleId, generation: Generation) -> Self {
-        Self { call, rule, generation }
+    pub(crate) fn new(call: Call, grounds: Grounds, generation: Generation) -> Self {
+        Self {
+            call,
+            grounds,
+            generation,
+        }
     }
 
-    /// Gives the call that is allowed.
+    /// Gives the call that may be carried.
     pub fn call(&self) -> &Call {
         &self.call
     }
 
-    /// Gives the rule that allows it: of several, the one with the least id.
-    pub fn rule(&self) -> &RuleId {
-        &self.rule
+    /// Says whether a rule allows the call, or `audit_only` alone carries it; never [`Verdict::Deny`].
+    pub fn verdict(&self) -> Verdict {
+        match self.grounds {
+            Grounds::Rule(_) => Verdict::Allow,
+            Grounds::Audit(_) => Verdict::Audit,
+        }
+    }
+
+    /// Gives the rule that allows it: of several, the one with the least id. Absent for an audit permit.
+    pub fn rule(&self) -> Option<&RuleId> {
+        match &self.grounds {
+            Grounds::Rule(rule) => Some(rule),
+            Grounds::Audit(_) => None,
+        }
+    }
+
+    /// Gives what carries the call where no rule does.
+    pub fn audit(&self) -> Option<&Audit> {
+        match &self.grounds {
+            Grounds::Rule(_) => None,
+            Grounds::Audit(audit) => Some(audit),
+        }
     }
 
     /// Gives the generation of the policy that decided.

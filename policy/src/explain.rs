@@ -21,21 +21,24 @@ use crate::source::Place;
 /// The most rules that an explanation compares with the call.
 const CANDIDATES_MAX: usize = 5;
 
-/// The two answers to a call.
+/// The answers to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is forwarded.
+    /// A rule allows it, and it is forwarded.
     Allow,
+    /// No rule allows it; it is forwarded and recorded for all that, because its callee is `audit_only`.
+    Audit,
     /// It is refused.
     Deny,
 }
 
 impl fmt::Display for Verdict {
-    /// Writes `ALLOW` or `DENY`, as people read it.
+    /// Writes `ALLOW`, `AUDIT` or `DENY`, as people read it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Allow => "ALLOW",
+            Self::Audit => "AUDIT",
             Self::Deny => "DENY",
         })
     }
@@ -69,9 +72,11 @@ pub struct Explanation {
     pub rule: Option<RuleId>,
     /// Where that rule stands.
     pub rule_at: Option<Place>,
-    /// The `reason` text of that rule.
+    /// The `reason` text of that rule, or of `audit_only`.
     pub why: Option<Arc<str>>,
-    /// The nearest rule of a refusal.
+    /// When `audit_only` ends, where it alone carries the call.
+    pub audit_until: Option<Timestamp>,
+    /// The nearest rule of a call that no rule allows.
     pub nearest: Option<Nearest>,
     /// The allow rules that come closest, nearest first, compared attribute by attribute; at most five.
     pub candidates: Vec<Candidate>,
@@ -99,6 +104,16 @@ pub struct Tick {
     pub rule_has: String,
     /// What the call has.
     pub call_has: String,
+}
+
+/// What the policy says, in one form for both answers.
+struct Answer {
+    verdict: Verdict,
+    reason: Option<DenyReason>,
+    rule: Option<RuleId>,
+    why: Option<Arc<str>>,
+    audit_until: Option<Timestamp>,
+    nearest: Option<Nearest>,
 }
 
 /// Explains calls of one mesh, whose rules are compiled once.
@@ -144,29 +159,52 @@ impl<'m> Explainer<'m> {
             browser: false,
         };
         let candidates = self.candidates(now, &call);
-        let (verdict, reason, rule, why, nearest) = match self.policy.decide(now, call) {
-            Ok(permit) => {
-                let rule = permit.rule().clone();
-                let why = self.mesh.rules.get(&rule).and_then(|rule| rule.reason.clone());
-                (Verdict::Allow, None, Some(rule), why, None)
-            }
-            Err(denial) => {
-                let nearest = denial.nearest.map(|nearest| *nearest);
-                (Verdict::Deny, Some(denial.reason), denial.rule, denial.why, nearest)
-            }
-        };
+        let answer = self.answer(now, call);
         Explanation {
             from: from.clone(),
             to: to.clone(),
             method: method.clone(),
             path: path.clone(),
-            verdict,
-            reason,
-            rule_at: rule.as_ref().and_then(|rule| self.mesh.rule_place(rule)).cloned(),
-            rule,
-            why,
-            nearest,
+            verdict: answer.verdict,
+            reason: answer.reason,
+            rule_at: answer
+                .rule
+                .as_ref()
+                .and_then(|rule| self.mesh.rule_place(rule))
+                .cloned(),
+            rule: answer.rule,
+            why: answer.why,
+            audit_until: answer.audit_until,
+            nearest: answer.nearest,
             candidates,
+        }
+    }
+
+    fn answer(&self, now: Timestamp, call: Call) -> Answer {
+        match self.policy.decide(now, call) {
+            Ok(permit) => {
+                let rule = permit.rule().cloned();
+                let found = rule.as_ref().and_then(|rule| self.mesh.rules.get(rule));
+                let audit = permit.audit();
+                Answer {
+                    verdict: permit.verdict(),
+                    reason: None,
+                    why: found
+                        .and_then(|rule| rule.reason.clone())
+                        .or_else(|| audit.map(|audit| Arc::clone(&audit.why))),
+                    audit_until: audit.map(|audit| audit.until),
+                    nearest: audit.and_then(|audit| audit.nearest.clone()),
+                    rule,
+                }
+            }
+            Err(denial) => Answer {
+                verdict: Verdict::Deny,
+                reason: Some(denial.reason),
+                rule: denial.rule,
+                why: denial.why,
+                audit_until: None,
+                nearest: denial.nearest.map(|nearest| *nearest),
+            },
         }
     }
 

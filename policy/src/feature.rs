@@ -18,8 +18,11 @@ pub const UNIT: &str = "unit";
 /// Bots told apart by the socket of their own: `socket`.
 pub const SOCKET: &str = "socket";
 
+/// Calls without a rule that are carried for a time: `audit_only`.
+pub const AUDIT_ONLY: &str = "audit_only";
+
 /// What this version's proxies enforce, as they tell the CA.
-pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET];
+pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY];
 
 impl Mesh {
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -33,6 +36,9 @@ impl Mesh {
                 (SOCKET, set.socket),
             ];
             features.extend(asked.into_iter().filter_map(|(word, asked)| asked.then_some(word)));
+        }
+        if !self.audit_only.is_empty() {
+            features.insert(AUDIT_ONLY);
         }
         features
     }

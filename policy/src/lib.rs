@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit_only;
 mod bits;
 mod canonical;
 mod code;
@@ -42,8 +43,9 @@ mod suggest;
 mod tests_of_mesh;
 mod yaml;
 
+pub use audit_only::AuditOnlyAbout;
 pub use code::{Code, explain_code};
-pub use decision::{Attribute, Call, Denial, DenyReason, Difference, Nearest, Permit};
+pub use decision::{Attribute, Audit, Call, Denial, DenyReason, Difference, Nearest, Permit};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
 pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
 pub use generation::Generation;

@@ -7,6 +7,7 @@ use crate::diagnostics::{Collector, Draft};
 use crate::pattern::NamePattern;
 use crate::read::MeshDraft;
 use crate::rule::{Effect, Subject};
+use crate::source::Span;
 
 /// Programs that run whatever file they are given, without their version.
 const INTERPRETERS: [&str; 26] = [
@@ -19,6 +20,7 @@ pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
     interpreters(draft, collector);
     empty_patterns(draft, collector);
     unused_groups(draft, collector);
+    audit_only(draft, collector);
 }
 
 fn interpreters(draft: &MeshDraft, collector: &mut Collector) {
@@ -59,23 +61,24 @@ fn empty_patterns(draft: &MeshDraft, collector: &mut Collector) {
     };
     // Many rules share few patterns: each is tried once.
     let mut known: std::collections::BTreeMap<(&str, bool), bool> = std::collections::BTreeMap::new();
+    let mut named: Vec<(&(Subject, Span), bool)> = Vec::new();
     for rule in draft.rules.values() {
         let callee = rule.rule.effect == Effect::Allow;
-        let subjects = rule
-            .from
-            .iter()
-            .map(|found| (found, false))
-            .chain(rule.to.iter().map(|found| (found, callee)));
-        for ((subject, span), callee) in subjects {
-            let Subject::Bots(pattern) = subject else {
-                continue;
-            };
-            let any = *known
-                .entry((pattern.as_str(), callee))
-                .or_insert_with(|| matched(pattern, callee));
-            if pattern.literal().is_none() && !any {
-                push(*span, pattern, if callee { " that serves anything" } else { "" });
-            }
+        named.extend(rule.from.iter().map(|found| (found, false)));
+        named.extend(rule.to.iter().map(|found| (found, callee)));
+    }
+    for entry in &draft.audit_only {
+        named.extend(entry.to.iter().map(|found| (found, true)));
+    }
+    for ((subject, span), callee) in named {
+        let Subject::Bots(pattern) = subject else {
+            continue;
+        };
+        let any = *known
+            .entry((pattern.as_str(), callee))
+            .or_insert_with(|| matched(pattern, callee));
+        if pattern.literal().is_none() && !any {
+            push(*span, pattern, if callee { " that serves anything" } else { "" });
         }
     }
     for (pattern, span) in draft.groups.values().flat_map(|group| &group.members) {
@@ -90,6 +93,7 @@ fn unused_groups(draft: &MeshDraft, collector: &mut Collector) {
         .rules
         .values()
         .flat_map(|rule| rule.from.iter().chain(&rule.to))
+        .chain(draft.audit_only.iter().flat_map(|entry| &entry.to))
         .filter_map(|(subject, _)| match subject {
             Subject::Group(name) => Some(&**name),
             Subject::Bots(_) => None,
@@ -100,6 +104,19 @@ fn unused_groups(draft: &MeshDraft, collector: &mut Collector) {
             let message = format!("no rule uses group `{name}`");
             collector.push(Draft::new(code::UNUSED_GROUP, group.span, message, "unused"));
         }
+    }
+}
+
+/// Says that calls without a rule are carried, and till when: what is on is told each time that the file is read.
+fn audit_only(draft: &MeshDraft, collector: &mut Collector) {
+    for entry in &draft.audit_only {
+        let to: Vec<String> = entry.to.iter().map(|(subject, _)| subject.to_string()).collect();
+        let (until, span) = entry.until;
+        let message = format!(
+            "calls to {} that no rule allows are carried until {until}",
+            to.join(", ")
+        );
+        collector.push(Draft::new(code::AUDIT_ONLY, span, message, "on until then"));
     }
 }
 

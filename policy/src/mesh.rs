@@ -13,6 +13,7 @@ use spiffe::id::{BotName, HostName, HostPattern, SpiffeId, TrustDomain};
 use spiffe::selector::SelectorSet;
 use spiffe::time::Timestamp;
 
+use crate::audit_only::AuditOnly;
 use crate::canonical;
 use crate::diagnostics::Diagnostics;
 use crate::explain::{Explainer, Explanation};
@@ -38,6 +39,8 @@ pub struct Mesh {
     pub(crate) bots: BTreeMap<BotName, Bot>,
     pub(crate) groups: Groups,
     pub(crate) rules: BTreeMap<RuleId, Arc<Rule>>,
+    /// By their ends.
+    pub(crate) audit_only: Vec<AuditOnly>,
     pub(crate) tests: Vec<MeshTest>,
     pub(crate) warnings: Diagnostics,
 }
@@ -85,7 +88,8 @@ impl Bot {
 impl PartialEq for Mesh {
     fn eq(&self, other: &Self) -> bool {
         (&self.trust_domain, &self.slice, &self.bots) == (&other.trust_domain, &other.slice, &other.bots)
-            && (&self.groups, &self.rules, &self.tests) == (&other.groups, &other.rules, &other.tests)
+            && (&self.groups, &self.rules, &self.audit_only, &self.tests)
+                == (&other.groups, &other.rules, &other.audit_only, &other.tests)
     }
 }
 
@@ -128,7 +132,8 @@ impl Mesh {
     /// Writes, as JSON that [`load`](crate::load) reads, the part that one host needs.
     ///
     /// It holds the bots that the host may claim, the bots that any rule links to them (without how they are attested and
-    /// where they serve), the rules that can touch the host's bots, and their groups; never tests. For every call whose
+    /// where they serve), the rules that can touch the host's bots, and their groups; never tests. What is `audit_only`
+    /// links every bot of the mesh to it, until the mesh does not name it any more. For every call whose
     /// caller or callee lives on the host it decides as the whole does: same verdict, same rule, same nearest rule.
     pub fn slice(&self, host: &HostName) -> String {
         canonical::write(&slice::cut(self, host))

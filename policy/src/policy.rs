@@ -5,11 +5,13 @@ mod side;
 mod trie;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
-use crate::decision::{Call, Denial, DenyReason, Nearest, Permit};
+use crate::audit_only::Audits;
+use crate::decision::{Audit, Call, Denial, DenyReason, Grounds, Nearest, Permit};
 use crate::generation::Generation;
 use crate::mesh::Mesh;
 use crate::rule::Effect;
@@ -28,6 +30,7 @@ pub struct Policy {
     bots: HashMap<Box<str>, usize>,
     allow: Side,
     deny: Side,
+    audits: Audits,
 }
 
 impl Policy {
@@ -43,6 +46,7 @@ impl Policy {
                 .collect(),
             allow: Side::new(mesh, Effect::Allow),
             deny: Side::new(mesh, Effect::Deny),
+            audits: Audits::new(mesh),
         }
     }
 
@@ -51,10 +55,12 @@ impl Policy {
         self.generation
     }
 
-    /// Decides one call at `now`: deny rules first, then allow rules, else it is refused.
+    /// Decides one call at `now`: deny rules first, then allow rules, else it is refused, unless
+    /// its callee is `audit_only`.
     ///
     /// Caller and callee must both be bots of the mesh: an SVID of a bot that was removed matches no rule. A rule with
-    /// `until` has ended at that very moment.
+    /// `until` has ended at that very moment. `audit_only` carries what no rule speaks of and nothing else: a call that
+    /// looks like a browser's needs a rule that says so.
     ///
     /// # Errors
     /// With the [`Denial`] when no rule allows the call or a deny rule forbids it.
@@ -73,24 +79,34 @@ impl Policy {
         }
         if let Some(rule) = self.allow.first(&ask, |rule| rule.is_live(now) && rule.takes(&call)) {
             let rule = rule.id.clone();
-            return Ok(Permit::new(call, rule, self.generation));
+            return Ok(Permit::new(call, Grounds::Rule(rule), self.generation));
         }
         let nearest = self.allow.nearest(&ask, &call, now);
         if let Some(rule) = self.allow.first(&ask, |rule| call.browser && rule.is_live(now)) {
             return Err(denial(call, DenyReason::BrowserRefused, Some(rule), nearest));
         }
         let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(&call));
-        let reason = if ended.is_some() {
-            DenyReason::RuleExpired
-        } else {
-            DenyReason::NoRule
-        };
-        Err(denial(call, reason, ended, nearest))
+        if ended.is_some() {
+            return Err(denial(call, DenyReason::RuleExpired, ended, nearest));
+        }
+        match self.audits.of(to, now).filter(|_| !call.browser) {
+            Some(lasting) => {
+                let audit = Audit {
+                    until: lasting.until,
+                    why: Arc::clone(&lasting.reason),
+                    nearest,
+                };
+                Ok(Permit::new(call, Grounds::Audit(Box::new(audit)), self.generation))
+            }
+            None => Err(denial(call, DenyReason::NoRule, None, nearest)),
+        }
     }
 
-    /// The earliest end of an allow rule after `now`: until then time alone refuses no call that is allowed now.
+    /// The earliest end of an allow rule or of `audit_only` after `now`: until then time alone refuses no call that is
+    /// carried now.
     pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
-        self.allow.next_end(now)
+        let ends = [self.allow.next_end(now), self.audits.next_end(now)];
+        ends.into_iter().flatten().min()
     }
 
     /// Says whether any allow rule, ended or not, speaks of calls from one to the other.

@@ -1,5 +1,6 @@
 //! From texts to a draft of the mesh: every value is read and checked on its own; `resolve` compares them.
 
+mod audit_only;
 mod bots;
 mod fields;
 mod keys;
@@ -25,7 +26,8 @@ use crate::source::{Source, Sources, Span};
 use crate::tests_of_mesh::TestCall;
 use crate::yaml::{self, Node, Value};
 
-pub(crate) use keys::{ATTEST, BOT, Keys, MESH, SERVE, TEST, rule as rule_keys};
+pub(crate) use audit_only::AuditDraft;
+pub(crate) use keys::{ATTEST, AUDIT_ONLY, BOT, Keys, MESH, SERVE, TEST, rule as rule_keys};
 
 /// The most bytes that all sources of a mesh have together.
 pub const MESH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -45,6 +47,7 @@ struct Counts {
     groups: usize,
     /// Allow and deny together.
     rules: usize,
+    audit_only: usize,
     tests: usize,
 }
 
@@ -52,6 +55,7 @@ const COUNTS: Counts = Counts {
     bots: BOTS_MAX,
     groups: 1_000,
     rules: RULES_MAX,
+    audit_only: 1_000,
     tests: 10_000,
 };
 
@@ -119,6 +123,7 @@ pub(crate) struct MeshDraft {
     pub(crate) bots: BTreeMap<BotName, BotDraft>,
     pub(crate) groups: BTreeMap<Box<str>, GroupDraft>,
     pub(crate) rules: BTreeMap<RuleId, RuleDraft>,
+    pub(crate) audit_only: Vec<AuditDraft>,
     pub(crate) tests: Vec<TestDraft>,
     pub(crate) files: usize,
 }
@@ -208,6 +213,7 @@ impl Reader {
         self.bots(fields.get("bots"));
         self.groups(fields.get("groups"));
         self.rules(fields.get("allow"), fields.get("deny"));
+        self.audit_only(fields.get("audit_only"));
         self.mesh_tests(fields.get("tests"));
     }
 

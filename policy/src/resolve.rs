@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::audit_only::AuditOnly;
 use crate::code;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::lint;
 use crate::mesh::{Bot, Mesh, Serve, Target};
 use crate::overlap;
 use crate::pattern::NamePattern;
-use crate::read::{BotDraft, MeshDraft, RuleDraft, TestDraft};
+use crate::read::{AuditDraft, BotDraft, MeshDraft, RuleDraft, TestDraft};
 use crate::rule::{Effect, Rule, Subject};
 use crate::source::{Sources, Span};
 use crate::suggest;
@@ -25,6 +26,7 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
     resolver.bots();
     resolver.groups();
     resolver.rules();
+    resolver.audit_only();
     resolver.tests();
     overlap::check(&draft, &mut collector);
     if draft.trust_domain.is_none() && collector.errors() == 0 {
@@ -74,6 +76,7 @@ fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Me
             .into_iter()
             .map(|(id, rule)| (id, Arc::new(build_rule(rule, sources))))
             .collect(),
+        audit_only: build_audits(draft.audit_only, sources),
         tests: draft.tests.into_iter().map(|test| build_test(test, sources)).collect(),
         warnings: collector.finish(sources),
     })
@@ -97,6 +100,18 @@ fn build_rule(draft: RuleDraft, sources: &Sources) -> Rule {
         place: sources.place(draft.span),
         ..draft.rule
     }
+}
+
+fn build_audits(drafts: Vec<AuditDraft>, sources: &Sources) -> Vec<AuditOnly> {
+    let entry = |draft: AuditDraft| AuditOnly {
+        to: draft.to.into_iter().map(|(subject, _)| subject).collect(),
+        until: draft.until.0,
+        reason: draft.reason,
+        place: sources.place(draft.span),
+    };
+    let mut entries: Vec<AuditOnly> = drafts.into_iter().map(entry).collect();
+    entries.sort_by_cached_key(AuditOnly::key);
+    entries
 }
 
 fn build_test(draft: TestDraft, sources: &Sources) -> MeshTest {
@@ -193,16 +208,27 @@ impl Resolver<'_> {
 
     fn rules(&mut self) {
         for rule in self.draft.rules.values() {
-            for (key, subjects) in [("from", &rule.from), ("to", &rule.to)] {
-                for (subject, span) in subjects {
-                    match subject {
-                        Subject::Bots(pattern) => self.known_bot(pattern, *span, &format!("`{key}`")),
-                        Subject::Group(name) => self.known_group(name, *span, key),
-                    }
-                }
-            }
+            self.known("from", &rule.from);
+            self.known("to", &rule.to);
             if rule.rule.effect == Effect::Allow {
-                self.callees_serve(rule);
+                self.callees_serve(&rule.to);
+            }
+        }
+    }
+
+    fn audit_only(&mut self) {
+        for entry in &self.draft.audit_only {
+            self.known("to", &entry.to);
+            self.callees_serve(&entry.to);
+        }
+    }
+
+    /// Refuses bots and groups by names that do not exist.
+    fn known(&mut self, key: &str, subjects: &[(Subject, Span)]) {
+        for (subject, span) in subjects {
+            match subject {
+                Subject::Bots(pattern) => self.known_bot(pattern, *span, &format!("`{key}`")),
+                Subject::Group(name) => self.known_group(name, *span, key),
             }
         }
     }
@@ -230,8 +256,8 @@ impl Resolver<'_> {
         self.push(Draft::new(code::UNKNOWN_GROUP, span, message, "unknown group").maybe_help(help));
     }
 
-    fn callees_serve(&mut self, rule: &RuleDraft) {
-        for (subject, span) in &rule.to {
+    fn callees_serve(&mut self, to: &[(Subject, Span)]) {
+        for (subject, span) in to {
             let Subject::Bots(pattern) = subject else {
                 continue;
             };

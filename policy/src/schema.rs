@@ -32,6 +32,10 @@ pub fn json_schema() -> Value {
             },
             "allow": {"type": "array", "items": {"$ref": "#/$defs/allow"}, "description": "Who may call what."},
             "deny": {"type": "array", "items": {"$ref": "#/$defs/deny"}, "description": "What nobody may do; wins over allow."},
+            "audit_only": {
+                "type": "array", "items": {"$ref": "#/$defs/audit_only"},
+                "description": "Callees to which calls without a rule are carried and recorded until a time.",
+            },
             "tests": {"type": "array", "items": {"$ref": "#/$defs/test"}, "description": "Calls and their expected verdicts."},
         },
         "$defs": definitions(),
@@ -59,6 +63,7 @@ fn definitions() -> Value {
         "attest": attest(),
         "allow": rule(true),
         "deny": rule(false),
+        "audit_only": audit_only(),
         "test": test(),
     })
 }
@@ -136,10 +141,21 @@ fn rule(allow: bool) -> Value {
     })
 }
 
+fn audit_only() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["to", "until", "reason"],
+        "properties": {
+            "to": {"$ref": "#/$defs/subjects"},
+            "until": {"$ref": "#/$defs/time", "description": "At this moment it has ended."},
+            "reason": {"$ref": "#/$defs/text"},
+        },
+    })
+}
+
 fn test() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["name", "from", "to"],
-        "anyOf": [{"required": ["allow"]}, {"required": ["deny"]}],
+        "anyOf": [{"required": ["allow"]}, {"required": ["audit"]}, {"required": ["deny"]}],
         "properties": {
             "name": {"$ref": "#/$defs/text"},
             "from": {"type": "string", "pattern": BOT_NAME},
@@ -147,6 +163,7 @@ fn test() -> Value {
             "at": {"$ref": "#/$defs/time", "description": "The time of the calls; the present by default."},
             "by": {"$ref": "#/$defs/id", "description": "The rule that must decide."},
             "allow": {"$ref": "#/$defs/calls"},
+            "audit": {"$ref": "#/$defs/calls", "description": "Carried by `audit_only` alone."},
             "deny": {"$ref": "#/$defs/calls"},
         },
     })
@@ -157,7 +174,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::read::{ATTEST, BOT, Keys, MESH, SERVE, TEST, rule_keys};
+    use crate::read::{ATTEST, AUDIT_ONLY, BOT, Keys, MESH, SERVE, TEST, rule_keys};
     use crate::rule::Effect;
 
     fn keys(object: &Value) -> BTreeSet<&str> {
@@ -183,6 +200,8 @@ mod tests {
         assert_eq!(keys(&of("bot")["properties"]["serve"]["oneOf"][1]), known(&SERVE));
         assert_eq!(keys(of("allow")), known(rule_keys(Effect::Allow)));
         assert_eq!(keys(of("deny")), known(rule_keys(Effect::Deny)));
+        assert_eq!(keys(of("audit_only")), known(&AUDIT_ONLY));
+        assert_eq!(of("audit_only")["required"], json!(["to", "until", "reason"]));
         assert_eq!(keys(of("test")), known(&TEST));
     }
 

@@ -191,7 +191,7 @@ fn outcome(mesh: &Mesh, policy: &Policy, test: &MeshTest, call: &PlacedCall, now
         browser: false,
     };
     let (got, rule) = match policy.decide(now, asked) {
-        Ok(permit) => (Verdict::Allow, Some(permit.rule().clone())),
+        Ok(permit) => (permit.verdict(), permit.rule().cloned()),
         Err(denial) => (Verdict::Deny, denial.rule),
     };
     // `by` names an allow or a deny rule, and so speaks of the calls that such a rule decides.

@@ -65,7 +65,7 @@ pub(crate) struct SeriesKey {
     pub(crate) from: Option<BotName>,
     /// The callee; `None` when it does not exist.
     pub(crate) to: Option<BotName>,
-    /// The rule that decided; allowed calls have one.
+    /// The rule that decided. Every allowed call has one; a call that is carried without one is `audit_only`'s.
     pub(crate) rule: Option<RuleId>,
     /// Why it was refused.
     pub(crate) denied: Option<Reason>,
@@ -261,7 +261,11 @@ impl Way {
 
 impl SeriesKey {
     const fn verdict(&self) -> &'static str {
-        if self.denied.is_some() { "deny" } else { "allow" }
+        match (&self.denied, &self.rule) {
+            (Some(_), _) => "deny",
+            (None, Some(_)) => "allow",
+            (None, None) => "audit",
+        }
     }
 
     const fn class(&self) -> &'static str {
@@ -323,6 +327,19 @@ mod tests {
         assert_eq!(edge.latency_us_buckets.get(..4), Some([1, 1, 2, 0].as_slice()));
         assert_eq!(edge.latency_us_buckets.last(), Some(&1));
         assert!(metrics.edges().is_empty(), "told once");
+    }
+
+    #[test]
+    fn the_verdict_of_a_series_is_told_by_its_rule_and_its_refusal() {
+        let audit = SeriesKey { rule: None, ..key("a") };
+        let deny = SeriesKey {
+            denied: Some(Reason::NoRule),
+            ..audit.clone()
+        };
+        assert_eq!(
+            [key("a").verdict(), audit.verdict(), deny.verdict()],
+            ["allow", "audit", "deny"]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod ca;
 mod files;
 mod guard;
+mod mesh;
 mod proxy;
 mod stranger;
 mod tries;

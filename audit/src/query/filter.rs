@@ -189,7 +189,7 @@ impl Term {
         match key {
             "verdict" => word(Verdict::ALL, Verdict::as_str, value)
                 .map(Self::Verdict)
-                .ok_or(wrong("allow or deny")),
+                .ok_or(wrong("allow, audit or deny")),
             "direction" => word(Direction::ALL, Direction::as_str, value)
                 .map(Self::Direction)
                 .ok_or(wrong("in or out")),
@@ -397,7 +397,7 @@ mod tests {
         for (text, error) in [
             ("deny", FilterError::NoTerm { term: "deny".into() }),
             ("verdit=deny", FilterError::Key { key: "verdit".into() }),
-            ("verdict=no", value("verdict", "no", "allow or deny")),
+            ("verdict=no", value("verdict", "no", "allow, audit or deny")),
             ("direction=up", value("direction", "up", "in or out")),
             ("rule=", value("rule", "", "it must not be empty")),
             ("id=1", value("id", "1", "a UUID in lower case")),

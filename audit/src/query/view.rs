@@ -51,9 +51,9 @@ impl View<'_> {
         serde_json::from_slice(line).ok()
     }
 
-    /// Says whether this is an allowed call, which will have an end.
+    /// Says whether this is a call that was forwarded, which will have an end.
     pub(super) fn awaits_end(&self) -> bool {
-        self.kind == "call" && self.verdict.as_deref() == Some("allow")
+        self.kind == "call" && matches!(self.verdict.as_deref(), Some("allow" | "audit"))
     }
 }
 

@@ -353,4 +353,14 @@ The group is defined, but no rule names it.
 Remove it, or write group:NAME in a rule.
 ",
     ),
+    (
+        AUDIT_ONLY,
+        "BM0405: calls that no rule allows are carried
+
+`audit_only` is on for these callees: until its end the proxies carry calls that no rule speaks of,
+and record them with the verdict `audit` and the rule that comes nearest.
+Deny rules, quarantines, limits, ended rules and browsers' calls are refused as ever.
+`botmesh audit query verdict=audit` lists what needs a rule. Write those rules and remove the entry.
+",
+    ),
 ];

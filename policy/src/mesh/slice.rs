@@ -6,8 +6,10 @@ use std::sync::Arc;
 use spiffe::id::HostName;
 
 use super::{Bot, Mesh, Serve, Target};
+use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
 use crate::diagnostics::Diagnostics;
+use crate::roster::Roster;
 use crate::rule::{Rule, RuleId, Subject};
 
 /// Cuts the slice of a host out of a mesh.
@@ -34,7 +36,12 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             rules.push((id, rule));
         }
     }
-    let groups: BTreeSet<&str> = rules.iter().flat_map(|(_, rule)| groups_of(rule)).collect();
+    let audit_only = audits(mesh, &mut roster, &own, &mut kept);
+    let subjects = rules.iter().flat_map(|(_, rule)| rule.from.iter().chain(&rule.to));
+    let groups: BTreeSet<&str> = subjects
+        .chain(audit_only.iter().flat_map(|entry| &entry.to))
+        .filter_map(group_of)
+        .collect();
     let bots = kept
         .iter()
         .filter_map(|number| Some((roster.name(number)?, own.contains(number))))
@@ -54,16 +61,35 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             .into_iter()
             .map(|(id, rule)| (id.clone(), Arc::clone(rule)))
             .collect(),
+        audit_only,
         tests: Vec::new(),
         warnings: Diagnostics::default(),
     }
 }
 
-fn groups_of(rule: &Rule) -> impl Iterator<Item = &str> {
-    rule.from.iter().chain(&rule.to).filter_map(|subject| match subject {
-        Subject::Group(name) => Some(&**name),
+/// Gives what is `audit_only` for calls by or to the host's own bots, and keeps the bots at the other ends: without a
+/// rule to say who calls, that is every bot.
+fn audits<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits, kept: &mut Bits) -> Vec<AuditOnly> {
+    let mut audit_only = Vec::new();
+    if own.iter().next().is_none() {
+        return audit_only;
+    }
+    for entry in &mesh.audit_only {
+        let to = roster.expand(&entry.to);
+        if to.intersects(own) {
+            (0..roster.len()).for_each(|number| kept.insert(number));
+        }
+        kept.extend(&to);
+        audit_only.push(entry.clone());
+    }
+    audit_only
+}
+
+fn group_of(subject: &Subject) -> Option<&str> {
+    match subject {
+        Subject::Group(name) => Some(name),
         Subject::Bots(_) => None,
-    })
+    }
 }
 
 /// A bot as its own host sees it, or as others do.

@@ -42,7 +42,7 @@ fn call(from: SpiffeId, to: &str, path: &str) -> Call {
 /// Decides a call at second `now` of 1970, and gives the rule or the reason.
 fn decide(policy: &Policy, now: i64, call: Call) -> String {
     match policy.decide(Timestamp::from_unix_seconds(now), call) {
-        Ok(permit) => permit.rule().to_string(),
+        Ok(permit) => permit.rule().map_or_else(|| "audit".to_owned(), ToString::to_string),
         Err(denial) => denial.reason.to_string(),
     }
 }
@@ -207,4 +207,54 @@ fn a_permit_says_which_policy_gave_it() {
         .decide(Timestamp::from_unix_seconds(0), call(id("a"), "a", "/"))
         .unwrap();
     assert_eq!(permit.generation(), generation);
+}
+
+#[test]
+fn audit_only_carries_what_no_rule_speaks_of_and_nothing_else_until_it_ends() {
+    let policy = policy(
+        "allow:\n\
+         - {id: reads, from: a, to: b, http: GET /x}\n\
+         - {id: ended, from: a, to: b, http: GET /old, until: '1970-01-01T00:00:01Z', reason: r}\n\
+         deny: [{id: never, from: '**', to: b, http: '* /admin', reason: r}]\n\
+         audit_only:\n\
+         - {to: b, until: '1970-01-01T00:01:00Z', reason: short}\n\
+         - {to: [b, 'x*'], until: '1970-01-01T00:02:00Z', reason: trying}\n",
+    );
+    let at = |now, path| decide(&policy, now, call(id("a"), "b", path));
+    assert_eq!(
+        [at(9, "/x"), at(9, "/y"), at(9, "/old"), at(9, "/admin")],
+        ["reads", "audit", "rule_expired", "denied_by_rule"]
+    );
+    assert_eq!([at(119, "/y"), at(120, "/y")], ["audit", "no_rule"]);
+    assert_eq!(
+        decide(&policy, 9, call(id("a"), "c", "/y")),
+        "no_rule",
+        "of another callee"
+    );
+    for (from, to) in [("d", "b"), ("a", "d")] {
+        assert_eq!(decide(&policy, 9, call(id(from), to, "/y")), "no_rule", "{from} {to}");
+    }
+    for (path, reason) in [("/x", "browser_refused"), ("/y", "no_rule")] {
+        let browser = Call {
+            browser: true,
+            ..call(id("a"), "b", path)
+        };
+        assert_eq!(decide(&policy, 9, browser), reason);
+    }
+    let permit = policy
+        .decide(Timestamp::from_unix_seconds(9), call(id("a"), "b", "/y"))
+        .unwrap();
+    let audit = permit.audit().unwrap();
+    assert_eq!((audit.until.unix_seconds(), &*audit.why), (120, "trying"));
+    assert_eq!(audit.nearest.as_ref().unwrap().rule.as_str(), "reads");
+    assert_eq!((permit.rule(), permit.verdict()), (None, crate::Verdict::Audit));
+    let next = |now| {
+        policy
+            .next_end(Timestamp::from_unix_seconds(now))
+            .map(Timestamp::unix_seconds)
+    };
+    assert_eq!(
+        [next(0), next(1), next(119), next(120)],
+        [Some(1), Some(120), Some(120), None]
+    );
 }

@@ -20,9 +20,10 @@ pub(crate) const MESH: Keys = Keys {
         "groups",
         "allow",
         "deny",
+        "audit_only",
         "tests",
     ],
-    later: &["limits", "audit_only", "destinations", "credentials", "federation"],
+    later: &["limits", "destinations", "credentials", "federation"],
 };
 
 pub(crate) const BOT: Keys = Keys {
@@ -66,9 +67,15 @@ const DENY: Keys = Keys {
     later: &["grpc", "tcp", "headers", "when"],
 };
 
+pub(crate) const AUDIT_ONLY: Keys = Keys {
+    of: "an entry of audit_only",
+    known: &["to", "until", "reason"],
+    later: &[],
+};
+
 pub(crate) const TEST: Keys = Keys {
     of: "a test",
-    known: &["name", "from", "to", "at", "by", "allow", "deny"],
+    known: &["name", "from", "to", "at", "by", "allow", "audit", "deny"],
     later: &[],
 };
 

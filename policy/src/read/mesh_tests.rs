@@ -31,18 +31,19 @@ impl Reader {
         let at = fields.get("at").and_then(|node| self.timestamp(node));
         let by = fields.get("by").and_then(|node| Some((self.rule_id(node)?, node.span)));
         let mut calls = self.test_calls(&fields, "allow", Verdict::Allow);
+        calls.extend(self.test_calls(&fields, "audit", Verdict::Audit));
         calls.extend(self.test_calls(&fields, "deny", Verdict::Deny));
         let named = |key| {
             fields
                 .get(key)
                 .is_some_and(|node| !matches!(&node.value, Value::List(items) if items.is_empty()))
         };
-        if !named("allow") && !named("deny") {
+        if !["allow", "audit", "deny"].into_iter().any(named) {
             self.error(
                 code::TEST,
                 at_fault,
                 "the test has no calls",
-                "neither `allow` nor `deny`",
+                "none of `allow`, `audit` and `deny`",
             );
         }
         Some(TestDraft {

@@ -69,7 +69,7 @@ impl Reader {
         id
     }
 
-    fn subjects(&mut self, fields: &Fields<'_>, key: &str, at: Span) -> Vec<(Subject, Span)> {
+    pub(super) fn subjects(&mut self, fields: &Fields<'_>, key: &str, at: Span) -> Vec<(Subject, Span)> {
         let Some(node) = self.required(fields, key, at) else {
             return Vec::new();
         };

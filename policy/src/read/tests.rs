@@ -6,6 +6,7 @@ fn codes(texts: &[&str]) -> Vec<String> {
         bots: 2,
         groups: 1,
         rules: 3,
+        audit_only: 2,
         tests: 2,
     };
     let sources: Vec<Source> = texts
@@ -31,6 +32,7 @@ fn the_bounds_are_those_that_are_documented() {
             bots: 10_000,
             groups: 1_000,
             rules: 10_000,
+            audit_only: 1_000,
             tests: 10_000
         }
     );
@@ -94,4 +96,16 @@ fn groups_and_tests_are_counted_over_all_files() {
         codes(&[ONE_BOT, &format!("tests: [{test}, {test}, {test}]")]),
         ["BM0103"]
     );
+}
+
+#[test]
+fn entries_of_audit_only_are_counted_over_all_files() {
+    let entry = "{to: a, until: 2026-12-01T00:00:00Z, reason: r}";
+    let (one, two) = (
+        format!("audit_only: [{entry}]"),
+        format!("audit_only: [{entry}, {entry}]"),
+    );
+    assert_eq!(codes(&[ONE_BOT, &two]), NONE);
+    assert_eq!(codes(&[ONE_BOT, &one, &one]), NONE);
+    assert_eq!(codes(&[ONE_BOT, &two, &one]), ["BM0103"]);
 }

@@ -8,7 +8,7 @@ pub(crate) type Differs = (String, String, String);
 /// What the reading comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    pub(crate) allowed: bool,
+    pub(crate) verdict: &'static str,
     pub(crate) reason: Option<&'static str>,
     pub(crate) rule: Option<String>,
     /// The rule and what differs.
@@ -17,7 +17,7 @@ pub(crate) struct Answer {
 
 pub(crate) fn decide(mesh: &Mesh, ask: &Ask) -> Answer {
     let refused = |reason, rule: Option<&Rule>, nearest| Answer {
-        allowed: false,
+        verdict: "deny",
         reason: Some(reason),
         rule: rule.map(|rule| rule.id.clone()),
         nearest,
@@ -46,7 +46,7 @@ pub(crate) fn decide(mesh: &Mesh, ask: &Ask) -> Answer {
     let takes = |rule: &Rule| rule.browser || !ask.browser;
     if let Some(rule) = covering.iter().find(|rule| live(rule) && takes(rule)) {
         return Answer {
-            allowed: true,
+            verdict: "allow",
             reason: None,
             rule: Some(rule.id.clone()),
             nearest: None,
@@ -61,8 +61,20 @@ pub(crate) fn decide(mesh: &Mesh, ask: &Ask) -> Answer {
     }
     match covering.iter().find(|rule| takes(rule)) {
         Some(rule) => refused("rule_expired", Some(rule), nearest),
+        None if audited(mesh, ask) => Answer {
+            verdict: "audit",
+            reason: None,
+            rule: None,
+            nearest,
+        },
         None => refused("no_rule", None, nearest),
     }
+}
+
+/// Says whether an entry of `audit_only` that has not ended speaks of the callee; it carries no browsers' calls.
+fn audited(mesh: &Mesh, ask: &Ask) -> bool {
+    let speaks = |(to, until): &(Vec<String>, String)| names(mesh, to, &ask.to) && NOW < until.as_str();
+    !ask.browser && mesh.audit_only.iter().any(speaks)
 }
 
 /// Says whether any allow rule speaks of calls from one to the other, whether or not the other exists.

@@ -69,6 +69,8 @@ pub(crate) struct Rule {
 pub(crate) struct Mesh {
     pub(crate) rules: Vec<Rule>,
     pub(crate) groups: Vec<(String, Vec<String>)>,
+    /// Callees and end.
+    pub(crate) audit_only: Vec<(Vec<String>, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +105,11 @@ impl Mesh {
             }
             writeln!(text, "  ]").unwrap();
         }
+        text.push_str("audit_only: [\n");
+        for (to, until) in &self.audit_only {
+            writeln!(text, "  {{to: {}, until: {until}, reason: trying}},", list(to)).unwrap();
+        }
+        text.push_str("  ]\n");
         text
     }
 
@@ -227,9 +234,12 @@ fn rule(number: usize) -> impl Strategy<Value = Rule> {
 pub(crate) fn mesh() -> impl Strategy<Value = Mesh> {
     let rules = (0..12_usize).prop_flat_map(|count| (0..count).map(rule).collect::<Vec<_>>());
     let members = || subsequence(&PATTERNS[..], 1..=2).prop_map(owned);
-    (rules, members(), members()).prop_map(|(rules, readers, writers)| Mesh {
+    let audit = (subjects(), select(&UNTIL[..]).prop_map(str::to_owned));
+    let audit_only = prop_oneof![1 => Just(Vec::new()), 1 => proptest::collection::vec(audit, 1..3)];
+    (rules, members(), members(), audit_only).prop_map(|(rules, readers, writers, audit_only)| Mesh {
         rules,
         groups: vec![("readers".to_owned(), readers), ("writers".to_owned(), writers)],
+        audit_only,
     })
 }
 

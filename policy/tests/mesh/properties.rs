@@ -1,41 +1,61 @@
 //! What holds for every mesh and every call.
 
-use policy::{Denial, Generation, Policy, RuleId};
+use policy::{Audit, Denial, Generation, Nearest, Policy, RuleId, Verdict};
 use proptest::prelude::*;
 use spiffe::id::{HostName, HostPattern};
 
 use crate::brute::{self, Answer};
 use crate::generate::{Ask, BOTS, HOSTS, ask, load, mesh, now};
 
-fn decide(policy: &Policy, ask: &Ask) -> Result<RuleId, Denial> {
+/// What carries a call: the rule, or the end of `audit_only` with the nearest rule.
+type Carried = (Option<RuleId>, Option<Audit>);
+
+fn decide(policy: &Policy, ask: &Ask) -> Result<Carried, Denial> {
     let call = ask.call();
     policy.decide(now(), call.clone()).map(|permit| {
         assert_eq!(permit.call(), &call, "the permit owns the very call");
-        let rule = permit.rule().clone();
+        let carried = (permit.rule().cloned(), permit.audit().cloned());
+        let verdict = if carried.0.is_some() {
+            Verdict::Allow
+        } else {
+            Verdict::Audit
+        };
+        assert_eq!(permit.verdict(), verdict);
+        assert_ne!(carried.0.is_some(), carried.1.is_some(), "a permit has one ground");
         assert_eq!(permit.into_call(), call);
-        rule
+        carried
     })
 }
 
-fn answer(decision: Result<RuleId, Denial>) -> Answer {
+type Told = (String, Vec<brute::Differs>);
+
+fn told(nearest: Nearest) -> Told {
+    let differs = nearest
+        .differs
+        .into_iter()
+        .map(|d| (d.attribute.to_string(), d.rule_has, d.call_has));
+    (nearest.rule.to_string(), differs.collect())
+}
+
+fn answer(decision: Result<Carried, Denial>) -> Answer {
     match decision {
-        Ok(rule) => Answer {
-            allowed: true,
+        Ok((Some(rule), _)) => Answer {
+            verdict: "allow",
             reason: None,
             rule: Some(rule.to_string()),
             nearest: None,
         },
+        Ok((None, audit)) => Answer {
+            verdict: "audit",
+            reason: None,
+            rule: None,
+            nearest: audit.and_then(|audit| audit.nearest).map(told),
+        },
         Err(denial) => Answer {
-            allowed: false,
+            verdict: "deny",
             reason: Some(denial.reason.as_str()),
             rule: denial.rule.map(|rule| rule.to_string()),
-            nearest: denial.nearest.map(|nearest| {
-                let differs = nearest
-                    .differs
-                    .into_iter()
-                    .map(|d| (d.attribute.to_string(), d.rule_has, d.call_has));
-                (nearest.rule.to_string(), differs.collect())
-            }),
+            nearest: denial.nearest.map(|nearest| told(*nearest)),
         },
     }
 }
@@ -104,6 +124,7 @@ proptest! {
         let mut turned = mesh.clone();
         turned.rules.rotate_left(seed % mesh.rules.len().max(1));
         turned.groups.reverse();
+        turned.audit_only.reverse();
         let (turned, mesh) = (turned.load(), mesh.load());
         prop_assert_eq!(turned.canonical_json(), mesh.canonical_json());
         prop_assert_eq!(turned, mesh);
@@ -117,12 +138,18 @@ proptest! {
             let call = ask.call();
             let told = whole.explain(now(), &call.from, &call.to, &call.method, &call.path);
             match decide(&policy, &ask) {
-                Ok(rule) => {
-                    prop_assert_eq!((told.verdict, &told.rule), (policy::Verdict::Allow, &Some(rule)));
+                Ok((Some(rule), _)) => {
+                    prop_assert_eq!((told.verdict, &told.rule), (Verdict::Allow, &Some(rule)));
                     prop_assert!(told.candidates[0].ticks.iter().all(|tick| tick.matches));
                 }
+                Ok((None, audit)) => {
+                    let audit = audit.unwrap();
+                    prop_assert_eq!((told.verdict, &told.rule, told.reason), (Verdict::Audit, &None, None));
+                    prop_assert_eq!((told.audit_until, &told.why), (Some(audit.until), &Some(audit.why)));
+                    prop_assert_eq!(&told.nearest, &audit.nearest);
+                }
                 Err(denial) => {
-                    prop_assert_eq!((told.verdict, told.reason), (policy::Verdict::Deny, Some(denial.reason)));
+                    prop_assert_eq!((told.verdict, told.reason), (Verdict::Deny, Some(denial.reason)));
                     prop_assert_eq!((&told.rule, &told.why), (&denial.rule, &denial.why));
                     prop_assert_eq!(&told.nearest, &denial.nearest.map(|nearest| *nearest));
                 }

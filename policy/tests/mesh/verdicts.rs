@@ -357,3 +357,67 @@ fn a_verdict_reads_as_people_and_programs_expect() {
     );
     assert!(mesh().rule_place(&policy::RuleId::parse("nope").unwrap()).is_none());
 }
+
+const TRYING: &str = include_str!("../golden/audit-only-on.yaml");
+
+#[test]
+fn what_is_audit_only_is_told_by_explain_and_by_the_tests_of_the_mesh() {
+    let mesh = load(TRYING.to_owned());
+    let told = explain(&mesh, "prod/a", "staging/b", "GET /");
+    assert_eq!(
+        (&told["verdict"], &told["reason"], &told["rule"]),
+        (&json!("audit"), &Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&told["audit_until"], &told["why"]),
+        (&json!("2026-12-15T00:00:00.000Z"), &json!("another one")),
+        "of two with one end the order of the file decides nothing"
+    );
+    assert_eq!(mesh.run_tests(now()).failed(), 0);
+    let wrong = load(TRYING.replace("audit: GET /", "deny: GET /"));
+    let report = wrong.run_tests(now());
+    assert_eq!((report.passed(), report.failed()), (1, 1));
+    assert!(report.render(false).contains("expected DENY, got AUDIT without a rule"));
+    let entries: Vec<_> = mesh.audit_only().map(|entry| (entry.to, entry.at.line)).collect();
+    assert_eq!(
+        entries,
+        [
+            (vec!["group:rollout".to_owned(), "lone*".to_owned()], 9),
+            (vec!["staging/**".to_owned()], 10)
+        ]
+    );
+}
+
+#[test]
+fn a_slice_tells_what_is_audit_only_to_callers_and_callees_and_to_nobody_else() {
+    let text = "version: 1\ntrust_domain: acme.internal\nbots:\n\
+        \x20 a: {owner: o, hosts: caller, attest: {user: a}}\n\
+        \x20 b: {owner: o, hosts: callee, attest: {user: b}, serve: {http: 80}}\n\
+        \x20 c: {owner: o, hosts: other, attest: {user: c}, serve: {http: 80}}\n\
+        groups: {g: b, h: c}\n\
+        allow: [{id: x, from: c, to: group:h, http: GET /}]\n\
+        audit_only: [{to: group:g, until: 2026-12-15T00:00:00Z, reason: r}]\n";
+    let mesh = load(text.to_owned());
+    let slice = |host: &str| serde_json::from_str::<Value>(&mesh.slice(&HostName::parse(host).unwrap())).unwrap();
+    let bots = |host| {
+        slice(host)["bots"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bots("caller"), ["a", "b"]);
+    assert_eq!(bots("callee"), ["a", "b", "c"], "whoever may call must exist there");
+    assert_eq!(bots("other"), ["b", "c"]);
+    assert_eq!(bots("nobodys"), [""; 0]);
+    let entry = json!([{"reason": "r", "to": ["group:g"], "until": "2026-12-15T00:00:00.000Z"}]);
+    assert_eq!(slice("caller")["audit_only"], entry);
+    assert_eq!(slice("caller")["groups"], json!({"g": ["b"]}));
+    assert_eq!(slice("nobodys")["audit_only"], Value::Null);
+    for (host, features) in [("caller", vec!["audit_only"]), ("nobodys", Vec::new())] {
+        let host = HostName::parse(host).unwrap();
+        assert_eq!(mesh.features_for(&host).into_iter().collect::<Vec<_>>(), features);
+    }
+    assert!(policy::feature::ENFORCED.contains(&"audit_only"));
+}

@@ -9,7 +9,7 @@ use super::end::{End, Half};
 use super::refusal::Refusal;
 use crate::reason::Reason;
 
-/// Records an allowed call, and makes what will record its end.
+/// Records a call that may be carried, and makes what will record its end.
 pub(super) fn record(
     draft: &mut Draft,
     permit: &Permit,
@@ -17,8 +17,14 @@ pub(super) fn record(
     request: RequestCount,
 ) -> Result<(Receipt, End), Box<Refusal>> {
     let record = &mut draft.record;
-    record.verdict = Verdict::Allow;
-    record.rule = Some(permit.rule().as_str().to_owned());
+    record.verdict = if permit.audit().is_some() {
+        Verdict::Audit
+    } else {
+        Verdict::Allow
+    };
+    record.rule = permit.rule().map(|rule| rule.as_str().to_owned());
+    let nearest = permit.audit().and_then(|audit| audit.nearest.as_ref());
+    record.nearest = nearest.map(|nearest| nearest.rule.as_str().to_owned());
     record.hop = Some(hop);
     let receipt = draft.proxy().ledger.call(&draft.record).map_err(|error| {
         tracing::error!(
@@ -33,10 +39,11 @@ pub(super) fn record(
     let receipt = receipt.inspect_err(|_refused| {
         draft.record.verdict = Verdict::Deny;
         draft.record.rule = None;
+        draft.record.nearest = None;
         draft.record.hop = None;
     })?;
     draft.recorded = true;
-    draft.series.rule = Some(permit.rule().clone());
+    draft.series.rule = permit.rule().cloned();
     let half = Half {
         id: draft.record.id,
         series: draft.series.clone(),

@@ -71,6 +71,18 @@ fn each_end_of_a_right_ends_the_call_by_its_own_word() {
 }
 
 #[test]
+fn a_call_that_audit_only_carries_ends_with_it() {
+    let json = r#"{"version": 1, "trust_domain": "acme.internal", "slice": "web-1", "bots": {
+            "prod/checkout": {"owner": "o@acme.internal", "hosts": ["web-1"], "attest": {"uid": 2000}},
+            "prod/orders": {"owner": "o@acme.internal", "hosts": ["web-3"], "serve": "http"}},
+        "audit_only": [{"to": "prod/orders", "until": "1970-01-01T00:01:00Z", "reason": "trying"}]}"#;
+    let snapshot = Snapshot::of_slice(json, &node::Quarantines::default());
+    assert_eq!(decided(&snapshot, at(59)), (None, 0));
+    assert_eq!(decided(&snapshot, at(60)), (Some("no_rule"), 1));
+    assert_eq!(snapshot.policy.next_end(at(59)), Some(at(60)));
+}
+
+#[test]
 fn a_quarantine_of_either_end_or_of_its_host_ends_the_call() {
     let lists = [
         node::Quarantines {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::output::{dim, green, printable, red};
+use crate::output::{bold, dim, green, printable, red};
 
 /// Writes a record as one line. What came from callers is escaped.
 pub(crate) fn line(record: &Value) -> String {
@@ -37,10 +37,10 @@ pub(crate) fn line(record: &Value) -> String {
 }
 
 fn call(record: &Value) -> String {
-    let verdict = if text(record, "verdict") == "allow" {
-        green("ALLOW")
-    } else {
-        red("DENY ")
+    let verdict = match text(record, "verdict").as_str() {
+        "allow" => green("ALLOW"),
+        "audit" => bold("AUDIT"),
+        _ => red("DENY "),
     };
     let to = record
         .pointer("/to/id")

@@ -136,6 +136,7 @@ impl Rule {
             rule: rule.rule.to_string(),
             verdict: match rule.verdict {
                 Verdict::Allow => "allow",
+                Verdict::Audit => "audit",
                 Verdict::Deny => "deny",
             },
             bots: rule.bots,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ca_api::admin::{CaStatus, HostList, path};
 use spiffe::time::Timestamp;
 
-use super::{Looks, files};
+use super::{Looks, files, mesh};
 use crate::cli::Context;
 use crate::client::Server;
 
@@ -24,6 +24,7 @@ pub(super) async fn look(server: &Server, context: &Context, looks: &mut Looks) 
     let status: CaStatus = server.get(path::STATUS).await?;
     let hosts: HostList = server.get(path::HOSTS).await?;
     judge(&status, &hosts, context.clock.now(), looks);
+    mesh::look(server, context.clock.now(), looks).await;
     if let Some(state) = Path::new(&status.ledger).parent() {
         kept(state, server.socket(), looks);
     }

@@ -35,7 +35,7 @@ pub(crate) async fn run(args: Explain, context: &Context) -> Result<Exit> {
     let mut exit = Exit::Fine;
     for question in &questions {
         let answer = ground.answer(&explainer, question)?;
-        if args.exit_code && !answer.is_allowed() {
+        if args.exit_code && answer.is_refused() {
             exit = Exit::Findings;
         }
         show(&answer, question, &ground, &context.screen)?;
@@ -153,10 +153,10 @@ enum Answer {
 }
 
 impl Answer {
-    fn is_allowed(&self) -> bool {
+    fn is_refused(&self) -> bool {
         match self {
-            Self::Judged(explanation) => explanation.verdict == Verdict::Allow,
-            Self::BadPath { .. } => false,
+            Self::Judged(explanation) => explanation.verdict == Verdict::Deny,
+            Self::BadPath { .. } => true,
         }
     }
 
@@ -209,6 +209,7 @@ fn judged(explanation: &Explanation, screen: &Screen) -> Result<()> {
     } = explanation;
     let word = match verdict {
         Verdict::Allow => green("ALLOW"),
+        Verdict::Audit => bold("AUDIT"),
         Verdict::Deny => red("DENY"),
     };
     let reason = reason.map_or("", DenyReason::as_str);
@@ -225,8 +226,12 @@ fn judged(explanation: &Explanation, screen: &Screen) -> Result<()> {
     if let Some(why) = &explanation.why {
         screen.line(format!("  because   {}", printable(why)))?;
     }
+    if let Some(until) = explanation.audit_until {
+        let text = "no rule allows it; audit_only carries and records it";
+        screen.line(format!("  until     {until}: {text}"))?;
+    }
     // A deny rule wins over every allow, so no allow rule could be nearer.
-    if *verdict == Verdict::Deny && explanation.reason != Some(DenyReason::DeniedByRule) {
+    if *verdict != Verdict::Allow && explanation.reason != Some(DenyReason::DeniedByRule) {
         // Only a rule that links the two ends is the nearest; others are the closest that there is.
         let first = if explanation.nearest.is_some() {
             "nearest"
