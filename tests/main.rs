@@ -21,6 +21,8 @@ mod callee;
 mod check;
 mod clients;
 mod crash;
+mod disk;
+mod floods;
 mod foreign;
 mod kill;
 mod layout;

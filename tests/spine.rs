@@ -48,6 +48,7 @@ pub(crate) fn twenty_hosts_at(hand: &Hand) -> Mesh {
     with_callees(&Setup {
         hosts: &names.iter().map(String::as_str).collect::<Vec<_>>(),
         clock: Some(hand.path()),
+        alone: true,
         ..Setup::default()
     })
 }

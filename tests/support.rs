@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,11 @@ pub(crate) mod hand;
 pub(crate) mod join;
 pub(crate) mod manager;
 pub(crate) mod netns;
+pub(crate) mod turn;
 pub(crate) mod wire;
+
+use turn::Turn;
+pub(crate) use turn::free_port;
 
 /// How long a test waits for a state before it says that the state did not come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,15 +86,6 @@ pub(crate) fn root_or_skip(test: &str) -> bool {
         println!("skipped: {test}: needs root");
     }
     root
-}
-
-/// A port nobody listens on at this moment.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// A child that ends with the test, and whose log a failing test prints.
@@ -195,6 +190,8 @@ pub(crate) struct Mesh {
     clock: Option<PathBuf>,
     ca_clock: Option<PathBuf>,
     dir: tempfile::TempDir,
+    // Given up last, when every process has ended.
+    _turn: Turn,
 }
 
 /// What a mesh is started with.
@@ -203,6 +200,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) hosts: &'a [&'a str],
     /// Lines for every `proxy.yaml`.
     pub(crate) extra: &'a str,
+    /// Settings of every proxy's ledger beside its folder: `, max_bytes: 4MiB`.
+    pub(crate) ledger: &'a str,
+    /// No other mesh runs meanwhile: something is measured.
+    pub(crate) alone: bool,
     /// Follow a test's clock at this socket.
     pub(crate) clock: Option<PathBuf>,
     /// The CA's clock, where it is another.
@@ -212,6 +213,7 @@ pub(crate) struct Setup<'a> {
 impl Mesh {
     /// Starts the CA and the proxies of `setup`, joined; no mesh file is live yet.
     pub(crate) fn start(setup: &Setup<'_>) -> Self {
+        let turn = Turn::take(setup.alone);
         let dir = tempfile::Builder::new().prefix("bm").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (node, dash) = (free_port(), free_port());
@@ -242,9 +244,10 @@ impl Mesh {
             clock: setup.clock.clone(),
             ca_clock,
             dir,
+            _turn: turn,
         };
         for host in setup.hosts {
-            mesh.add_host(host, node, setup.extra);
+            mesh.add_host(host, node, setup);
         }
         for host in setup.hosts {
             mesh.wait_for(host, "/livez");
@@ -252,7 +255,7 @@ impl Mesh {
         mesh
     }
 
-    fn add_host(&mut self, name: &str, node: u16, extra: &str) {
+    fn add_host(&mut self, name: &str, node: u16, setup: &Setup<'_>) {
         let dir = self.dir.path().join(name);
         fs::create_dir(&dir).unwrap();
         let token = eventually("a join token", || {
@@ -266,6 +269,7 @@ impl Mesh {
             metrics: free_port(),
         };
         let (d, me) = (dir.display(), nix::unistd::geteuid());
+        let (extra, ledger) = (setup.extra, setup.ledger);
         let config = dir.join("proxy.yaml");
         fs::write(
             &config,
@@ -273,7 +277,7 @@ impl Mesh {
                 "trust_domain: acme.internal\nhost: {name}\nstate_dir: {d}\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\n\
                  join: {{token_file: {d}/token}}\nbots: {{listen: 127.0.0.1:{}, socket: {d}/bot.sock}}\n\
                  mesh: {{listen: 127.0.0.1:{}, advertise: \"127.0.0.1:{}\"}}\nadmin: {{socket: {d}/proxy.sock, operators: [{me}]}}\n\
-                 metrics: {{listen: 127.0.0.1:{}}}\nledger: {{dir: {d}/ledger}}\ndisclose: full\n{extra}\n",
+                 metrics: {{listen: 127.0.0.1:{}}}\nledger: {{dir: {d}/ledger{ledger}}}\ndisclose: full\n{extra}\n",
                 ports.bots, ports.mesh, ports.mesh, ports.metrics
             ),
         )

@@ -28,6 +28,17 @@ pub enum Reserve {
     Spend,
 }
 
+/// How much of its share a class has spent, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Share {
+    /// The word for it in metrics: `calls`, `refusals`, `strangers`.
+    pub class: &'static str,
+    /// Spent so far.
+    pub spent: u64,
+    /// Of so many.
+    pub most: u64,
+}
+
 /// The share of a class is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the ledger's share for {} is used up", .class.as_str())]
@@ -80,6 +91,22 @@ impl Budget {
     #[must_use]
     pub const fn spent(&self) -> [u64; 3] {
         [self.calls, self.refusals, self.strangers]
+    }
+
+    /// Returns how much each class has spent of its share: calls, refusals, strangers.
+    #[must_use]
+    pub fn shares(&self) -> [Share; 3] {
+        let percent = self.max_bytes / 100;
+        let share = |class: Class, spent, percents: u64| Share {
+            class: class.as_str(),
+            spent,
+            most: percent.saturating_mul(percents),
+        };
+        [
+            share(Class::Calls, self.calls, 80),
+            share(Class::Refusals, self.refusals, 15),
+            share(Class::Strangers, self.strangers, 5),
+        ]
     }
 
     /// Says whether a record of this cost may still be written.
@@ -141,6 +168,15 @@ mod tests {
         assert!(budget.check(Class::Calls, Reserve::Keep, 1).is_err());
         assert_eq!(budget.check(Class::Calls, Reserve::Spend, 100), Ok(()));
         assert_eq!(budget.spent(), [7_900, 1_499, 500]);
+        let told = budget.shares().map(|share| (share.class, share.spent, share.most));
+        assert_eq!(
+            told,
+            [
+                ("calls", 7_900, 8_000),
+                ("refusals", 1_499, 1_500),
+                ("strangers", 500, 500)
+            ]
+        );
     }
 
     #[test]

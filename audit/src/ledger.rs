@@ -27,7 +27,7 @@ pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX}
 pub(crate) use disk::read as read_file;
 pub(crate) use keyfile::VKEY;
 
-use crate::budget::{Class, Reserve};
+use crate::budget::{Class, Reserve, Share};
 use crate::record::{CallId, CallRecord, EndRecord, EventRecord, Line, RecordError, Verdict};
 use crate::refusals::{Admission, Refusals};
 use crate::strangers::Strangers;
@@ -119,7 +119,9 @@ pub struct Stats {
     pub strangers_dropped: u64,
     /// Bytes of `max_bytes` that are spent.
     pub bytes: u64,
-    /// Why the last sync, tile or checkpoint failed, if it did.
+    /// The same by share, and of how many.
+    pub shares: [Share; 3],
+    /// Why the last sync, tile or checkpoint failed, if it did, or that there is no room for calls.
     pub trouble: Option<String>,
 }
 
@@ -275,15 +277,17 @@ impl Ledger {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let writer = self.owner.shared.writer();
-        let bytes = writer
-            .budget
-            .spent()
-            .iter()
-            .fold(0_u64, |sum, part| sum.saturating_add(*part));
+        let shares = writer.budget.shares();
+        let full = writer.budget.check(Class::Calls, Reserve::Keep, CALL_BYTES).is_err();
+        let stats = writer.stats.clone();
         Stats {
             records: writer.size,
-            bytes,
-            ..writer.stats.clone()
+            bytes: shares.iter().fold(0, |sum: u64, share| sum.saturating_add(share.spent)),
+            shares,
+            trouble: stats.trouble.or_else(|| {
+                full.then(|| "no room for calls within max_bytes: raise `ledger.max_bytes` and restart".to_owned())
+            }),
+            ..stats
         }
     }
 
@@ -380,6 +384,9 @@ fn line_of_refusal(record: &CallRecord) -> Result<Line, RecordError> {
         line => line,
     }
 }
+
+/// More than nearly every call costs, so that a ledger says that it is full when the first call is refused.
+const CALL_BYTES: u64 = 2 * 1024;
 
 /// What is left of a text in a refusal that is too long, in bytes.
 const SHORT_BYTES: usize = 1024;

@@ -31,6 +31,7 @@ mod pool;
 mod proxy;
 pub mod reason;
 mod run;
+mod seldom;
 mod whoami;
 
 pub use config::{Config, Settings};

@@ -32,6 +32,7 @@ use crate::http1::deadline::Deadline;
 use crate::http1::target::Authority;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::seldom::Seldom;
 use peers::{Admitted, Peers};
 
 /// The most calls at a time on one connection.
@@ -54,6 +55,9 @@ const PENDING_RESETS_MAX: usize = 20;
 
 /// Resets that the peer may provoke before it is sent away (CVE-2025-8671).
 const PROVOKED_RESETS_MAX: usize = 128;
+
+/// A stranger must not fill the log; the metrics and the ledger count every one.
+static REFUSED: Seldom = Seldom::new();
 
 /// Has hyper's tasks belong to the proxy.
 #[derive(Clone, Debug)]
@@ -119,7 +123,9 @@ async fn meet(proxy: Arc<Proxy>, acceptor: TlsAcceptor, stream: TcpStream, sourc
         Ok(Err(error)) => {
             let refusal = refusal_of(&error);
             let reason = refusal.as_ref().map_or("handshake_failed", |refusal| refusal.reason());
-            tracing::info!(%source, reason, error = &error as &dyn std::error::Error, "refused a handshake");
+            if let Some(left_out) = REFUSED.due() {
+                tracing::info!(%source, reason, left_out, error = &error as &dyn std::error::Error, "refused a handshake");
+            }
             return refuse(&proxy, source, reason);
         }
         Err(_elapsed) => return refuse(&proxy, source, "handshake_timeout"),

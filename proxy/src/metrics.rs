@@ -1,5 +1,7 @@
 //! What Prometheus sees. Labels are words of ours, rule ids and names of bots that exist; their number is bounded.
 
+mod ledger;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,6 +16,7 @@ use prometheus::{
 };
 use spiffe::id::BotName;
 
+use self::ledger::LedgerGauges;
 use crate::control::Control;
 use crate::reason::Reason;
 
@@ -44,7 +47,7 @@ pub(crate) struct Metrics {
     handshakes_refused: IntCounterVec,
     connections: IntGaugeVec,
     svid_not_after: IntGaugeVec,
-    ledger_records: IntGauge,
+    ledger: LedgerGauges,
     series: RwLock<BTreeMap<SeriesKey, Arc<Series>>>,
 }
 
@@ -133,8 +136,6 @@ impl Metrics {
         );
         let durations = HistogramVec::new(opts.buckets(BUCKETS.into()), &["to", "direction"])?;
         registry.register(Box::new(durations.clone()))?;
-        let ledger_records = IntGauge::new("botmesh_ledger_records", "Records in the ledger.")?;
-        registry.register(Box::new(ledger_records.clone()))?;
         Ok(Self {
             requests: counters(
                 "botmesh_requests_total",
@@ -157,7 +158,7 @@ impl Metrics {
                 "When a bot's SVID ends.",
                 &["bot"],
             )?,
-            ledger_records,
+            ledger: LedgerGauges::new(&registry)?,
             series: RwLock::default(),
             registry,
         })
@@ -230,7 +231,7 @@ impl Metrics {
     }
 
     /// Writes everything in the text format.
-    pub(crate) fn render(&self, control: &Control, ledger_records: u64) -> String {
+    pub(crate) fn render(&self, control: &Control, ledger: &audit::Stats) -> String {
         self.svid_not_after.reset();
         for svid in control.status().svids {
             if let Some(not_after) = svid.not_after {
@@ -239,8 +240,7 @@ impl Metrics {
                     .set(not_after.unix_seconds());
             }
         }
-        self.ledger_records
-            .set(i64::try_from(ledger_records).unwrap_or(i64::MAX));
+        self.ledger.set(ledger);
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .unwrap_or_else(|error| {

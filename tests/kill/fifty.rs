@@ -108,7 +108,7 @@ impl Figures {
             let (Some(half), Some(last)) = (of.get(of.len() / 2), of.last()) else {
                 return "none: each proxy ends it by its own time".to_owned();
             };
-            assert!(*last <= CUT_WITHIN_MS, "{last} ms");
+            assert!(*last <= CUT_WITHIN_MS, "{}: {of:?}", self.way);
             format!("p50 {half:3} ms, p99 {last:3} ms")
         };
         assert_eq!(self.cut.len(), TRIES);

@@ -10,6 +10,8 @@ import time
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body in one write: two would wait for each other (Nagle, delayed ACK).
+    wbufsize = -1
 
     def ticks(self):
         """An answer without an end: one chunk, and with -fast one more every few milliseconds."""
@@ -19,9 +21,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(b"4\r\ntick\r\n")
+            self.wfile.flush()
             if self.path.endswith("-fast"):
                 while True:
                     self.wfile.write(b"4\r\ntick\r\n")
+                    self.wfile.flush()
                     time.sleep(0.005)
             self.rfile.read(1)
         except OSError:
@@ -42,7 +46,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     break
         else:
             body = self.rfile.read(length)
+        self.server.number += 1
         told = {
+            "number": self.server.number,
             "method": self.command,
             "path": self.path,
             "headers": [[k.lower(), v] for k, v in self.headers.items()],
@@ -69,6 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Threads(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     request_queue_size = 1024
+    number = 0
 
     def server_bind(self):
         socketserver.TCPServer.server_bind(self)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
+use super::turn::Turn;
 use super::{Process, as_user, botmesh, eventually, ok, run};
 
 /// The user of the CA, in place of the one that `install.sh` makes.
@@ -254,11 +255,13 @@ pub(crate) struct Hosts {
     // Removed last, when no process is left in it.
     pub(crate) net: Net,
     pub(crate) dir: tempfile::TempDir,
+    _turn: Turn,
 }
 
 impl Hosts {
     /// Follows the operator's page: install, edit, init, start; then a token for each host.
     pub(crate) fn start(names: &[&str], more: &str) -> Self {
+        let turn = Turn::take(false);
         let dir = tempfile::Builder::new().prefix("bm").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let net = Net::new(&[&["ca"], names].concat());
@@ -289,6 +292,7 @@ impl Hosts {
             bots: Vec::new(),
             net,
             dir,
+            _turn: turn,
         }
     }
 

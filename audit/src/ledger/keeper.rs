@@ -198,7 +198,10 @@ impl Keeper {
             return Err(LedgerError::Sync { error: error.clone() }.to_string());
         }
         // What the disk does not take stays in the batch for the next round.
-        let flushed = writer.flush().map_err(|error| error.to_string());
+        let flushed = writer.flush().map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        });
         let taken = writer.take();
         drop(writer);
         if let Err(error) = self.bring_to_disk(&taken) {

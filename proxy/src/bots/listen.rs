@@ -16,6 +16,10 @@ use crate::call::{Door, Nobody, Who};
 use crate::connection::{self, Handler};
 use crate::ends::{self, ReadEnd, WriteEnd};
 use crate::proxy::Proxy;
+use crate::seldom::Seldom;
+
+/// A process that is no bot must not fill the log; it is told why, and its calls are recorded.
+static NO_BOT: Seldom = Seldom::new();
 
 /// Where local processes connect.
 #[derive(Debug)]
@@ -159,7 +163,9 @@ fn door(proxy: &Proxy, attested: Result<Caller, Unattested>) -> Door {
             Door::Bot { caller, who }
         }
         Err(unattested) => {
-            tracing::info!(why = %unattested, word = unattested.word(), "a local process is no bot");
+            if let Some(left_out) = NO_BOT.due() {
+                tracing::info!(why = %unattested, word = unattested.word(), left_out, "a local process is no bot");
+            }
             Door::Nobody(Nobody { unattested })
         }
     }

@@ -190,26 +190,21 @@ fn as_callee(
             record.verdict = Verdict::Deny;
             record.reason = Some(denial.reason.as_str().to_owned());
             record.rule = denial.rule.as_ref().map(|rule| rule.as_str().to_owned());
-            proxy.ledger.deny(&record).map_err(|error| unrecorded(&error))?;
+            proxy
+                .ledger
+                .deny(&record)
+                .map_err(|error| super::record::unrecorded(&error))?;
             return Err(Box::new(Refusal::from(denial)));
         }
     };
-    let receipt = proxy.ledger.call(&record).map_err(|error| unrecorded(&error))?;
+    let receipt = proxy
+        .ledger
+        .call(&record)
+        .map_err(|error| super::record::unrecorded(&error))?;
     let mut series = draft.series.clone();
     series.way = Way::In;
     end.join(Half { id, series });
     Ok((permit, receipt))
-}
-
-fn unrecorded(error: &audit::LedgerError) -> Box<Refusal> {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        "a call could not be recorded and was not made"
-    );
-    Refusal::boxed(
-        Reason::LedgerUnavailable,
-        "an operator finds the cause in the proxy's log",
-    )
 }
 
 /// Whom the callee is told about, and where it listens.

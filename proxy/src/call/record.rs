@@ -1,6 +1,6 @@
 //! Step 5: the decision is in the ledger before anything leaves.
 
-use audit::{Hop, Receipt, Verdict};
+use audit::{Hop, LedgerError, Receipt, Verdict};
 use policy::Permit;
 
 use super::body::RequestCount;
@@ -8,6 +8,10 @@ use super::draft::Draft;
 use super::end::{End, Half};
 use super::refusal::Refusal;
 use crate::reason::Reason;
+use crate::seldom::Seldom;
+
+/// A full disk must not be told of once a call, on the same disk perhaps.
+static UNRECORDED: Seldom = Seldom::new();
 
 /// Records a call that may be carried, and makes what will record its end.
 pub(super) fn record(
@@ -26,16 +30,11 @@ pub(super) fn record(
     let nearest = permit.audit().and_then(|audit| audit.nearest.as_ref());
     record.nearest = nearest.map(|nearest| nearest.rule.as_str().to_owned());
     record.hop = Some(hop);
-    let receipt = draft.proxy().ledger.call(&draft.record).map_err(|error| {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "a call could not be recorded and was not made"
-        );
-        Refusal::boxed(
-            Reason::LedgerUnavailable,
-            "an operator finds the cause in the proxy's log",
-        )
-    });
+    let receipt = draft
+        .proxy()
+        .ledger
+        .call(&draft.record)
+        .map_err(|error| unrecorded(&error));
     let receipt = receipt.inspect_err(|_refused| {
         draft.record.verdict = Verdict::Deny;
         draft.record.rule = None;
@@ -51,4 +50,19 @@ pub(super) fn record(
     let slot = draft.take_slot();
     let end = End::new(draft.proxy(), slot, half, draft.started, request);
     Ok((receipt, end))
+}
+
+/// Refuses a call that the ledger did not take.
+pub(super) fn unrecorded(error: &LedgerError) -> Box<Refusal> {
+    if let Some(left_out) = UNRECORDED.due() {
+        tracing::error!(
+            left_out,
+            error = error as &dyn std::error::Error,
+            "a call could not be recorded and was not made"
+        );
+    }
+    Refusal::boxed(
+        Reason::LedgerUnavailable,
+        "an operator finds the cause in the proxy's log",
+    )
 }

@@ -22,6 +22,10 @@ use crate::http1::date;
 use crate::metrics::SeriesKey;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::seldom::Seldom;
+
+/// A full disk must not be told of once a refusal, on the same disk perhaps.
+static UNRECORDED: Seldom = Seldom::new();
 
 /// RFC 9457 §3.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -55,10 +59,13 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
     if !draft.recorded {
         note(&mut draft, &refusal);
         if let Err(error) = draft.proxy().ledger.deny(&draft.record) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a refusal could not be recorded"
-            );
+            if let Some(left_out) = UNRECORDED.due() {
+                tracing::error!(
+                    left_out,
+                    error = &error as &dyn std::error::Error,
+                    "a refusal could not be recorded"
+                );
+            }
             refusal = Refusal {
                 last: refusal.last,
                 ..Refusal::new(Reason::LedgerUnavailable, "")
