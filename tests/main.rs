@@ -27,6 +27,7 @@ mod foreign;
 mod kill;
 mod layout;
 mod lifetimes;
+mod malicious_host;
 mod netns;
 mod newcomer;
 mod restart;

@@ -15,6 +15,7 @@ pub(crate) mod hand;
 pub(crate) mod join;
 pub(crate) mod manager;
 pub(crate) mod netns;
+pub(crate) mod thief;
 pub(crate) mod turn;
 pub(crate) mod wire;
 

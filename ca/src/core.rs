@@ -11,12 +11,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alerts::Alerts;
 use crate::authority::Authority;
 use crate::config::Settings;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantines;
-use crate::quota::Quotas;
+use crate::quota::{Messages, Quotas};
+use crate::refusals::Refusals;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
 use crate::world::World;
@@ -41,11 +43,14 @@ pub(crate) struct Core {
     pub(crate) bundle: Arc<TrustBundle>,
     pub(crate) world: World,
     pub(crate) quarantines: Quarantines,
+    pub(crate) alerts: Alerts,
+    pub(crate) refusals: Refusals,
     pub(crate) journal: Journal,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
     pub(crate) quotas: Quotas,
+    pub(crate) messages: Messages,
     pub(crate) signing: Semaphore,
     pub(crate) signing_queue: Semaphore,
     /// One change of the mesh at a time.

@@ -83,6 +83,9 @@ impl Core {
             .count();
         let generation = self.generation();
         self.metrics.hosts_connected.set(gauge(connected as u64));
+        self.metrics
+            .quarantines
+            .set(gauge(self.quarantines.list().quarantines.len() as u64));
         self.metrics.epoch.set(gauge(generation.epoch));
         self.metrics.revision.set(gauge(generation.revision));
         self.metrics

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod alerts;
 mod authority;
 mod config;
 mod core;
@@ -30,9 +31,11 @@ mod metrics;
 mod node;
 mod quarantine;
 mod quota;
+mod refusals;
 mod run;
 mod server_identity;
 mod store;
+mod tally;
 mod world;
 
 pub use admin::{SocketError, UnknownUser};

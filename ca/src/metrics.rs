@@ -1,5 +1,6 @@
 //! What the CA counts. Labels are words with few values, never names.
 
+use crate::alerts::AlertKind;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// Every metric of the CA.
@@ -16,6 +17,11 @@ pub(crate) struct Metrics {
     pub(crate) observed: IntCounterVec,
     /// `action` of the admin API; `result`: ok, refused, failed.
     pub(crate) operations: IntCounterVec,
+    /// `reason`: the word of a [`crate::refusals::HostRefusal`].
+    pub(crate) refused: IntCounterVec,
+    /// `kind`: the word of a [`crate::alerts::AlertKind`].
+    pub(crate) alerts: IntCounterVec,
+    pub(crate) quarantines: IntGauge,
     pub(crate) hosts_connected: IntGauge,
     pub(crate) streams_opened: IntCounter,
     pub(crate) epoch: IntGauge,
@@ -37,17 +43,7 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let streams_opened = IntCounter::new(
-            "botmesh_ca_streams_opened_total",
-            "Streams of hosts that were taken in.",
-        )?;
-        registry.register(Box::new(streams_opened.clone()))?;
-        let build = Opts::new("botmesh_build_info", "The running software; always 1.")
-            .const_label("version", env!("CARGO_PKG_VERSION"))
-            .const_label("part", "ca");
-        let build = IntGauge::with_opts(build)?;
-        build.set(1);
-        registry.register(Box::new(build))?;
+        build_info(&registry)?;
         Ok(Self {
             issued: counters(
                 "botmesh_ca_svids_total",
@@ -74,6 +70,16 @@ impl Metrics {
                 "Requests of operators.",
                 &["action", "result"],
             )?,
+            refused: counters(
+                "botmesh_ca_refused_total",
+                "What hosts asked or said that they may not, by reason.",
+                &["reason"],
+            )?,
+            alerts: alerts(&registry)?,
+            quarantines: gauge(
+                "botmesh_ca_quarantines",
+                "Bots and hosts that are quarantined at the CA.",
+            )?,
             hosts_connected: gauge("botmesh_ca_hosts_connected", "Hosts whose stream is up.")?,
             epoch: gauge("botmesh_ca_epoch", "Epoch of the live mesh.")?,
             revision: gauge(
@@ -81,7 +87,7 @@ impl Metrics {
                 "Revision of the live mesh; 0 before the first apply.",
             )?,
             root_not_after_seconds: gauge("botmesh_ca_root_not_after_seconds", "Unix time when the root ends.")?,
-            streams_opened,
+            streams_opened: streams_opened(&registry)?,
             registry,
         })
     }
@@ -92,4 +98,32 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
+}
+
+fn streams_opened(registry: &Registry) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(
+        "botmesh_ca_streams_opened_total",
+        "Streams of hosts that were taken in.",
+    )?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+/// Every kind is there from the start: a rule that watches for a rise would miss the first otherwise.
+fn alerts(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new("botmesh_ca_alerts_total", "Alerts, by kind."), &["kind"])?;
+    registry.register(Box::new(counters.clone()))?;
+    for kind in AlertKind::ALL {
+        counters.with_label_values(&[kind.as_str()]).inc_by(0);
+    }
+    Ok(counters)
+}
+
+fn build_info(registry: &Registry) -> Result<(), prometheus::Error> {
+    let build = Opts::new("botmesh_build_info", "The running software; always 1.")
+        .const_label("version", env!("CARGO_PKG_VERSION"))
+        .const_label("part", "ca");
+    let build = IntGauge::with_opts(build)?;
+    build.set(1);
+    registry.register(Box::new(build))
 }

@@ -15,6 +15,7 @@ use ca_api::node::node_server::Node;
 use ca_api::node::{
     AttestRequest, AttestResponse, CaMessage, EXPORTER_BYTES, HostMessage, IssueRequest, IssueResponse,
 };
+use spiffe::id::{HostName, IdKind};
 use spiffe::svid::Leaf;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,6 +38,16 @@ pub(crate) struct Peer {
     pub(crate) leaf: Option<Arc<Leaf>>,
     /// RFC 8446 §7.5: known to the two ends of this connection only.
     pub(crate) exporter: [u8; EXPORTER_BYTES],
+}
+
+impl Peer {
+    /// The host that the verified certificate names.
+    pub(crate) fn host(&self) -> Option<HostName> {
+        match self.leaf.as_ref()?.id().kind() {
+            IdKind::Host(host) => Some(host),
+            IdKind::TrustDomain | IdKind::Bot(_) | IdKind::Ca(_) | IdKind::Operator(_) | IdKind::Foreign => None,
+        }
+    }
 }
 
 /// The service behind every connection.
@@ -71,6 +82,7 @@ impl Node for NodeApi {
 
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
         let caller = self.core.caller(&peer(&request)?)?;
+        self.core.acted(&caller.host, caller.source);
         issue::issue(&self.core, &caller, request.into_inner())
             .await
             .map(Response::new)
@@ -79,12 +91,7 @@ impl Node for NodeApi {
     async fn sync(&self, request: Request<Streaming<HostMessage>>) -> Result<Response<Self::SyncStream>, Status> {
         let peer = peer(&request)?;
         let caller = self.core.caller(&peer)?;
-        Ok(Response::new(sync::open(
-            &self.core,
-            caller,
-            peer,
-            request.into_inner(),
-        )))
+        Ok(Response::new(sync::open(&self.core, caller, request.into_inner())))
     }
 }
 

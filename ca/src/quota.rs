@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use spiffe::id::HostName;
 use spiffe::time::Timestamp;
+use tokio::time::Instant;
 
 /// What a host may have at once: it starts and warms every bot that it may claim.
 const BURST: u64 = 4096;
@@ -58,6 +59,38 @@ impl Bucket {
     }
 }
 
+/// Messages up that a host may send at once: what its proxy keeps for a CA that was away, and some.
+const MESSAGES_BURST: u64 = 1024;
+
+/// One more for each of these. A proxy sends a few per second.
+const MESSAGES_REFILL: Duration = Duration::from_millis(5);
+
+/// A bucket of messages for each host that has proved itself, over all its streams.
+#[derive(Debug, Default)]
+pub(crate) struct Messages(Mutex<BTreeMap<HostName, (u64, Instant)>>);
+
+impl Messages {
+    /// Takes `count` from the host's bucket, or nothing when it has fewer.
+    #[must_use]
+    pub(crate) fn take(&self, host: &HostName, count: u64, now: Instant) -> bool {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, filled) = buckets.entry(host.clone()).or_insert((MESSAGES_BURST, now));
+        let refilled = now.duration_since(*filled).as_nanos() / MESSAGES_REFILL.as_nanos();
+        if refilled > 0 {
+            let refilled = u64::try_from(refilled).unwrap_or(MESSAGES_BURST);
+            *left = left.saturating_add(refilled).min(MESSAGES_BURST);
+            *filled = now;
+        }
+        match left.checked_sub(count) {
+            Some(rest) => {
+                *left = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +127,19 @@ mod tests {
         let now = Timestamp::from_unix_millis(1_000_000);
         assert!(quotas.take(&host("web-1"), BURST, now));
         assert!(!quotas.take(&host("web-1"), 1, Timestamp::from_unix_millis(0)));
+    }
+
+    #[test]
+    fn messages_come_back_with_time_and_not_with_a_new_stream() {
+        let (messages, start) = (Messages::default(), Instant::now());
+        assert!(messages.take(&host("web-1"), MESSAGES_BURST, start));
+        assert!(!messages.take(&host("web-1"), 1, start));
+        assert!(messages.take(&host("web-2"), 1, start));
+        let later = start + MESSAGES_REFILL * 3;
+        assert!(messages.take(&host("web-1"), 3, later));
+        assert!(!messages.take(&host("web-1"), 1, later));
+        let much_later = later + MESSAGES_REFILL * 10_000;
+        assert!(!messages.take(&host("web-1"), MESSAGES_BURST + 1, much_later));
+        assert!(messages.take(&host("web-1"), MESSAGES_BURST, much_later));
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Operators, SocketError, UnknownUser};
+use crate::alerts::Alerts;
 use crate::authority::{Authority, SignError};
 use crate::config::Settings;
 use crate::core::Core;
@@ -25,7 +26,8 @@ use crate::mesh_file::{self, MeshError};
 use crate::metrics::Metrics;
 use crate::node::{self, ServeError};
 use crate::quarantine::{self, Quarantines};
-use crate::quota::Quotas;
+use crate::quota::{Messages, Quotas};
+use crate::refusals::{self, Refusals};
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
 use crate::world::World;
@@ -205,6 +207,7 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     parts.spawn(identity.keep(Arc::clone(&core), ends));
     parts.spawn(issue::forget_ended(Arc::clone(&core)));
     parts.spawn(quarantine::end_by_time(Arc::clone(&core)));
+    parts.spawn(refusals::write_counts(Arc::clone(&core)));
     parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
     parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
     parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
@@ -335,7 +338,10 @@ async fn build(
         metrics,
         tasks: TaskTracker::new(),
         cancel,
+        alerts: Alerts::default(),
+        refusals: Refusals::default(),
         quotas: Quotas::default(),
+        messages: Messages::default(),
         signing,
         signing_queue,
         applying: tokio::sync::Mutex::new(()),

@@ -6,7 +6,7 @@
 //! the time of a map update and never across an await.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(crate) struct Live {
 pub(crate) struct HostView {
     pub(crate) row: HostRow,
     pub(crate) session: Option<Session>,
+    /// Where its newest stream came from.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) applied: Option<Generation>,
     pub(crate) failed: Option<(Generation, String)>,
     /// The list of quarantines that its stream said it enforces.
@@ -67,6 +69,8 @@ pub(crate) struct Admitted {
     pub(crate) ended: watch::Receiver<Option<GoodbyeReason>>,
     /// Whether to record it: a host that comes and goes must not fill the ledger.
     pub(crate) record: bool,
+    /// Whether an older stream was up and ends.
+    pub(crate) replaced: bool,
 }
 
 /// How soon after a recorded connection the next one is recorded.
@@ -76,6 +80,8 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     id: u64,
+    pub(crate) source: IpAddr,
+    pub(crate) since: Timestamp,
     end: Arc<watch::Sender<Option<GoodbyeReason>>>,
 }
 
@@ -177,12 +183,15 @@ impl World {
         &self,
         name: &HostName,
         key: &Digest,
+        source: IpAddr,
         now: Timestamp,
         applied: Option<Generation>,
     ) -> Option<Admitted> {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed);
         let (end, ended) = watch::channel(None);
         let mut admitted = None;
+        let mut replaced = false;
+        let source = source.to_canonical();
         self.change_hosts(|hosts| {
             let Some(view) = hosts.get_mut(name).filter(|view| view.row.holds(key)) else {
                 return;
@@ -197,7 +206,15 @@ impl World {
             view.applied = applied;
             view.quarantines = None;
             view.failed = None;
-            if let Some(old) = view.session.replace(Session { id, end: Arc::new(end) }) {
+            view.source = Some(source);
+            let session = Session {
+                id,
+                source,
+                since: now,
+                end: Arc::new(end),
+            };
+            if let Some(old) = view.session.replace(session) {
+                replaced = true;
                 old.end.send_replace(Some(GoodbyeReason::Replaced));
             }
         });
@@ -205,7 +222,24 @@ impl World {
             session: id,
             ended,
             record,
+            replaced,
         })
+    }
+
+    /// The stream of a host that is up, and where it comes from.
+    pub(crate) fn stream_of(&self, name: &HostName) -> Option<(u64, IpAddr)> {
+        let hosts = self.hosts.borrow();
+        let session = hosts.get(name)?.session.as_ref()?;
+        Some((session.id, session.source))
+    }
+
+    /// Whose address this is, other than `name`'s.
+    pub(crate) fn advertised_by_another(&self, name: &HostName, address: SocketAddr) -> Option<HostView> {
+        let hosts = self.hosts();
+        let has_it = |view: &&HostView| {
+            view.row.name != *name && view.row.state == HostRowState::Joined && view.row.advertise == Some(address)
+        };
+        hosts.values().find(has_it).cloned()
     }
 
     /// Notes what a host can enforce: words of [`policy::feature`], and others.
@@ -307,6 +341,7 @@ impl HostView {
         Self {
             row,
             session: None,
+            source: None,
             applied: None,
             failed: None,
             quarantines: None,
@@ -360,7 +395,8 @@ mod tests {
 
     fn connect(world: &World, key: u8, millis: i64) -> Option<Admitted> {
         let now = Timestamp::from_unix_millis(millis);
-        world.connect(&HostName::parse("web-1").unwrap(), &[key; 32], now, None)
+        let source = IpAddr::from([10, 0, 0, 1]);
+        world.connect(&HostName::parse("web-1").unwrap(), &[key; 32], source, now, None)
     }
 
     #[test]

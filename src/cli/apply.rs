@@ -218,6 +218,7 @@ mod tests {
             state,
             applied: Some(Generation { epoch: 1, revision: 6 }),
             error: "no room".to_owned(),
+            quarantined: false,
         }
     }
 

@@ -66,6 +66,7 @@ async fn list(server: &Server, context: &Context) -> Result<Exit> {
         "NODE SVID UNTIL",
         "LAST SEEN",
         "MESH ADDRESS",
+        "ALERTS",
     ];
     context.screen.list(&list.hosts, &headings, row)?;
     if list.hosts.is_empty() {
@@ -84,6 +85,11 @@ fn row(host: &HostStatus) -> Vec<String> {
         host.not_after.to_string(),
         host.last_seen.to_string(),
         host.advertise.clone().unwrap_or_else(|| "-".to_owned()),
+        host.alerts
+            .iter()
+            .map(|alert| alert.kind.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
     ]
 }
 

@@ -209,6 +209,7 @@ mod tests {
             state,
             applied: None,
             error: String::new(),
+            quarantined: false,
         }
     }
 

@@ -51,6 +51,8 @@ words! {
         HostConnected = "host_connected",
         /// A host's stream to the CA ended.
         HostDisconnected = "host_disconnected",
+        /// A host asked or said what it may not.
+        HostRefused = "host_refused",
         /// A join token was made.
         TokenCreated = "token_created",
         /// A join token was refused.

@@ -5,6 +5,8 @@
 pub mod path;
 mod quarantine;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use spiffe::id::{BotName, HostName, HostPattern, TrustDomain};
 use spiffe::time::Timestamp;
@@ -123,6 +125,10 @@ pub struct HostGeneration {
     pub applied: Option<Generation>,
     /// Why it could not apply; empty otherwise.
     pub error: String,
+    /// It is quarantined, so it is sent no slice and counts for no generation of the mesh. Always false where quarantines
+    /// themselves are asked about: those it is sent.
+    #[serde(default)]
+    pub quarantined: bool,
 }
 
 /// "Live on N of M".
@@ -153,7 +159,7 @@ impl GenerationStatus {
     }
 
     fn connected(&self) -> impl Iterator<Item = &HostGeneration> {
-        self.hosts.iter().filter(|host| host.connected)
+        self.hosts.iter().filter(|host| host.connected && !host.quarantined)
     }
 }
 
@@ -219,6 +225,26 @@ impl std::fmt::Debug for TokenResponse {
     }
 }
 
+/// Something about a host that an operator should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAlert {
+    /// One word: `svid_from_two_addresses`, `svid_on_two_streams`, `key_not_current`, `token_other_key`,
+    /// `address_of_another`.
+    pub kind: String,
+    /// When it was noticed first.
+    pub first: Timestamp,
+    /// And last.
+    pub last: Timestamp,
+    /// How often.
+    pub count: u64,
+    /// The addresses that it is about; at most 8.
+    pub addresses: Vec<IpAddr>,
+    /// What it means.
+    pub hint: String,
+    /// What would end it. Nothing is done by itself.
+    pub command: String,
+}
+
 /// One host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -240,6 +266,24 @@ pub struct Host {
     pub advertise: Option<String>,
     /// The newest generation it applied.
     pub applied: Option<Generation>,
+    /// Why it could not apply a newer one.
+    #[serde(default)]
+    pub failed: Option<String>,
+    /// Since when its stream is up.
+    #[serde(default)]
+    pub connected_since: Option<Timestamp>,
+    /// Where its stream comes from, or came from last.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
+    /// What of a mesh file it can enforce, beyond what every proxy can; as it said when its stream was opened.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Whether it is quarantined at the CA.
+    #[serde(default)]
+    pub quarantined: bool,
+    /// What to look at, since the CA started.
+    #[serde(default)]
+    pub alerts: Vec<HostAlert>,
 }
 
 /// All hosts, by name.
@@ -363,13 +407,14 @@ mod tests {
     }
 
     #[test]
-    fn a_disconnected_host_neither_helps_nor_hinders_live_on_n_of_m() {
+    fn a_disconnected_or_quarantined_host_neither_helps_nor_hinders_live_on_n_of_m() {
         let host = |name: &str, connected, state| HostGeneration {
             host: HostName::parse(name).unwrap(),
             connected,
             state,
             applied: None,
             error: String::new(),
+            quarantined: name == "d",
         };
         let status = GenerationStatus {
             generation: Generation { epoch: 1, revision: 2 },
@@ -377,6 +422,7 @@ mod tests {
                 host("a", true, HostState::Live),
                 host("b", true, HostState::Failed),
                 host("c", false, HostState::Behind),
+                host("d", true, HostState::Behind),
             ],
         };
         assert_eq!((status.live(), status.total()), (1, 2));

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod generation;
 mod hex;
 pub mod node;
+pub mod observation;
 pub mod proxy_admin;
 pub mod token;
 

@@ -76,7 +76,7 @@ pub(super) async fn token(
 }
 
 pub(super) async fn list(State(core): State<Arc<Core>>) -> Json<HostList> {
-    let hosts = core.world.hosts();
+    let (hosts, quarantines) = (core.world.hosts(), core.quarantines.list());
     let hosts = hosts.values().map(|view| Host {
         host: view.row.name.clone(),
         state: match view.row.state {
@@ -90,6 +90,12 @@ pub(super) async fn list(State(core): State<Arc<Core>>) -> Json<HostList> {
         last_seen: view.row.last_seen,
         advertise: view.row.advertise.map(|address| address.to_string()),
         applied: view.applied,
+        failed: view.failed.as_ref().map(|(_, error)| error.clone()),
+        connected_since: view.session.as_ref().map(|session| session.since),
+        source: view.source,
+        features: view.features.iter().cloned().collect(),
+        quarantined: quarantines.has_host(&view.row.name),
+        alerts: core.alerts.of(&view.row.name),
     });
     Json(HostList { hosts: hosts.collect() })
 }
@@ -111,6 +117,7 @@ pub(super) async fn evict(
     }
     // First the deed, then the record: of all things that operators do this is the
     // one that must not wait for a full disk.
+    core.alerts.forget(&host);
     let was_connected = evicted.row.is_some_and(|row| core.world.put_row(row));
     // What its bots still hold is refused everywhere from then on.
     let listed = core.list_evicted().await;

@@ -59,19 +59,21 @@ pub(super) async fn generation(
             "{asked} is newer than the live {live}"
         )));
     }
-    question.wait(&core, |hosts| is_settled(hosts, asked)).await;
-    Ok(Json(status(&core.world.hosts(), asked)))
+    question.wait(&core, |hosts| is_settled(&core, hosts, asked)).await;
+    Ok(Json(status(&core, asked)))
 }
 
-/// Whether every connected host has said yes or no.
-fn is_settled(hosts: &Hosts, asked: Generation) -> bool {
+/// Whether every connected host has said yes or no; those that are quarantined are not asked.
+fn is_settled(core: &Core, hosts: &Hosts, asked: Generation) -> bool {
+    let quarantines = core.quarantines.list();
     hosts
         .values()
-        .filter(|view| view.session.is_some())
+        .filter(|view| view.session.is_some() && !quarantines.has_host(&view.row.name))
         .all(|view| state(view, asked).0 != HostState::Behind)
 }
 
-fn status(hosts: &Hosts, asked: Generation) -> GenerationStatus {
+fn status(core: &Core, asked: Generation) -> GenerationStatus {
+    let (hosts, quarantines) = (core.world.hosts(), core.quarantines.list());
     let joined = hosts.values().filter(|view| view.row.state == HostRowState::Joined);
     let hosts = joined.map(|view| {
         let (state, error) = state(view, asked);
@@ -81,6 +83,7 @@ fn status(hosts: &Hosts, asked: Generation) -> GenerationStatus {
             state,
             applied: view.applied,
             error: error.to_owned(),
+            quarantined: quarantines.has_host(&view.row.name),
         }
     });
     GenerationStatus {

@@ -151,6 +151,7 @@ fn status(core: &Core, asked: Generation) -> QuarantineStatus {
                 },
                 applied: view.quarantines,
                 error: String::new(),
+                quarantined: false,
             })
             .collect(),
         slowest_ms: slowest.map(|slowest| u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX)),

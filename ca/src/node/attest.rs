@@ -16,9 +16,11 @@ use tonic::Status;
 
 use super::Peer;
 use crate::Digest;
+use crate::alerts::AlertKind;
 use crate::authority::{Issued, sha256};
 use crate::core::{Core, NODE_SVID_TTL};
 use crate::issue::{IssueError, Order};
+use crate::refusals::HostRefusal;
 use crate::store::{Claim, Presented, TokenRefusal};
 
 /// A P-256 SubjectPublicKeyInfo has 91 bytes.
@@ -60,6 +62,7 @@ pub(super) async fn attest(core: &Arc<Core>, peer: &Peer, request: AttestRequest
     };
     if !core.quotas.take(&attested.host, 1, core.now()) {
         core.metrics.issued.with_label_values(&["host", "limited"]).inc();
+        core.host_refused(&attested.host, peer.address.ip(), HostRefusal::SvidsLimited, "its own");
         return Err(Status::resource_exhausted(
             "more SVIDs than a host needs; try again later",
         ));
@@ -72,6 +75,9 @@ pub(super) async fn attest(core: &Arc<Core>, peer: &Peer, request: AttestRequest
             Err(refused(core, peer, &Refusal::Quarantined { host: attested.host }))
         }
         Ok(Some(issued)) => {
+            if matches!(attested.presented, Presented::BoundKey(_)) {
+                core.acted(&attested.host, peer.address.ip());
+            }
             core.metrics.attested.with_label_values(&[attested.how]).inc();
             core.metrics.issued.with_label_values(&["host", "issued"]).inc();
             Ok(AttestResponse {
@@ -230,18 +236,14 @@ fn refused(core: &Core, peer: &Peer, refusal: &Refusal) -> Status {
             let hint = "the host already holds a key: `botmesh host evict` it first, if that is meant";
             ("host_has_key", record.then_some((EventKind::TokenRefused, host, hint)))
         }
-        Refusal::OldKey { host } => {
-            tracing::warn!(%host, %source, "a key of an evicted host, or one that it no longer acts with");
-            ("key_not_current", None)
-        }
-        Refusal::Quarantined { host } => {
-            tracing::info!(%host, %source, "a quarantined host asked for its SVID");
-            ("quarantined", None)
-        }
+        Refusal::OldKey { .. } => ("key_not_current", None),
+        Refusal::Quarantined { .. } => ("quarantined", None),
     };
     core.metrics.attested.with_label_values(&[word]).inc();
-    match recorded {
-        Some((kind, host, hint)) => {
+    match (recorded, refusal) {
+        (_, Refusal::OldKey { host }) => core.key_refused(host, source),
+        (_, Refusal::Quarantined { host }) => core.host_refused(host, source, HostRefusal::Quarantined, "its own"),
+        (Some((kind, host, hint)), _) => {
             let detail = [
                 ("reason", json!(word)),
                 ("source", json!(source)),
@@ -249,8 +251,11 @@ fn refused(core: &Core, peer: &Peer, refusal: &Refusal) -> Status {
             ];
             core.journal
                 .note(kind, &format!("address:{source}"), &format!("host:{host}"), detail);
+            if matches!(refusal, Refusal::Token(TokenRefusal::OtherKey { .. })) {
+                core.alert(host, AlertKind::TokenTwice, vec![source]);
+            }
         }
-        None => core.journal.stranger(source, word),
+        (None, _) => core.journal.stranger(source, word),
     }
     // Whoever proved to be the host may know, and its operator has to.
     if matches!(refusal, Refusal::Quarantined { .. }) {

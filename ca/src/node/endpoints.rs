@@ -1,7 +1,8 @@
 //! The slice of one host, and where the bots in it can be reached; pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use ca_api::Generation;
 use ca_api::node::{BotEndpoints, DOWN_MESSAGE_BYTES_MAX};
@@ -30,6 +31,8 @@ pub(super) struct HostSlice {
     pub(super) features: BTreeSet<&'static str>,
     /// Every bot that the slice mentions: the host learns of no other address.
     bots: BTreeSet<BotName>,
+    /// What it was cut from.
+    pub(super) mesh: Arc<policy::Mesh>,
 }
 
 /// Why there is no slice.
@@ -69,6 +72,7 @@ impl HostSlice {
             })?
             .bots;
         Ok(Some(Self {
+            mesh: Arc::clone(mesh),
             generation: live.generation,
             features: mesh.features_for(host),
             sha256: sha256(json.as_bytes()),
@@ -101,17 +105,13 @@ impl HostSlice {
         });
         serving.filter(|endpoints| !endpoints.address.is_empty()).collect()
     }
-
-    /// Whether an edge or event is about a bot that this host may claim.
-    pub(super) fn mentions(&self, bot: &BotName) -> bool {
-        self.bots.contains(bot)
-    }
 }
 
 /// Reads the address that a host wants its mesh side to be reached at.
 ///
 /// `""` is none, `":port"` is that port of the address that the stream comes from.
-/// An address that nobody else can connect to is none of a host's to advertise.
+/// An address that nobody else can connect to is none of a host's to advertise, and
+/// one on loopback leads every other host to itself.
 pub(super) fn advertised(text: &str, source: IpAddr) -> Result<Option<SocketAddr>, BadAddress> {
     if text.is_empty() {
         return Ok(None);
@@ -120,11 +120,13 @@ pub(super) fn advertised(text: &str, source: IpAddr) -> Result<Option<SocketAddr
         Some(port) => SocketAddr::new(source.to_canonical(), port.parse().map_err(|_invalid| BadAddress)?),
         None => text.parse().map_err(|_invalid| BadAddress)?,
     };
-    let ip = address.ip();
-    if address.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
+    let ip = address.ip().to_canonical();
+    let nowhere = ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let elsewhere = ip.is_loopback() && !source.to_canonical().is_loopback();
+    if address.port() == 0 || nowhere || elsewhere {
         return Err(BadAddress);
     }
-    Ok(Some(address))
+    Ok(Some(SocketAddr::new(ip, address.port())))
 }
 
 /// Not an address to advertise.
@@ -147,6 +149,16 @@ mod tests {
             Ok(Some("10.0.0.6:1".parse().unwrap()))
         );
         assert_eq!(advertised("", source), Ok(None));
+        let here = "::1".parse().unwrap();
+        assert_eq!(
+            advertised("127.0.0.1:1", here),
+            Ok(Some("127.0.0.1:1".parse().unwrap()))
+        );
+        assert_eq!(
+            advertised("[::ffff:10.0.0.6]:1", source),
+            Ok(Some("10.0.0.6:1".parse().unwrap())),
+            "one address has one form, or it could be told twice"
+        );
     }
 
     #[test]
@@ -160,6 +172,10 @@ mod tests {
             ":x",
             "web-1:15443",
             "224.0.0.1:1",
+            "255.255.255.255:1",
+            "127.0.0.1:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
             ":-1",
             ":65536",
         ] {

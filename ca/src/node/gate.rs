@@ -5,13 +5,20 @@
 //! a host out.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use spiffe::id::HostName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::alerts::network;
 
 /// Connections of hosts.
 const HOSTS_MAX: usize = 1024;
+
+/// Connections of one host: its stream, one that replaces it, and its renewals. Who holds the SVID of one host must not
+/// keep the others out.
+const PER_HOST_MAX: u32 = 16;
 
 /// Connections of strangers.
 const STRANGERS_MAX: usize = 128;
@@ -24,20 +31,56 @@ const STRANGERS_PER_SOURCE_MAX: u32 = 32;
 pub(super) struct Gate {
     hosts: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
-    sources: Arc<Mutex<BTreeMap<IpAddr, u32>>>,
+    sources: Shares<IpAddr>,
+    names: Shares<HostName>,
 }
+
+/// How many places each has.
+type Shares<K> = Arc<Mutex<BTreeMap<K, u32>>>;
 
 /// A stranger's place.
 #[derive(Debug)]
 pub(super) struct StrangerPlace {
     _permit: OwnedSemaphorePermit,
-    _share: Share,
+    _share: Share<IpAddr>,
 }
 
+/// A host's place.
 #[derive(Debug)]
-struct Share {
-    source: IpAddr,
-    sources: Arc<Mutex<BTreeMap<IpAddr, u32>>>,
+pub(super) struct HostPlace {
+    _permit: OwnedSemaphorePermit,
+    _share: Share<HostName>,
+}
+
+/// Why a host gets no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// It has its share.
+    ForThisHost,
+    /// There is none for any host.
+    ForAny,
+}
+
+/// One place of the share of somebody.
+#[derive(Debug)]
+struct Share<K: Ord> {
+    whose: K,
+    shares: Shares<K>,
+}
+
+impl<K: Ord + Clone> Share<K> {
+    fn take(shares: &Shares<K>, whose: &K, most: u32) -> Option<Self> {
+        let mut counts = shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(whose.clone()).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self {
+            whose: whose.clone(),
+            shares: Arc::clone(shares),
+        })
+    }
 }
 
 impl Gate {
@@ -46,53 +89,41 @@ impl Gate {
             hosts: Arc::new(Semaphore::new(HOSTS_MAX)),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
             sources: Arc::default(),
+            names: Arc::default(),
         }
     }
 
     /// Gives a new connection a place, or none.
     pub(super) fn stranger(&self, source: IpAddr) -> Option<StrangerPlace> {
         let permit = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
-        let source = network(source);
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(source).or_insert(0);
-        if *count >= STRANGERS_PER_SOURCE_MAX {
-            return None;
-        }
-        *count += 1;
+        let share = Share::take(&self.sources, &network(source), STRANGERS_PER_SOURCE_MAX)?;
         Some(StrangerPlace {
             _permit: permit,
-            _share: Share {
-                source,
-                sources: Arc::clone(&self.sources),
-            },
+            _share: share,
         })
     }
 
     /// Gives a host a place, or none.
-    pub(super) fn host(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.hosts).try_acquire_owned().ok()
+    pub(super) fn host(&self, host: &HostName) -> Result<HostPlace, NoPlace> {
+        let share = Share::take(&self.names, host, PER_HOST_MAX).ok_or(NoPlace::ForThisHost)?;
+        let permit = Arc::clone(&self.hosts).try_acquire_owned();
+        let permit = permit.map_err(|_none_left| NoPlace::ForAny)?;
+        Ok(HostPlace {
+            _permit: permit,
+            _share: share,
+        })
     }
 }
 
-impl Drop for Share {
+impl<K: Ord> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(&self.source) {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = shares.get_mut(&self.whose) {
             *count -= 1;
             if *count == 0 {
-                sources.remove(&self.source);
+                shares.remove(&self.whose);
             }
         }
-    }
-}
-
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -124,6 +155,19 @@ mod tests {
             .filter_map(|n| gate.stranger(IpAddr::from([10, 0, 0, n])))
             .collect();
         assert_eq!(places.len(), STRANGERS_MAX);
-        assert!(gate.host().is_some());
+        assert!(gate.host(&HostName::parse("web-1").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn one_host_does_not_take_the_places_of_the_others() {
+        let gate = Gate::new();
+        let (one, other) = (HostName::parse("web-1").unwrap(), HostName::parse("web-2").unwrap());
+        let mut places: Vec<_> = (0..PER_HOST_MAX).map(|_| gate.host(&one).unwrap()).collect();
+        assert_eq!(gate.host(&one).unwrap_err(), NoPlace::ForThisHost);
+        assert!(gate.host(&other).is_ok());
+        places.pop();
+        assert!(gate.host(&one).is_ok());
+        places.clear();
+        assert!(gate.names.lock().unwrap().is_empty());
     }
 }

@@ -9,9 +9,12 @@ use tonic::Status;
 use super::caller::Caller;
 use crate::core::Core;
 use crate::issue::Order;
+use crate::refusals::HostRefusal;
 
 pub(super) async fn issue(core: &Arc<Core>, caller: &Caller, request: IssueRequest) -> Result<IssueResponse, Status> {
     if request.svids.len() > ISSUE_BATCH_MAX {
+        let count = format!("{} SVIDs", request.svids.len());
+        core.host_refused(&caller.host, caller.source, HostRefusal::TooManySvids, &count);
         return Err(Status::invalid_argument("at most 64 SVIDs in one request"));
     }
     let mesh = core.world.live().mesh.clone();
@@ -26,14 +29,29 @@ pub(super) async fn issue(core: &Arc<Core>, caller: &Caller, request: IssueReque
                     ..SvidResult::default()
                 });
             }
-            Err((refusal, message)) => {
+            Err(Refused { refusal, why, message }) => {
                 core.metrics.issued.with_label_values(&["bot", "refused"]).inc();
+                core.host_refused(&caller.host, caller.source, why, &svid.bot);
                 results.push(refused(svid.bot, refusal, message));
             }
         }
     }
     fill(core, caller, orders, &mut results).await?;
     Ok(IssueResponse { results })
+}
+
+/// What the host hears, what the ledger says, and a sentence for the host's operator.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    refusal: SvidRefusal,
+    why: HostRefusal,
+    message: &'static str,
+}
+
+impl Refused {
+    const fn new(refusal: SvidRefusal, why: HostRefusal, message: &'static str) -> Self {
+        Self { refusal, why, message }
+    }
 }
 
 /// Turns a request into an order, if this host may have it. Of the CSR only the
@@ -43,22 +61,29 @@ fn authorise(
     mesh: Option<&policy::Mesh>,
     caller: &Caller,
     request: &SvidRequest,
-) -> Result<Order, (SvidRefusal, &'static str)> {
-    const NOT_YOURS: (SvidRefusal, &str) = (
+) -> Result<Order, Refused> {
+    const NOT_YOURS: Refused = Refused::new(
         SvidRefusal::NotYourBot,
+        HostRefusal::NotYourBot,
         "the live mesh has no such bot whose `hosts` match this host",
     );
-    let bot = BotName::parse(&request.bot).map_err(|_invalid| (SvidRefusal::BadRequest, "not the name of a bot"))?;
+    const NOT_A_BOT: Refused = Refused::new(SvidRefusal::BadRequest, HostRefusal::NotABot, "not the name of a bot");
+    const TOO_LONG: Refused = Refused::new(SvidRefusal::BadRequest, HostRefusal::BadCsr, "the CSR is too long");
+    const NO_CSR: Refused = Refused::new(
+        SvidRefusal::BadRequest,
+        HostRefusal::BadCsr,
+        "not a PKCS#10 request with a P-256 key",
+    );
+    let bot = BotName::parse(&request.bot).map_err(|_invalid| NOT_A_BOT)?;
     let entry = mesh.and_then(|mesh| mesh.bots().get(&bot)).ok_or(NOT_YOURS)?;
     if !entry.may_run_on(&caller.host) {
         return Err(NOT_YOURS);
     }
     refuse_quarantined(core, caller, &bot)?;
     if request.csr.len() > CSR_BYTES_MAX {
-        return Err((SvidRefusal::BadRequest, "the CSR is too long"));
+        return Err(TOO_LONG);
     }
-    let spki = spiffe_tls::csr_public_key(&request.csr)
-        .map_err(|_invalid| (SvidRefusal::BadRequest, "not a PKCS#10 request with a P-256 key"))?;
+    let spki = spiffe_tls::csr_public_key(&request.csr).map_err(|_invalid| NO_CSR)?;
     Ok(Order {
         id: SpiffeId::for_bot(core.trust_domain(), &bot),
         spki,
@@ -67,13 +92,14 @@ fn authorise(
 }
 
 /// Whoever is cut off gets no identity either.
-fn refuse_quarantined(core: &Core, caller: &Caller, bot: &BotName) -> Result<(), (SvidRefusal, &'static str)> {
+fn refuse_quarantined(core: &Core, caller: &Caller, bot: &BotName) -> Result<(), Refused> {
+    let quarantined = |message| Refused::new(SvidRefusal::Quarantined, HostRefusal::Quarantined, message);
     let list = core.quarantines.list();
     if list.has_host(&caller.host) {
-        return Err((SvidRefusal::Quarantined, "this host is quarantined"));
+        return Err(quarantined("this host is quarantined"));
     }
     if list.has_bot(bot) {
-        return Err((SvidRefusal::Quarantined, "this bot is quarantined"));
+        return Err(quarantined("this bot is quarantined"));
     }
     Ok(())
 }
@@ -86,7 +112,8 @@ async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &m
     let count = orders.len() as u64;
     if !core.quotas.take(&caller.host, count, core.now()) {
         core.metrics.issued.with_label_values(&["bot", "limited"]).inc_by(count);
-        tracing::warn!(host = %caller.host, count, "a host asks for more SVIDs than a host needs");
+        let asked = format!("{count} SVIDs");
+        core.host_refused(&caller.host, caller.source, HostRefusal::SvidsLimited, &asked);
         return Err(Status::resource_exhausted(
             "more SVIDs than a host needs; try again later",
         ));
@@ -94,6 +121,7 @@ async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &m
     let issued = core.issue(orders, &caller.host).await;
     // An eviction that came meanwhile has the last word.
     if !core.holds(caller) {
+        core.key_refused(&caller.host, caller.source);
         return Err(Status::permission_denied("the host may not act any more"));
     }
     let mut waiting = results.iter_mut().filter(|result| result.refusal.is_empty());
@@ -105,7 +133,7 @@ async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &m
                 let bot = BotName::parse(&result.bot).map_err(|_parsed_before| Status::internal("a name changed"))?;
                 match refuse_quarantined(core, caller, &bot) {
                     Ok(()) => result.chain = vec![issued.der],
-                    Err((refusal, message)) => {
+                    Err(Refused { refusal, message, .. }) => {
                         *result = refused(std::mem::take(&mut result.bot), refusal, message);
                     }
                 }

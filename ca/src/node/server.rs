@@ -11,7 +11,6 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use spiffe::id::IdKind;
 use spiffe_tls::ClientAuth;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -19,9 +18,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 use tower::util::ServiceExt as _;
 
-use super::gate::{Gate, StrangerPlace};
+use super::gate::{Gate, NoPlace, StrangerPlace};
 use super::{NodeApi, Peer};
 use crate::core::Core;
+use crate::refusals::HostRefusal;
 use crate::server_identity::{OwnBundle, OwnIdentity};
 
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -44,6 +44,13 @@ const HEADER_BYTES_MAX: u32 = 8 * 1024;
 /// A peer that does not answer pings is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The paths of the node API; the service answers every other with `Unimplemented`.
+const RPCS: [&str; 3] = [
+    "/botmesh.node.v1.Node/Attest",
+    "/botmesh.node.v1.Node/Issue",
+    "/botmesh.node.v1.Node/Sync",
+];
 
 /// Why a connection came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -112,19 +119,25 @@ impl Server {
         let Some((tls, peer)) = self.handshake(tcp, address).await else {
             return;
         };
-        let is_host = peer
-            .leaf
-            .as_ref()
-            .is_some_and(|leaf| matches!(leaf.id().kind(), IdKind::Host(_)));
-        if !is_host {
+        let Some(host) = peer.host() else {
             let _place = place;
             self.http2(tls, peer, tokio::time::sleep(STRANGER_LIFE_MAX)).await;
             return;
-        }
+        };
         drop(place);
-        let Some(_place) = self.gate.host() else {
-            self.turned_away(address, "too_many_hosts");
-            return;
+        let _place = match self.gate.host(&host) {
+            Ok(place) => place,
+            Err(NoPlace::ForAny) => return self.turned_away(address, "too_many_hosts"),
+            Err(NoPlace::ForThisHost) => {
+                let result = HostRefusal::TooManyConnections;
+                self.core
+                    .metrics
+                    .connections
+                    .with_label_values(&[result.as_str()])
+                    .inc();
+                self.core.host_refused(&host, address.ip(), result, "");
+                return;
+            }
         };
         self.core.metrics.connections.with_label_values(&["accepted"]).inc();
         let ends = peer
@@ -182,10 +195,14 @@ impl Server {
     }
 
     async fn http2(&self, tls: TlsStream<TcpStream>, peer: Peer, life: impl Future<Output = ()>) {
+        let core = Arc::clone(&self.core);
         let service = NodeServer::new(self.api.clone())
             .max_decoding_message_size(UP_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(DOWN_MESSAGE_BYTES_MAX)
             .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+                if !RPCS.contains(&request.uri().path()) {
+                    core.unknown_rpc(&peer, request.uri().path());
+                }
                 request.extensions_mut().insert(peer.clone());
                 request
             });

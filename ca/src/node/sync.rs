@@ -16,12 +16,13 @@ use ca_api::node::{CaMessage, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSIO
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::Peer;
 use super::caller::Caller;
 use super::endpoints::advertised;
+use crate::alerts::{AlertKind, Opened};
 use crate::core::Core;
+use crate::refusals::HostRefusal;
 use crate::world::Admitted;
 use outbox::Outbox;
 
@@ -50,14 +51,13 @@ type Sender = mpsc::Sender<Result<CaMessage, Status>>;
 pub(super) fn open(
     core: &Arc<Core>,
     caller: Caller,
-    peer: Peer,
     inbound: Streaming<HostMessage>,
 ) -> ReceiverStream<Result<CaMessage, Status>> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let core = Arc::clone(core);
     let tasks = core.tasks.clone();
     tasks.spawn(async move {
-        let goodbye = serve(&core, &caller, peer.address, inbound, &sender).await;
+        let goodbye = serve(&core, &caller, inbound, &sender).await;
         if let Some(reason) = goodbye {
             let last = down(ca_message::Message::Goodbye(ca_api::node::Goodbye {
                 reason: reason.as_str().into(),
@@ -73,7 +73,6 @@ pub(super) fn open(
 async fn serve(
     core: &Arc<Core>,
     caller: &Caller,
-    source: SocketAddr,
     mut inbound: Streaming<HostMessage>,
     sender: &Sender,
 ) -> Option<GoodbyeReason> {
@@ -81,21 +80,35 @@ async fn serve(
         Ok(Ok(Some(HostMessage {
             message: Some(host_message::Message::Hello(hello)),
         }))) => hello,
-        Ok(Ok(None) | Err(_)) => return None,
-        Ok(Ok(Some(_))) | Err(_) => return Some(GoodbyeReason::Protocol),
+        Ok(Ok(None)) => return None,
+        Ok(Err(status)) => return refuse_bytes(core, caller, &status),
+        Ok(Ok(Some(_))) | Err(_) => {
+            core.host_refused(&caller.host, caller.source, HostRefusal::NoHello, "");
+            return Some(GoodbyeReason::Protocol);
+        }
     };
-    let admitted = match connect(core, caller, source, &hello).await {
+    let admitted = match connect(core, caller, &hello).await {
         Ok(admitted) => admitted,
         Err(reason) => return Some(reason),
     };
-    let Admitted { session, ended, record } = admitted;
+    let Admitted {
+        session,
+        ended,
+        record,
+        replaced,
+    } = admitted;
+    let opened = Opened {
+        source: caller.source,
+        replaced,
+    };
+    core.stream_opened(&caller.host, opened);
     core.world
         .enforces(&caller.host, session, hello.features.iter().cloned().collect());
     core.metrics.streams_opened.inc();
     let host = format!("host:{}", caller.host);
     if record {
         let applied = hello.applied.map(|applied| Generation::from(applied).to_string());
-        let detail = [("source", json!(source)), ("applied", json!(applied))];
+        let detail = [("source", json!(caller.source)), ("applied", json!(applied))];
         core.journal.note(EventKind::HostConnected, &host, &host, detail);
     }
     let mut stream = Stream {
@@ -114,14 +127,53 @@ async fn serve(
     goodbye
 }
 
-async fn connect(core: &Core, caller: &Caller, source: SocketAddr, hello: &Hello) -> Result<Admitted, GoodbyeReason> {
+/// Bytes that are no message, or too many for one; `None` for a connection that broke.
+fn refuse_bytes(core: &Core, caller: &Caller, status: &Status) -> Option<GoodbyeReason> {
+    let refusal = if status.code() == Code::OutOfRange {
+        HostRefusal::MessageTooLong
+    } else if status.code() == Code::Internal && status.message().starts_with("failed to decode Protobuf") {
+        HostRefusal::MessageUnreadable
+    } else {
+        return None;
+    };
+    core.host_refused(&caller.host, caller.source, refusal, status.message());
+    Some(GoodbyeReason::Protocol)
+}
+
+/// Where the host can be reached, unless that is somebody else's place.
+///
+/// Of two hosts that tell the same address it is that one's which connects from there; where neither or both do, the one
+/// that told it first keeps it.
+fn address(core: &Core, caller: &Caller, hello: &Hello) -> Result<Option<SocketAddr>, GoodbyeReason> {
+    let refuse = |what: &str| {
+        core.host_refused(&caller.host, caller.source, HostRefusal::AdvertiseNotYours, what);
+        Err(GoodbyeReason::Protocol)
+    };
+    let Ok(address) = advertised(&hello.advertise, caller.source) else {
+        return refuse(&hello.advertise);
+    };
+    let Some(told) = address else { return Ok(None) };
+    let Some(other) = core.world.advertised_by_another(&caller.host, told) else {
+        return Ok(address);
+    };
+    let is_here = other.session.is_some_and(|session| session.source == told.ip());
+    if caller.source != told.ip() || is_here {
+        return refuse(&format!("{told}, the address of {}", other.row.name));
+    }
+    core.alert(&other.row.name, AlertKind::AddressTaken, vec![told.ip()]);
+    Ok(address)
+}
+
+async fn connect(core: &Core, caller: &Caller, hello: &Hello) -> Result<Admitted, GoodbyeReason> {
     let too_long = |word: &String| word.len() > FEATURE_BYTES_MAX;
     let too_much = hello.features.len() > FEATURES_MAX || hello.features.iter().any(too_long);
-    if hello.version != PROTOCOL_VERSION || too_much {
+    if hello.version != PROTOCOL_VERSION || too_much || !matches!(hello.applied_sha256.len(), 0 | 32) {
+        let what = format!("version {}", hello.version);
+        core.host_refused(&caller.host, caller.source, HostRefusal::BadHello, &what);
         return Err(GoodbyeReason::Protocol);
     }
-    let advertise = advertised(&hello.advertise, source.ip()).map_err(|_invalid| GoodbyeReason::Protocol)?;
-    let row = core
+    let advertise = address(core, caller, hello)?;
+    let rows = core
         .store
         .host_seen(caller.host.clone(), caller.key, core.now(), advertise)
         .await
@@ -130,10 +182,12 @@ async fn connect(core: &Core, caller: &Caller, source: SocketAddr, hello: &Hello
             GoodbyeReason::Shutdown
         })?
         .ok_or(GoodbyeReason::Evicted)?;
-    core.world.put_row(row);
+    for row in rows {
+        core.world.put_row(row);
+    }
     let applied = hello.applied.map(Generation::from);
     core.world
-        .connect(&caller.host, &caller.key, core.now(), applied)
+        .connect(&caller.host, &caller.key, caller.source, core.now(), applied)
         .ok_or(GoodbyeReason::Evicted)
 }
 
@@ -178,7 +232,10 @@ impl Stream<'_> {
                 }
                 Ok(()) = live.changed() => self.outbox.live_changed(),
                 Ok(()) = routes.changed() => self.outbox.routes_changed(),
-                _ = tick.tick() => self.outbox.time_due(),
+                _ = tick.tick() => {
+                    self.lives(false);
+                    self.outbox.time_due();
+                }
                 message = inbound.message() => match message {
                     Ok(Some(HostMessage { message: Some(message) })) => {
                         if let Err(reason) = self.take(message) {
@@ -187,7 +244,8 @@ impl Stream<'_> {
                     }
                     // A kind of message that this version does not know.
                     Ok(Some(HostMessage { message: None })) => {}
-                    Ok(None) | Err(_) => return None,
+                    Ok(None) => return None,
+                    Err(status) => return refuse_bytes(&core, self.caller, &status),
                 },
             }
         }

@@ -60,15 +60,15 @@ impl Store {
         .await
     }
 
-    /// Writes that the host's stream is up: the pending key, once used, is the key.
-    /// `None` when the host may not act with this key.
+    /// Writes that the host's stream is up: the pending key, once used, is the key. Other hosts lose an address that is
+    /// this one's, and are given too. `None` when the host may not act with this key.
     pub(crate) async fn host_seen(
         &self,
         name: HostName,
         key: Digest,
         now: Timestamp,
         advertise: Option<SocketAddr>,
-    ) -> Result<Option<HostRow>, StoreError> {
+    ) -> Result<Option<Vec<HostRow>>, StoreError> {
         self.run(move |db| {
             let changed = db
                 .prepare_cached(
@@ -81,11 +81,15 @@ impl Store {
                     statement.execute(params![name.as_str(), key, now.unix_millis(), advertise])
                 })
                 .map_err(failed("write that a host was seen"))?;
-            if changed == 1 {
-                host_by_name(db, &name)
-            } else {
-                Ok(None)
+            if changed != 1 {
+                return Ok(None);
             }
+            let mut rows = match advertise {
+                Some(address) => take_address(db, &name, address)?,
+                None => Vec::new(),
+            };
+            rows.extend(host_by_name(db, &name)?);
+            Ok(Some(rows))
         })
         .await
     }
@@ -119,6 +123,21 @@ pub(crate) struct Evicted {
     pub(crate) row: Option<HostRow>,
     /// How many tokens it had.
     pub(crate) tokens: usize,
+}
+
+/// Takes an address from every host but this one.
+fn take_address(db: &Connection, name: &HostName, address: SocketAddr) -> Result<Vec<HostRow>, StoreError> {
+    let taken = db
+        .prepare_cached(
+            "UPDATE hosts SET advertise = NULL, version = version + 1 WHERE advertise = ?1 AND name <> ?2
+             RETURNING name, state, key, pending_key, serial, not_after, joined, last_seen, advertise, version",
+        )
+        .and_then(|mut statement| {
+            let rows = statement.query_map(params![address.to_string(), name.as_str()], read)?;
+            rows.collect::<Result<Vec<_>, _>>()
+        })
+        .map_err(failed("take an address from other hosts"))?;
+    taken.into_iter().map(RawHost::check).collect()
 }
 
 const SELECT: &str = "SELECT name, state, key, pending_key, serial, not_after, joined, last_seen, advertise, version

@@ -6,6 +6,8 @@ use ca_api::Generation;
 use ca_api::admin::{HostList, HostState, path};
 use ca_api::node::{Applied, Edge, Edges, Event, ca_message, host_message};
 
+use serde_json::json;
+
 use crate::support::*;
 
 #[tokio::test]
@@ -213,25 +215,47 @@ async fn a_host_learns_no_address_of_bots_that_its_slice_does_not_mention() {
     assert_eq!(stream.endpoints().await, []);
 }
 
+/// Two that web-1 may tell, three that are not its own, and three with something that there is not.
+fn edges_of_every_kind() -> Vec<Edge> {
+    let edge = |from: &str, to: &str| Edge {
+        from: from.into(),
+        to: to.into(),
+        verdict: "allow".into(),
+        count: 1,
+        ..Edge::default()
+    };
+    let own = bot_id("prod/checkout").to_string();
+    vec![
+        edge(&own, "prod/orders"),
+        edge("prod/orders", "prod/orders"),
+        edge("spiffe://other.internal/prod/checkout", "prod/orders"),
+        edge("spiffe://acme.internal/botmesh/host/web-1", ""),
+        Edge {
+            rule: "no-such-rule".into(),
+            ..edge(&own, "prod/orders")
+        },
+        Edge {
+            verdict: "perhaps".into(),
+            ..edge(&own, "prod/orders")
+        },
+        Edge {
+            reason: "<b>".into(),
+            ..edge(&own, "prod/orders")
+        },
+        Edge {
+            rule: "reads-orders".into(),
+            ..edge("prod/checkout", "prod/orders")
+        },
+    ]
+}
+
 #[tokio::test]
 async fn a_host_is_believed_only_about_its_own_bots() {
     let ca = TestCa::with_mesh().await;
     let host = ca.join("web-1").await;
     let mut stream = ca.connect(&host).await.sync(hello("")).await.unwrap();
     stream.slice().await;
-    let edge = |from: &str, to: &str| Edge {
-        from: from.into(),
-        to: to.into(),
-        count: 1,
-        ..Edge::default()
-    };
-    let own = bot_id("prod/checkout").to_string();
-    let edges = vec![
-        edge(&own, "prod/orders"),
-        edge("prod/orders", "prod/orders"),
-        edge("spiffe://other.internal/prod/checkout", "prod/orders"),
-        edge("spiffe://acme.internal/botmesh/host/web-1", ""),
-    ];
+    let edges = edges_of_every_kind();
     stream
         .send(host_message::Message::Edges(Edges { edges, dropped: 0 }))
         .await;
@@ -240,8 +264,15 @@ async fn a_host_is_believed_only_about_its_own_bots() {
         json: json.into(),
         unix_ms: 0,
     };
-    stream.send(host_message::Message::Event(event("{}"))).await;
-    stream.send(host_message::Message::Event(event("[]"))).await;
+    let denied = |from: &str, to: &str| {
+        json!({"call": "", "direction": "out", "from": from, "to": to, "method": "GET", "path": "/", "reason": "no_rule"})
+            .to_string()
+    };
+    let own_event = denied("prod/checkout", "prod/orders");
+    let foreign_event = denied("prod/orders", "prod/orders");
+    for json in [own_event.as_str(), foreign_event.as_str(), "{}", "[]"] {
+        stream.send(host_message::Message::Event(event(json))).await;
+    }
     // What follows on the stream is read after what went before.
     let slice = {
         ca.apply(&MESH.replace("reads-orders", "reads"), Some((1, 1)))
@@ -253,10 +284,14 @@ async fn a_host_is_believed_only_about_its_own_bots() {
     ca.live_on(2).await;
     let metrics = String::from_utf8(tcp_http(ca.addresses.dashboard, "/metrics").await.1.to_vec()).unwrap();
     for line in [
-        r#"botmesh_ca_observations_total{kind="edges",result="accepted"} 1"#,
-        r#"botmesh_ca_observations_total{kind="edges",result="refused"} 3"#,
+        r#"botmesh_ca_observations_total{kind="edges",result="accepted"} 2"#,
+        r#"botmesh_ca_observations_total{kind="edges",result="refused"} 6"#,
+        r#"botmesh_ca_refused_total{reason="edge_not_yours"} 3"#,
+        r#"botmesh_ca_refused_total{reason="edge_unreadable"} 3"#,
+        r#"botmesh_ca_refused_total{reason="event_not_yours"} 1"#,
+        r#"botmesh_ca_refused_total{reason="event_unreadable"} 2"#,
         r#"botmesh_ca_observations_total{kind="events",result="accepted"} 1"#,
-        r#"botmesh_ca_observations_total{kind="events",result="refused"} 1"#,
+        r#"botmesh_ca_observations_total{kind="events",result="refused"} 3"#,
         "botmesh_ca_hosts_connected 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

@@ -2,14 +2,21 @@
 
 use ca_api::node::host_message::Message;
 use ca_api::node::{Applied, Checkpoint, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied};
-use spiffe::id::{BotName, HostName, IdKind, SpiffeId};
+use ca_api::observation::{ALERT, DENIED, DeniedCall, EVENTS_DROPPED, EventsDropped, TEXT_BYTES_MAX, ToldAlert};
+use policy::{Mesh, RuleId};
+use spiffe::id::{BotName, IdKind, SpiffeId};
 use tokio::time::Instant;
 
-use super::Stream;
+use super::outbox::Receipt;
+use super::{Caller, Stream};
+use crate::refusals::HostRefusal;
 use crate::world::Cut;
 
 /// Why a slice could not be applied, in the operator's list.
 const ERROR_BYTES_MAX: usize = 1024;
+
+/// The longest kind of an event.
+const KIND_BYTES_MAX: usize = 64;
 
 /// One event; the ledger of the host has it whole.
 const EVENT_BYTES_MAX: usize = 8 * 1024;
@@ -17,19 +24,36 @@ const EVENT_BYTES_MAX: usize = 8 * 1024;
 /// A C2SP signed note over a checkpoint is a few hundred bytes.
 const NOTE_BYTES_MAX: usize = 4 * 1024;
 
+/// Powers of two of microseconds: the last is longer than any call.
+const BUCKETS_MAX: usize = 64;
+
+/// What a proxy can have decided.
+const VERDICTS: [&str; 5] = ["allow", "deny", "audit", "limited", "error"];
+
+/// The longest word for a reason.
+const WORD_BYTES_MAX: usize = 64;
+
+/// What is charged for one message, and for each so many edges in it.
+const EDGES_PER_MESSAGE: usize = 64;
+
 impl Stream<'_> {
     /// Takes one message; `Err` ends the stream.
     pub(super) fn take(&mut self, message: Message) -> Result<(), GoodbyeReason> {
+        self.lives(true);
+        self.afford(&message)?;
         match message {
             // Only the first message of a stream is one.
-            Message::Hello(_) => Err(GoodbyeReason::Protocol),
+            Message::Hello(_) => self.end(HostRefusal::SecondHello, ""),
             Message::Applied(applied) => {
                 self.applied(applied);
                 Ok(())
             }
             Message::Edges(edges) => self.edges(&edges),
             Message::Event(event) => self.event(&event),
-            Message::Checkpoint(checkpoint) => self.checkpoint(&checkpoint),
+            Message::Checkpoint(checkpoint) => {
+                self.checkpoint(&checkpoint);
+                Ok(())
+            }
             Message::QuarantinesApplied(applied) => {
                 self.quarantines_applied(&applied);
                 Ok(())
@@ -37,16 +61,37 @@ impl Stream<'_> {
         }
     }
 
+    /// Takes a sign of life.
+    pub(super) fn lives(&self, spoke: bool) {
+        let Caller { host, source, .. } = self.caller;
+        self.core.stream_lives(host, self.session, *source, spoke);
+    }
+
+    fn afford(&self, message: &Message) -> Result<(), GoodbyeReason> {
+        let more = match message {
+            Message::Edges(edges) => edges.edges.len() / EDGES_PER_MESSAGE,
+            Message::Hello(_)
+            | Message::Applied(_)
+            | Message::Event(_)
+            | Message::Checkpoint(_)
+            | Message::QuarantinesApplied(_) => 0,
+        };
+        let cost = 1 + u64::try_from(more).unwrap_or(u64::MAX - 1);
+        if self.core.messages.take(&self.caller.host, cost, Instant::now()) {
+            return Ok(());
+        }
+        self.end(HostRefusal::TooManyMessages, "")
+    }
+
     /// A receipt counts only for the slice that was sent, whole.
     fn applied(&self, applied: Applied) {
         let Some(generation) = applied.generation.map(ca_api::Generation::from) else {
-            return;
+            return self.refuse(HostRefusal::ReceiptNotSent, "no generation");
         };
-        let sent = self.outbox.sent(generation);
-        if sent.is_none_or(|sha256| applied.sha256 != sha256) {
-            // A slice that a newer one has overtaken, or one that was never sent.
-            tracing::debug!(host = %self.caller.host, %generation, "a receipt for another slice");
-            return;
+        match self.outbox.receipt(generation, &applied.sha256) {
+            Receipt::Current => {}
+            Receipt::Overtaken => return,
+            Receipt::NeverSent => return self.refuse(HostRefusal::ReceiptNotSent, &generation.to_string()),
         }
         let outcome = if applied.ok {
             Ok(())
@@ -54,7 +99,8 @@ impl Stream<'_> {
             Err(shorten(applied.error, ERROR_BYTES_MAX))
         };
         if let Err(error) = &outcome {
-            tracing::warn!(host = %self.caller.host, %generation, error, "a host could not apply its slice");
+            let error = error.escape_debug();
+            tracing::warn!(host = %self.caller.host, %generation, %error, "a host could not apply its slice");
         }
         self.core
             .world
@@ -64,11 +110,10 @@ impl Stream<'_> {
     /// A receipt for a list that was never sent counts for nothing.
     fn quarantines_applied(&self, applied: &QuarantinesApplied) {
         let Some(generation) = applied.generation.map(ca_api::Generation::from) else {
-            return;
+            return self.refuse(HostRefusal::QuarantinesNotSent, "no generation");
         };
         if self.outbox.quarantines_sent().is_none_or(|sent| generation > sent) {
-            tracing::debug!(host = %self.caller.host, %generation, "a receipt for quarantines that were not sent");
-            return;
+            return self.refuse(HostRefusal::QuarantinesNotSent, &generation.to_string());
         }
         let cut = Cut {
             generation,
@@ -83,64 +128,131 @@ impl Stream<'_> {
 
     fn edges(&self, edges: &Edges) -> Result<(), GoodbyeReason> {
         if edges.edges.len() > EDGES_MAX {
-            return Err(GoodbyeReason::Protocol);
+            return self.end(HostRefusal::TooManyEdges, &edges.edges.len().to_string());
         }
         for edge in &edges.edges {
-            self.count("edges", self.may_tell(edge));
+            let told = self.told(edge);
+            self.count("edges", told.is_ok());
+            if let Err(refusal) = told {
+                self.refuse(refusal, &format!("{} → {}", edge.from, edge.to));
+            }
         }
         Ok(())
     }
 
     fn event(&self, event: &Event) -> Result<(), GoodbyeReason> {
-        if event.json.len() > EVENT_BYTES_MAX || event.kind.len() > 64 {
-            return Err(GoodbyeReason::Protocol);
+        if event.json.len() > EVENT_BYTES_MAX || event.kind.len() > KIND_BYTES_MAX {
+            self.count("events", false);
+            return self.end(HostRefusal::EventTooLong, &event.kind);
         }
-        let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&event.json).is_ok();
-        self.count("events", is_object);
+        let told = self.told_event(event);
+        self.count("events", told.is_ok());
+        if let Err(refusal) = told {
+            self.refuse(refusal, &format!("{} {}", event.kind, event.json));
+        }
         Ok(())
     }
 
-    fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), GoodbyeReason> {
-        if checkpoint.note.len() > NOTE_BYTES_MAX {
-            return Err(GoodbyeReason::Protocol);
-        }
-        self.count("checkpoints", true);
-        Ok(())
-    }
-
-    /// A host may tell of calls that one of its own bots made or got.
-    fn may_tell(&self, edge: &Edge) -> bool {
-        self.is_own(&edge.from) || self.is_own(&edge.to)
-    }
-
-    fn is_own(&self, end: &str) -> bool {
-        let bot = match SpiffeId::parse(end) {
-            Ok(id) if id.is_member_of(self.core.trust_domain()) => match id.kind() {
-                IdKind::Bot(bot) => bot,
-                IdKind::TrustDomain | IdKind::Host(_) | IdKind::Ca(_) | IdKind::Operator(_) | IdKind::Foreign => {
-                    return false;
+    /// A kind of event that this version does not know is passed over, not believed.
+    fn told_event(&self, event: &Event) -> Result<(), HostRefusal> {
+        let unreadable = |_error: serde_json::Error| HostRefusal::EventUnreadable;
+        match event.kind.as_str() {
+            DENIED => {
+                let call: DeniedCall = serde_json::from_str(&event.json).map_err(unreadable)?;
+                let ends = [&call.from, &call.to];
+                if !ends.into_iter().flatten().any(|bot| self.is_own(bot)) {
+                    return Err(HostRefusal::EventNotYours);
                 }
-            },
-            Ok(_foreign) => return false,
-            Err(_) => match BotName::parse(end) {
-                Ok(bot) => bot,
-                Err(_) => return false,
-            },
+            }
+            ALERT => {
+                let _alert: ToldAlert = serde_json::from_str(&event.json).map_err(unreadable)?;
+            }
+            EVENTS_DROPPED => {
+                let _dropped: EventsDropped = serde_json::from_str(&event.json).map_err(unreadable)?;
+            }
+            _unknown => {
+                let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&event.json);
+                is_object.map_err(unreadable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A host tells of its own ledger, whose name is in the first line of every checkpoint (C2SP tlog-checkpoint).
+    fn checkpoint(&self, checkpoint: &Checkpoint) {
+        let origin = format!("{}/host/{}", self.core.trust_domain(), self.caller.host);
+        let told = checkpoint.note.lines().next().unwrap_or_default();
+        let is_note =
+            checkpoint.note.len() <= NOTE_BYTES_MAX && audit::note::Note::parse(checkpoint.note.as_bytes()).is_ok();
+        self.count("checkpoints", is_note && told == origin);
+        if !is_note {
+            self.refuse(HostRefusal::CheckpointUnreadable, told);
+        } else if told != origin {
+            self.refuse(HostRefusal::CheckpointNotYours, told);
+        }
+    }
+
+    /// A host may tell of calls that one of its own bots made or got, with a rule and words that exist.
+    fn told(&self, edge: &Edge) -> Result<(), HostRefusal> {
+        let own = |end: &str| self.bot(end).is_some_and(|bot| self.is_own(&bot));
+        if !own(&edge.from) && !own(&edge.to) {
+            return Err(HostRefusal::EdgeNotYours);
+        }
+        let has_rule = |mesh: &Mesh| RuleId::parse(&edge.rule).is_some_and(|rule| mesh.rule_place(&rule).is_some());
+        let has_rule = edge.rule.is_empty() || self.by_mesh(has_rule);
+        let short = edge.latency_us_buckets.len() <= BUCKETS_MAX && edge.route.len() <= TEXT_BYTES_MAX;
+        if !has_rule || !short || !VERDICTS.contains(&edge.verdict.as_str()) || !is_word(&edge.reason) {
+            return Err(HostRefusal::EdgeUnreadable);
+        }
+        Ok(())
+    }
+
+    /// The bot that an end of an edge names, by its ID or its name.
+    fn bot(&self, end: &str) -> Option<BotName> {
+        let Ok(id) = SpiffeId::parse(end) else {
+            return BotName::parse(end).ok();
         };
-        self.outbox.mentions(&bot) && may_claim(self, &bot, &self.caller.host)
+        if !id.is_member_of(self.core.trust_domain()) {
+            return None;
+        }
+        match id.kind() {
+            IdKind::Bot(bot) => Some(bot),
+            IdKind::TrustDomain | IdKind::Host(_) | IdKind::Ca(_) | IdKind::Operator(_) | IdKind::Foreign => None,
+        }
+    }
+
+    fn is_own(&self, bot: &BotName) -> bool {
+        let host = &self.caller.host;
+        self.by_mesh(|mesh| mesh.bots().get(bot).is_some_and(|bot| bot.may_run_on(host)))
+    }
+
+    /// Asks the live mesh, and the one of the host's slice before it: what it saw then may be under way yet.
+    fn by_mesh(&self, ask: impl Fn(&Mesh) -> bool) -> bool {
+        let live = self.core.world.live();
+        live.mesh.as_deref().is_some_and(&ask) || self.outbox.before().is_some_and(&ask)
     }
 
     fn count(&self, kind: &str, accepted: bool) {
         let result = if accepted { "accepted" } else { "refused" };
         self.core.metrics.observed.with_label_values(&[kind, result]).inc();
     }
+
+    /// Passes over what was said.
+    fn refuse(&self, refusal: HostRefusal, what: &str) {
+        self.core
+            .host_refused(&self.caller.host, self.caller.source, refusal, what);
+    }
+
+    /// Ends the stream for what was said.
+    fn end(&self, refusal: HostRefusal, what: &str) -> Result<(), GoodbyeReason> {
+        self.refuse(refusal, what);
+        Err(GoodbyeReason::Protocol)
+    }
 }
 
-fn may_claim(stream: &Stream<'_>, bot: &BotName, host: &HostName) -> bool {
-    let live = stream.core.world.live();
-    let mesh = live.mesh.as_deref();
-    mesh.and_then(|mesh| mesh.bots().get(bot))
-        .is_some_and(|bot| bot.may_run_on(host))
+/// Whether a text can be a reason; the list of them is longer with each version.
+fn is_word(text: &str) -> bool {
+    text.len() <= WORD_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// Cuts a text at a character boundary.

@@ -1,15 +1,30 @@
 //! What is due to a host, as flags over the newest state.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ca_api::Generation;
 use ca_api::node::ca_message::Message;
 use ca_api::node::{BotEndpoints, Bundle, CaTime, Endpoints, Hello, Quarantines, Slice};
-use spiffe::id::{BotName, HostName};
+use spiffe::id::HostName;
 
 use crate::Digest;
 use crate::core::Core;
 use crate::node::endpoints::HostSlice;
+
+/// How many slices are remembered as sent; a host that is behind by more is believed about none of those.
+const SENT_MAX: usize = 64;
+
+/// What a receipt is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receipt {
+    /// It is for the newest slice.
+    Current,
+    /// It is for a slice that a newer one has overtaken since.
+    Overtaken,
+    /// It is for none that was sent.
+    NeverSent,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -22,6 +37,9 @@ pub(super) struct Outbox {
     time: bool,
     /// The newest slice, sent or known to be there already.
     current: Option<HostSlice>,
+    before: Option<Arc<policy::Mesh>>,
+    /// The newest slices that were sent, oldest first.
+    slices_sent: VecDeque<(Generation, Digest)>,
     /// What the host said that it has applied: nothing of that need be sent.
     resumed: Option<(Generation, Vec<u8>)>,
     endpoints_sent: Option<(Generation, Vec<BotEndpoints>)>,
@@ -42,6 +60,8 @@ impl Outbox {
             endpoints: true,
             time: true,
             current: None,
+            before: None,
+            slices_sent: VecDeque::new(),
             resumed,
             endpoints_sent: None,
             quarantines_sent: None,
@@ -57,9 +77,10 @@ impl Outbox {
         self.endpoints = true;
     }
 
-    /// Hosts that are cut off are nobody's endpoints either.
+    /// Hosts that are cut off are nobody's endpoints either, and are told nothing more until they are released.
     pub(super) fn quarantines_changed(&mut self) {
         self.quarantines = true;
+        self.slice = true;
         self.endpoints = true;
     }
 
@@ -85,12 +106,15 @@ impl Outbox {
                 jwks: core.bundle.to_jwks(),
             }));
         }
+        let cut_off = core.quarantines.list().has_host(&self.host);
         if std::mem::take(&mut self.slice)
+            && !cut_off
             && let Some(slice) = self.next_slice(core)
         {
             return Some(Message::Slice(slice));
         }
         if std::mem::take(&mut self.endpoints)
+            && !cut_off
             && let Some(endpoints) = self.next_endpoints(core)
         {
             return Some(Message::Endpoints(endpoints));
@@ -103,17 +127,31 @@ impl Outbox {
         })
     }
 
-    /// The hash of the slice that the host was sent for this generation.
-    pub(super) fn sent(&self, generation: Generation) -> Option<&Digest> {
-        self.current
-            .as_ref()
-            .filter(|slice| slice.generation == generation)
-            .map(|slice| &slice.sha256)
+    /// What a receipt for a slice is worth.
+    pub(super) fn receipt(&self, generation: Generation, sha256: &[u8]) -> Receipt {
+        let current = self.current.as_ref();
+        if current.is_some_and(|slice| slice.generation == generation && slice.sha256 == *sha256) {
+            return Receipt::Current;
+        }
+        let Some((oldest, _)) = self.slices_sent.front() else {
+            return Receipt::NeverSent;
+        };
+        let sent = self.slices_sent.iter().find(|(sent, _)| *sent == generation);
+        let overtaken = match sent {
+            Some((_, sent)) => sent == sha256,
+            // It was sent so long ago that nobody knows, or it was passed over.
+            None => generation < *oldest && self.slices_sent.len() >= SENT_MAX,
+        };
+        if overtaken {
+            Receipt::Overtaken
+        } else {
+            Receipt::NeverSent
+        }
     }
 
-    /// Whether the host's slice mentions a bot.
-    pub(super) fn mentions(&self, bot: &BotName) -> bool {
-        self.current.as_ref().is_some_and(|slice| slice.mentions(bot))
+    /// The mesh that the slice before the newest was cut from.
+    pub(super) fn before(&self) -> Option<&policy::Mesh> {
+        self.before.as_deref()
     }
 
     /// The newest list of quarantines that the host was sent.
@@ -151,7 +189,14 @@ impl Outbox {
         let has_it = self.resumed.take().is_some_and(|(applied, sha256)| {
             applied == slice.generation && (sha256.is_empty() || sha256 == slice.sha256)
         });
+        if let Some(before) = self.current.take() {
+            self.before = Some(before.mesh);
+        }
         let slice = self.current.insert(slice);
+        if self.slices_sent.len() >= SENT_MAX {
+            self.slices_sent.pop_front();
+        }
+        self.slices_sent.push_back((slice.generation, slice.sha256));
         (!has_it).then(|| Slice {
             generation: Some(slice.generation.into()),
             sha256: slice.sha256.to_vec(),
