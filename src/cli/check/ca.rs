@@ -144,6 +144,12 @@ mod tests {
             last_seen: at(NOW),
             advertise: None,
             applied: Some(live),
+            failed: None,
+            connected_since: None,
+            source: None,
+            features: Vec::new(),
+            quarantined: false,
+            alerts: Vec::new(),
         };
         change(&mut status, &mut host);
         let mut looks = Looks::default();
