@@ -125,7 +125,8 @@ impl Table<'_> {
         let connect = |table: &Self| table.thief.dial(Some(&table.thief.node), &clock).expect("a connection");
         let held = connect(self);
         assert!(self.thief.issue(&held, self.own()).is_ok(), "until then it is the host");
-        ok(botmesh().args(["host", "evict", "web-1", "--server", &self.mesh.server()]));
+        // It waits for web-2, whose own SVID has ended and is renewed meanwhile.
+        run(botmesh().args(["host", "evict", "web-1", "--server", &self.mesh.server()]));
         let answer = self.thief.goodbye(&mut talk);
         self.row(
             "Its stream, when web-1 is evicted",
