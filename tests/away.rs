@@ -278,7 +278,7 @@ fn a_policy_that_is_too_old_carries_no_call_until_the_ca_is_heard_again() {
 }
 
 /// A mesh whose CA has a clock of its own.
-fn with_two_clocks(hosts: &Hand, ca: &Hand) -> Mesh {
+pub(crate) fn with_two_clocks(hosts: &Hand, ca: &Hand) -> Mesh {
     with_callees(&Setup {
         hosts: &["web-1", "web-2"],
         clock: Some(hosts.path()),

@@ -14,7 +14,7 @@ use crate::support::{Caller, Mesh, eventually, ok, root_or_skip};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The serial of a bot's SVID that its proxy shows.
-fn serial(mesh: &Mesh, host: &str, bot: &str) -> Option<String> {
+pub(crate) fn serial(mesh: &Mesh, host: &str, bot: &str) -> Option<String> {
     let socket = mesh.host(host).admin().replacen("unix:", "", 1);
     let told = ok(Command::new("curl").args(["-sS", "--unix-socket", &socket, "http://proxy/v1/bots"]));
     let told: Value = serde_json::from_str(&told).expect("JSON");
@@ -26,6 +26,11 @@ fn serial(mesh: &Mesh, host: &str, bot: &str) -> Option<String> {
 fn forward_to_renewal(hand: &Hand, mesh: &Mesh, host: &str, bot: &str, seen: &mut Vec<String>) {
     // 45 % of an hour is 27 minutes: each step passes one renewal.
     hand.forward(28 * MINUTE);
+    renewed(mesh, host, bot, seen);
+}
+
+/// Waits until a bot has an SVID that is none of `seen`.
+pub(crate) fn renewed(mesh: &Mesh, host: &str, bot: &str, seen: &mut Vec<String>) {
     let renewed = eventually("a renewed SVID", || {
         serial(mesh, host, bot).filter(|serial| !seen.contains(serial))
     });

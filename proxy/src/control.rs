@@ -302,6 +302,12 @@ impl Control {
         self.shared.svids.valid(bot, self.now())
     }
 
+    /// Changes whenever a bot of this host got or lost an SVID.
+    #[must_use]
+    pub fn svids_changed(&self) -> watch::Receiver<u64> {
+        self.shared.svids.changes()
+    }
+
     /// The SVID that a peer asks for by a server name; `None` where no bot of this
     /// host has that name and a valid SVID.
     #[must_use]

@@ -16,6 +16,7 @@ use spiffe::svid::Serial;
 use spiffe::time::Timestamp;
 
 use crate::control::Snapshot;
+use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 
@@ -31,15 +32,16 @@ pub(crate) struct Subject {
     pub(crate) call: policy::Call,
     /// The caller.
     pub(crate) from: BotName,
-    /// The SVID that a peer calls by.
-    pub(crate) from_serial: Option<Serial>,
+    /// What a peer that calls has proved, now and later.
+    pub(crate) from_proven: Option<Arc<Proven>>,
 }
 
 impl Subject {
     /// Says why the call may not go on, if it may not. Quarantines come before every rule.
     pub(crate) fn refusal(&self, snapshot: &Snapshot, now: Timestamp, to_serial: Option<&Serial>) -> Option<Reason> {
+        let from_serial = self.from_proven.as_ref().map(|proven| proven.peer().serial);
         if snapshot
-            .cut_off(&self.call.from, &self.from, self.from_serial.as_ref(), &self.call.to)
+            .cut_off(&self.call.from, &self.from, from_serial.as_ref(), &self.call.to)
             .is_some()
             || to_serial.is_some_and(|serial| snapshot.revokes(serial))
         {
@@ -84,8 +86,8 @@ struct Entry {
     shard: usize,
     place: usize,
     subject: Subject,
-    /// The SVID that the callee's proxy showed.
-    to_serial: Mutex<Option<Serial>>,
+    /// What the callee's proxy has proved.
+    to_proven: Mutex<Option<Arc<Proven>>>,
     cut: OnceLock<Reason>,
     wakers: Mutex<[Option<Waker>; LANES]>,
 }
@@ -130,7 +132,7 @@ impl Live {
             shard: number,
             place,
             subject,
-            to_serial: Mutex::default(),
+            to_proven: Mutex::default(),
             cut: OnceLock::new(),
             wakers: Mutex::default(),
         });
@@ -145,7 +147,7 @@ impl Live {
     /// Decides every call again, ends those that are refused, and says how many those are.
     pub(crate) fn decide(&self, snapshot: &Snapshot, now: Timestamp) -> u64 {
         self.end_where(|entry| {
-            let to_serial = *entry.to_serial();
+            let to_serial = entry.to_proven().as_ref().map(|proven| proven.peer().serial);
             entry.subject.refusal(snapshot, now, to_serial.as_ref())
         })
     }
@@ -202,8 +204,8 @@ impl Entry {
         true
     }
 
-    fn to_serial(&self) -> MutexGuard<'_, Option<Serial>> {
-        self.to_serial.lock().unwrap_or_else(PoisonError::into_inner)
+    fn to_proven(&self) -> MutexGuard<'_, Option<Arc<Proven>>> {
+        self.to_proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wakers(&self) -> MutexGuard<'_, [Option<Waker>; LANES]> {
@@ -265,11 +267,11 @@ impl Held {
         .await
     }
 
-    /// Notes by which SVID the callee's proxy is known; `Err` when that one is worth nothing.
-    pub(crate) fn reached(&self, proxy: &Proxy, serial: &Serial) -> Result<(), Reason> {
-        *self.0.to_serial() = Some(*serial);
+    /// Notes by what the callee's proxy is known; `Err` when its SVID is worth nothing.
+    pub(crate) fn reached(&self, proxy: &Proxy, proven: &Arc<Proven>) -> Result<(), Reason> {
+        *self.0.to_proven() = Some(Arc::clone(proven));
         // Noted first and looked at afterwards, as in `Live::hold_unless`.
-        if proxy.control.snapshot().revokes(serial) {
+        if proxy.control.snapshot().revokes(&proven.peer().serial) {
             return Err(Reason::Quarantined);
         }
         self.cut().map_or(Ok(()), Err)

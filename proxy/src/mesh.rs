@@ -18,20 +18,22 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::{ServerConfig, ServerConnection};
 use spiffe::id::IdKind;
-use spiffe_tls::{peer_leaf, refusal_of};
+use spiffe_tls::{Role, peer_leaf, refusal_of};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use crate::call::{self, Answer, AnswerBody, Asked, Door, Refusal, RequestBody, Route, Who, push_hex};
+use crate::call::{self, Answer, AnswerBody, Asked, Door, Refusal, RequestBody, Route, Who};
 use crate::connection::{self, Handler};
 use crate::ends;
 use crate::http1::deadline::Deadline;
 use crate::http1::target::Authority;
+use crate::proven::{Proven, Shown};
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::reproof::{self, Control};
 use crate::seldom::Seldom;
 use peers::{Admitted, Peers};
 
@@ -135,7 +137,7 @@ async fn meet(proxy: Arc<Proxy>, acceptor: TlsAcceptor, stream: TcpStream, sourc
         Ok(door) => {
             let connections = proxy.metrics.connections("mesh");
             connections.inc();
-            Box::pin(talk(&proxy, stream, door)).await;
+            Box::pin(talk(&proxy, stream, source, door)).await;
             connections.dec();
         }
         Err(reason) => refuse(&proxy, source, reason),
@@ -159,24 +161,19 @@ fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static s
     };
     let to = Route::new(&proxy.trust_domain, callee).ok_or("unknown_name")?;
     let header = HeaderValue::from_str(leaf.id().as_str()).map_err(|_invalid| "not_a_bot")?;
-    let mut hash = String::with_capacity(64);
-    leaf.sha256().iter().for_each(|byte| push_hex(&mut hash, *byte));
-    let client_cert = HeaderValue::from_str(&format!("By={};Hash={hash};URI={}", to.id, leaf.id()))
-        .map_err(|_invalid| "not_a_bot")?;
+    let peer = Shown::of_caller(&leaf, &to.id);
+    let proven = Proven::new(Role::Server, leaf.id().clone(), peer, Shown::of(ours.leaf()));
     let who = Who {
         bot,
         id: leaf.id().clone(),
         header,
         facts: None,
-        serial: Some(*leaf.serial()),
+        proven: Some(Arc::clone(&proven)),
     };
-    let to_serial = Some(*ours.leaf().serial());
     Ok(Door::Peer {
         who,
-        not_after: leaf.not_after(),
+        proven,
         to,
-        to_serial,
-        client_cert,
         tls: session_words(session),
     })
 }
@@ -188,15 +185,24 @@ fn session_words(session: &ServerConnection) -> Option<Arc<str>> {
     Some(format!("{version} {group:?}").into())
 }
 
-async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Door) {
-    let Door::Peer { not_after, .. } = &door else {
+async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, source: IpAddr, door: Door) {
+    let Door::Peer { proven, to, .. } = &door else {
         return;
     };
-    let not_after = *not_after;
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let proven = Arc::clone(proven);
+    let session = stream.get_ref().1;
+    // Two proxies prove on; a foreign peer's connection ends with the SVID that it began by.
+    let control = match session.alpn_protocol() {
+        Some(reproof::ALPN) => {
+            let control = |exporter| Control::new(proxy, &proven, exporter, to.bot.clone(), source);
+            reproof::exporter(session).map(control)
+        }
+        Some(_) | None => None,
+    };
+    let is_h2 = matches!(session.alpn_protocol(), Some(b"h2" | reproof::ALPN));
     let talking = async {
         if is_h2 {
-            talk_http2(proxy, stream, Arc::new(door)).await;
+            talk_http2(proxy, stream, Arc::new(door), control).await;
         } else {
             let (read, write) = ends::tls(stream);
             connection::serve(proxy, read, write, Handler::Peer(door)).await;
@@ -205,20 +211,27 @@ async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Door) {
     // What the peer proved ends with its SVID, and whatever runs on the connection ends with that.
     tokio::select! {
         () = talking => {}
-        () = proxy.clock.sleep_until(not_after) => {}
+        () = proven.ended(&proxy.clock) => {}
     }
 }
 
-async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<Door>) {
+async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<Door>, control: Option<Arc<Control>>) {
     let (closing, shared) = (proxy.closing.clone(), Arc::clone(proxy));
+    // The control stream takes no call's place.
+    let streams = STREAMS_MAX + u32::from(control.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, door) = (Arc::clone(&shared), Arc::clone(&door));
-        async move { Ok::<_, Infallible>(answer_http2(&proxy, &door, request).await) }
+        let (proxy, door, control) = (Arc::clone(&shared), Arc::clone(&door), control.clone());
+        async move {
+            if let Some(control) = control.filter(|control| control.is_for(&request)) {
+                return Ok(control.answer(request));
+            }
+            Ok::<_, Infallible>(answer_http2(&proxy, &door, request).await)
+        }
     });
     let connection = http2::Builder::new(Tasks::of(proxy))
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(streams)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     durations: HistogramVec,
     denied: BTreeMap<Reason, IntCounter>,
     handshakes_refused: IntCounterVec,
+    reproofs: IntCounterVec,
     connections: IntGaugeVec,
     svid_not_after: IntGaugeVec,
     ledger: LedgerGauges,
@@ -152,6 +153,11 @@ impl Metrics {
                 "TLS handshakes that this proxy refused, by reason.",
                 &["reason"],
             )?,
+            reproofs: counters(
+                "botmesh_reproofs_total",
+                "Proofs in band that peers sent on open connections, by result.",
+                &["result"],
+            )?,
             connections: gauges("botmesh_connections", "Open connections, by listener.", &["listener"])?,
             svid_not_after: gauges(
                 "botmesh_svid_not_after_timestamp_seconds",
@@ -223,6 +229,11 @@ impl Metrics {
     /// Counts a handshake that was refused; `reason` is a word of ours.
     pub(crate) fn handshake_refused(&self, reason: &str) {
         self.handshakes_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a proof in band; `result` is a word of ours.
+    pub(crate) fn reproof(&self, result: &str) {
+        self.reproofs.with_label_values(&[result]).inc();
     }
 
     /// Counts the connections of a listener; `listener` is a word of ours.

@@ -1,7 +1,8 @@
 //! Connections to the proxies of other hosts: TLS with the caller's SVID to exactly the callee's ID, and HTTP/2 on it.
 //!
 //! A connection belongs to one caller's certificate, one callee, one address and one trust bundle; whatever of these
-//! changes means another connection. So no call ever travels under a name that its connection did not prove.
+//! changes means another connection for the calls that begin. So no call ever travels under a name that its connection
+//! did not prove. Those under way stay where they are, and both ends go on to prove their names there ([`crate::reproof`]).
 
 mod connect;
 
@@ -17,14 +18,15 @@ use hyper::client::conn::http2::SendRequest;
 use rustls::ClientConfig;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::SpiffeId;
-use spiffe::svid::Serial;
 use spiffe::time::Timestamp;
 use spiffe_tls::{HandshakeRefusal, Svid, TlsError};
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 use crate::call::RequestBody;
 use crate::live::Held;
+use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 
@@ -71,35 +73,45 @@ struct Slot {
 #[derive(Clone, Debug)]
 struct Link {
     send: SendRequest<RequestBody>,
-    busy: Arc<AtomicUsize>,
+    need: Arc<Need>,
     used: Instant,
-    /// When the callee's SVID ends, and with it what it proved.
-    not_after: Timestamp,
-    /// Of the callee's SVID.
-    serial: Serial,
+    /// The SVIDs of both ends; with the first that ends the connection does.
+    proven: Arc<Proven>,
+}
+
+/// Who needs a connection: the pool and the calls on it. With the last of them its control stream ends, and then it.
+#[derive(Debug)]
+struct Need {
+    busy: AtomicUsize,
+    _unneeded: DropGuard,
 }
 
 /// A connection in use by one call. Given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    busy: Arc<AtomicUsize>,
-    /// Of the SVID that the callee's proxy showed.
-    serial: Serial,
+    need: Arc<Need>,
+    proven: Arc<Proven>,
+}
+
+impl Link {
+    fn busy(&self) -> usize {
+        self.need.busy.load(Ordering::Relaxed)
+    }
 }
 
 impl Lease {
     fn of(link: &Link) -> Self {
-        link.busy.fetch_add(1, Ordering::Relaxed);
+        link.need.busy.fetch_add(1, Ordering::Relaxed);
         Self {
-            busy: Arc::clone(&link.busy),
-            serial: link.serial,
+            need: Arc::clone(&link.need),
+            proven: Arc::clone(&link.proven),
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.busy.fetch_sub(1, Ordering::Relaxed);
+        self.need.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -151,7 +163,7 @@ impl Pool {
                     continue;
                 }
             };
-            if let Err(reason) = held.reached(proxy, &lease.serial) {
+            if let Err(reason) = held.reached(proxy, &lease.proven) {
                 last = PoolFault::Cut { reason };
                 continue;
             }
@@ -234,8 +246,8 @@ impl Pool {
         self.slots().retain(|_, slot| {
             let mut links = slot.links();
             links.retain(|link| {
-                let idle = link.busy.load(Ordering::Relaxed) == 0 && moment.duration_since(link.used) >= IDLE;
-                !idle && !link.send.is_closed() && now < link.not_after
+                let idle = link.busy() == 0 && moment.duration_since(link.used) >= IDLE;
+                !idle && !link.send.is_closed() && link.proven.holds(now)
             });
             // A key that somebody holds is about to get a connection.
             !links.is_empty() || Arc::strong_count(slot) > 1
@@ -257,9 +269,9 @@ impl Slot {
     /// Takes the connection with the fewest calls, if it has fewer than `most`.
     fn least_busy(&self, now: Timestamp, most: usize) -> Option<(SendRequest<RequestBody>, Lease)> {
         let mut links = self.links();
-        links.retain(|link| !link.send.is_closed() && now < link.not_after);
-        let link = links.iter_mut().min_by_key(|link| link.busy.load(Ordering::Relaxed))?;
-        if link.busy.load(Ordering::Relaxed) >= most {
+        links.retain(|link| !link.send.is_closed() && link.proven.holds(now));
+        let link = links.iter_mut().min_by_key(|link| link.busy())?;
+        if link.busy() >= most {
             return None;
         }
         link.used = Instant::now();

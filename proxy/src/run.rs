@@ -32,6 +32,7 @@ use crate::mesh;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
+use crate::reproof;
 use bind::Bound;
 pub use passed::{Passed, PassedError, Variables};
 
@@ -170,7 +171,7 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
         bundle,
         ClientAuth::Required,
         &proxy.clock,
-        &[b"h2", b"http/1.1"],
+        &[reproof::ALPN, b"h2", b"http/1.1"],
     )
     .map_err(|source| RunError::Tls { source })?;
     let Bound {

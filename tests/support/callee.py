@@ -32,7 +32,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pass
         self.close_connection = True
 
+    def chunk(self):
+        size = int(self.rfile.readline().strip() or b"0", 16)
+        body = self.rfile.read(size)
+        self.rfile.readline()
+        return body
+
+    def echo(self):
+        """Answers at once, and each chunk with the same."""
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            while body := self.chunk():
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            pass
+        self.close_connection = True
+
+    def upgraded(self):
+        """Switches to the protocol of saying the same again; ends its half when the other ends."""
+        self.send_response(101)
+        self.send_header("connection", "Upgrade")
+        self.send_header("upgrade", self.headers["upgrade"])
+        self.end_headers()
+        try:
+            while body := self.rfile.read1(65536):
+                self.wfile.write(body)
+            self.wfile.write(b"bye")
+        except OSError:
+            pass
+        self.close_connection = True
+
     def answer(self):
+        if self.path.startswith("/orders/echo"):
+            return self.echo()
+        if self.path.startswith("/orders/ws") and self.headers.get("upgrade"):
+            return self.upgraded()
         if self.path.startswith("/orders/ticks"):
             return self.ticks()
         length = int(self.headers.get("content-length") or 0)

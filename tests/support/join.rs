@@ -12,7 +12,7 @@ use ca_api::node::{
 use hyper_util::rt::TokioIo;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::{BotName, HostName, SpiffeId, TrustDomain};
-use spiffe::time::Clock;
+use spiffe::time::{Clock, Timestamp};
 use spiffe_tls::{Expect, PrivateKey, Svid, client_config, sni_for};
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -22,6 +22,7 @@ pub(crate) struct PlayedHost {
     bundle: Arc<TrustBundle>,
     node: Svid,
     ca: SocketAddr,
+    clock: Clock,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -119,6 +120,7 @@ impl PlayedHost {
             bundle,
             node,
             ca,
+            clock: Clock::system(),
             runtime,
         }
     }
@@ -129,7 +131,7 @@ impl PlayedHost {
         let id = SpiffeId::for_bot(&self.td, &BotName::parse(bot).unwrap());
         let csr = key.csr(&id).unwrap();
         let expect = Expect::AnyCa(self.td.clone());
-        let config = client_config(Some(&self.node), &self.bundle, expect, &Clock::system(), &[node::ALPN]).unwrap();
+        let config = client_config(Some(&self.node), &self.bundle, expect, &self.clock, &[node::ALPN]).unwrap();
         let answer = self.runtime.block_on(async {
             let (mut client, _) = connect(self.ca, config, sni_for(&self.td.id())).await;
             let svids = vec![SvidRequest {
@@ -172,6 +174,16 @@ impl PlayedHost {
             });
         });
         up
+    }
+
+    /// Has it know another time than the system's.
+    pub(crate) fn at(&mut self, now: Timestamp) {
+        (self.clock, _) = Clock::fixed(now);
+    }
+
+    /// Whom it trusts.
+    pub(crate) fn bundle(&self) -> &Arc<TrustBundle> {
+        &self.bundle
     }
 
     /// Its trust domain.

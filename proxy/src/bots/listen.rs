@@ -158,7 +158,7 @@ fn door(proxy: &Proxy, attested: Result<Caller, Unattested>) -> Door {
                 id,
                 header,
                 facts,
-                serial: None,
+                proven: None,
             };
             Door::Bot { caller, who }
         }

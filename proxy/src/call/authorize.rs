@@ -17,10 +17,8 @@ pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permi
     }
     let policy = &draft.snapshot.policy;
     // Before every rule: whoever is cut off is refused whatever the rules say.
-    if let Some(why) = draft
-        .snapshot
-        .cut_off(&who.id, &who.bot, who.serial.as_ref(), &rest.to.bot)
-    {
+    let serial = draft.shown.as_ref().map(|shown| &shown.serial);
+    if let Some(why) = draft.snapshot.cut_off(&who.id, &who.bot, serial, &rest.to.bot) {
         return Err(Refusal::boxed(Reason::Quarantined, why).to(&rest.to));
     }
     match policy.decide(draft.now, call) {

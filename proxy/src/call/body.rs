@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use super::end::{CALLEE_GONE, DONE, End};
 use super::headers;
@@ -34,6 +35,8 @@ enum RequestKind {
     Whole(Bytes),
     Http1(crate::http1::body::Body<ReadEnd>),
     Http2(Incoming),
+    /// Of no call: what this proxy says to another on a control stream.
+    Control(mpsc::Receiver<Bytes>),
 }
 
 /// How many bytes of a request's body have passed.
@@ -95,6 +98,15 @@ impl RequestBody {
         }
     }
 
+    /// What this proxy says to another on a control stream.
+    pub(crate) const fn control(said: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            kind: RequestKind::Control(said),
+            count: RequestCount::Known(0),
+            held: None,
+        }
+    }
+
     /// Has the body end with the call's right.
     pub(crate) fn held(mut self, held: &Held) -> Self {
         if matches!(self.kind, RequestKind::Http1(_) | RequestKind::Http2(_)) {
@@ -113,7 +125,7 @@ impl RequestBody {
         match &self.kind {
             RequestKind::Empty => Some(Bytes::new()),
             RequestKind::Whole(bytes) => Some(bytes.clone()),
-            RequestKind::Http1(_) | RequestKind::Http2(_) => None,
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Control(_) => None,
         }
     }
 
@@ -146,6 +158,7 @@ impl Body for RequestBody {
                 .map(|frame| frame.map_err(|source| RequestError::Http1 { source })),
             RequestKind::Http2(body) => ready!(Pin::new(body).poll_frame(cx))
                 .map(|frame| frame.map_err(|source| RequestError::Http2 { source })),
+            RequestKind::Control(said) => return said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
         };
         strip_trailers(&mut frame);
         if let (Some(Ok(frame)), RequestCount::Counted(count)) = (&frame, &this.count)
@@ -162,6 +175,7 @@ impl Body for RequestBody {
             RequestKind::Whole(bytes) => bytes.is_empty(),
             RequestKind::Http1(body) => body.is_end_stream(),
             RequestKind::Http2(body) => body.is_end_stream(),
+            RequestKind::Control(_) => false,
         }
     }
 
@@ -171,6 +185,7 @@ impl Body for RequestBody {
             RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestKind::Http1(body) => body.size_hint(),
             RequestKind::Http2(body) => body.size_hint(),
+            RequestKind::Control(_) => SizeHint::default(),
         }
     }
 }
@@ -228,6 +243,8 @@ enum AnswerKind {
         /// Given back with the last byte.
         _lease: Lease,
     },
+    /// Of no call: what this proxy says to another on a control stream.
+    Control(mpsc::Receiver<Bytes>),
 }
 
 impl AnswerBody {
@@ -255,6 +272,15 @@ impl AnswerBody {
             kind: AnswerKind::Hop { body, _lease: lease },
             end: None,
             held: Some(held),
+        }
+    }
+
+    /// What this proxy says to another on a control stream.
+    pub(crate) const fn control(said: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            kind: AnswerKind::Control(said),
+            end: None,
+            held: None,
         }
     }
 
@@ -307,6 +333,7 @@ impl AnswerBody {
             AnswerKind::Hop { body, .. } => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Hop { source }))),
+            AnswerKind::Control(said) => said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
         }
     }
 
@@ -359,6 +386,7 @@ impl Body for AnswerBody {
             AnswerKind::Whole(bytes) => bytes.is_empty(),
             AnswerKind::Callee(body) => body.is_end_stream(),
             AnswerKind::Hop { body, .. } => body.is_end_stream(),
+            AnswerKind::Control(_) => false,
         }
     }
 
@@ -368,6 +396,7 @@ impl Body for AnswerBody {
             AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             AnswerKind::Callee(body) => body.size_hint(),
             AnswerKind::Hop { body, .. } => body.size_hint(),
+            AnswerKind::Control(_) => SizeHint::default(),
         }
     }
 }

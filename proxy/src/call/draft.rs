@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::control::Snapshot;
 use crate::metrics::{SeriesKey, Way};
+use crate::proven::Shown;
 use crate::proxy::{Proxy, Slot};
 
 /// A call in the making. The record in it is written once, as an allowed call or as a refusal.
@@ -21,6 +22,8 @@ pub(super) struct Draft {
     pub(super) now: Timestamp,
     pub(super) started: Instant,
     pub(super) record: CallRecord,
+    /// The SVID that a peer calls by.
+    pub(super) shown: Option<Arc<Shown>>,
     /// Whether the record was written as an allowed call.
     pub(super) recorded: bool,
     pub(super) series: SeriesKey,
@@ -71,6 +74,7 @@ impl Draft {
             now,
             started,
             record,
+            shown: None,
             recorded: false,
             series,
         }

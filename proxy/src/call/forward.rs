@@ -65,8 +65,8 @@ pub(super) struct Reached {
 /// Finds out where the call goes, before it is recorded.
 pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> Result<Next, Box<Refusal>> {
     let target = local_target(draft, &rest.to);
-    if let Door::Peer { to_serial, .. } = door {
-        draft.record.to.serial = *to_serial;
+    if let Door::Peer { proven, .. } = door {
+        draft.record.to.serial = Some(proven.own().serial);
         let nothing = || Refusal::boxed(Reason::PeerUnreachable, "the bot serves nothing on this host");
         return target.map(Next::Callee).ok_or_else(nothing);
     }
@@ -132,9 +132,9 @@ pub(super) async fn forward(
     let started = Instant::now();
     let route = Arc::clone(&rest.to);
     let reached = match next {
-        Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, door, target }).await,
+        Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
         Next::Local(target, serial) => match as_callee(draft, permit, &receipt, serial, &mut end) {
-            Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, door, target }).await,
+            Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
             Err(refusal) => Err(refusal),
         },
         Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (who, svid, addresses), patience).await,
@@ -210,7 +210,6 @@ fn as_callee(
 /// Whom the callee is told about, and where it listens.
 struct Towards<'a> {
     who: &'a Who,
-    door: &'a Door,
     target: Target,
 }
 
@@ -221,11 +220,7 @@ async fn to_callee(
     rest: Rest,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
-    let Towards {
-        who,
-        door,
-        target: place,
-    } = towards;
+    let Towards { who, target: place } = towards;
     let Rest {
         to,
         method,
@@ -236,7 +231,7 @@ async fn to_callee(
     headers::join_cookies(&mut headers);
     headers.insert(header::HOST, to.host.clone());
     headers.insert(CALLER, who.header.clone());
-    headers.insert(CLIENT_CERT, client_cert(door, who, &to)?);
+    headers.insert(CLIENT_CERT, client_cert(draft, who, &to)?);
     let call = permit.into_call();
     let target = target(&call.path, query.as_ref());
     let held = hold(draft, who, call)?;
@@ -259,7 +254,7 @@ fn hold(draft: &Draft, who: &Who, call: policy::Call) -> Result<Held, Box<Refusa
     let subject = Subject {
         call,
         from: who.bot.clone(),
-        from_serial: who.serial,
+        from_proven: who.proven.clone(),
     };
     let proxy = draft.proxy();
     proxy.live.hold(proxy, subject, &draft.snapshot).map_err(ended)
@@ -270,9 +265,10 @@ fn ended(reason: Reason) -> Box<Refusal> {
 }
 
 /// What the callee reads of the caller's certificate, in Envoy's form; on this host there is none to hash.
-fn client_cert(door: &Door, who: &Who, to: &Route) -> Result<HeaderValue, Box<Refusal>> {
-    if let Door::Peer { client_cert, .. } = door {
-        return Ok(client_cert.clone());
+fn client_cert(draft: &Draft, who: &Who, to: &Route) -> Result<HeaderValue, Box<Refusal>> {
+    if let Some(shown) = &draft.shown {
+        let told = shown.client_cert.clone();
+        return told.ok_or_else(|| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"));
     }
     // Neither ID holds `;`, `,`, `=` or quotes (SPIFFE-ID §2.1, §2.2), so nothing has to be quoted.
     HeaderValue::from_str(&format!("By={};URI={}", to.id, who.id))

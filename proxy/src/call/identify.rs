@@ -6,14 +6,13 @@ use audit::{Actor, Party};
 use http::HeaderValue;
 use spiffe::id::{BotName, SpiffeId};
 use spiffe::selector::Facts;
-use spiffe::svid::Serial;
-use spiffe::time::Timestamp;
 
 use super::draft::Draft;
 use super::refusal::Refusal;
 use super::route::Route;
 use crate::attest::{Caller, Unattested};
 use crate::metrics::Way;
+use crate::proven::Proven;
 use crate::reason::{Reason, Side};
 
 /// A named caller, with everything that is the same for all its calls on one connection.
@@ -24,7 +23,8 @@ pub(crate) struct Who {
     /// The ID as the callee reads it.
     pub(crate) header: HeaderValue,
     pub(crate) facts: Option<Arc<Facts>>,
-    pub(crate) serial: Option<Serial>,
+    /// What a peer has proved on its connection.
+    pub(crate) proven: Option<Arc<Proven>>,
 }
 
 /// Whose connection it is.
@@ -43,14 +43,10 @@ pub(crate) enum Door {
     Peer {
         /// Whose SVID.
         who: Who,
-        /// When that SVID ends, and with it every right on this connection.
-        not_after: Timestamp,
+        /// The SVIDs of both ends, as of now; with the peer's ends every right on this connection.
+        proven: Arc<Proven>,
         /// The bot whose certificate was asked for.
         to: Arc<Route>,
-        /// The serial of that certificate.
-        to_serial: Option<Serial>,
-        /// What the callee reads of the peer's certificate.
-        client_cert: HeaderValue,
         /// Version and key exchange of the session, as records tell them.
         tls: Option<Arc<str>>,
     },
@@ -98,12 +94,15 @@ pub(super) fn identify<'a>(draft: &mut Draft, door: &'a Door) -> Result<&'a Who,
             })?;
             Ok(who)
         }
-        Door::Peer {
-            who, not_after, tls, ..
-        } => {
+        Door::Peer { who, proven, tls, .. } => {
             name(draft, who);
             draft.record.tls.clone_from(tls);
-            if draft.now < *not_after {
+            // Read once: what is decided, recorded and told to the callee is of one SVID.
+            let shown = proven.peer();
+            draft.record.from.serial = Some(shown.serial);
+            let valid = draft.now < shown.not_after && proven.holds(draft.now);
+            draft.shown = Some(shown);
+            if valid {
                 return Ok(who);
             }
             let mut refusal = Refusal::boxed(Reason::UnknownCaller, "the SVID of this connection has ended");
@@ -117,7 +116,7 @@ fn name(draft: &mut Draft, who: &Who) {
     draft.record.actor = Actor::Bot;
     draft.record.from = Party {
         id: Some(who.id.clone()),
-        serial: who.serial,
+        serial: None,
         facts: who.facts.clone(),
     };
     draft.series.from = Some(who.bot.clone());

@@ -31,7 +31,7 @@ fn subject() -> Subject {
             browser: false,
         },
         from: BotName::parse("prod/checkout").unwrap(),
-        from_serial: Some(serial(1)),
+        from_proven: Some(Proven::by_serial(serial(1))),
     }
 }
 
@@ -43,7 +43,7 @@ fn at(second: i64) -> Timestamp {
 fn decided(snapshot: &Snapshot, now: Timestamp) -> (Option<&'static str>, u64) {
     let live = Arc::new(Live::default());
     let held = live.enter(subject());
-    *held.0.to_serial() = Some(serial(2));
+    *held.0.to_proven() = Some(Proven::by_serial(serial(2)));
     let cut = live.decide(snapshot, now);
     assert_eq!(live.decide(snapshot, now), 0, "a call is ended once");
     (held.cut().map(Reason::as_str), cut)

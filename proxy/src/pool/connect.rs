@@ -9,16 +9,19 @@ use std::time::Duration;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use spiffe::id::SpiffeId;
-use spiffe_tls::{Expect, HandshakeRefusal, client_config, peer_leaf, refusal_of, sni_for};
+use spiffe::id::{IdKind, SpiffeId};
+use spiffe_tls::{Expect, HandshakeRefusal, Role, client_config, peer_leaf, refusal_of, sni_for};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
-use super::{Link, Peer, PoolFault};
+use super::{Link, Need, Peer, PoolFault};
 use crate::mesh::{CONNECTION_WINDOW, FRAME_BYTES, HEADER_LIST_BYTES_MAX, STREAM_WINDOW, Tasks};
+use crate::proven::{Proven, Shown};
 use crate::proxy::Proxy;
+use crate::reproof::{self, Control};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -26,13 +29,13 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// How long the handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// RFC 9113 §3.2.
-pub(super) const H2: &[u8] = b"h2";
+/// RFC 9113 §3.2: what a foreign peer speaks.
+const H2: &[u8] = b"h2";
 
 /// Sets up TLS in the caller's name, to the callee and nobody else.
 pub(super) fn config(proxy: &Proxy, peer: Peer<'_>) -> Result<Arc<ClientConfig>, PoolFault> {
     let expect = Expect::Exact(peer.callee.clone());
-    client_config(Some(peer.svid), peer.bundle, expect, &proxy.clock, &[H2])
+    client_config(Some(peer.svid), peer.bundle, expect, &proxy.clock, &[reproof::ALPN, H2])
         .map_err(|source| PoolFault::Config { source })
 }
 
@@ -46,12 +49,14 @@ pub(super) async fn connect(
     let stream = handshake(proxy, tls, peer.callee, address).await?;
     let refused = |source| PoolFault::Refused { address, source };
     let session = stream.get_ref().1;
-    if session.alpn_protocol() != Some(H2) {
-        return Err(PoolFault::Protocol { address, source: None });
-    }
     let leaf = peer_leaf(session.peer_certificates()).map_err(refused)?;
-    // The connection proves two names; it ends with the first that does.
-    let not_after = leaf.not_after().min(peer.svid.leaf().not_after());
+    let shown = (Shown::of(&leaf), Shown::of(peer.svid.leaf()));
+    let proven = Proven::new(Role::Client, leaf.id().clone(), shown.0, shown.1);
+    let control = match session.alpn_protocol() {
+        Some(reproof::ALPN) => control(proxy, &proven, session, peer, address),
+        Some(H2) => None,
+        Some(_) | None => return Err(PoolFault::Protocol { address, source: None }),
+    };
     let (send, connection) = http2::Builder::new(Tasks::of(proxy))
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -67,7 +72,7 @@ pub(super) async fn connect(
             address,
             source: Some(source),
         })?;
-    let clock = proxy.clock.clone();
+    let (clock, until) = (proxy.clock.clone(), Arc::clone(&proven));
     proxy.tasks.spawn(async move {
         // Losing the connection midway is what both ends of this race mean: the SVID that it proved has ended.
         tokio::select! {
@@ -76,16 +81,44 @@ pub(super) async fn connect(
                     tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection to a proxy ended");
                 }
             }
-            () = clock.sleep_until(not_after) => {}
+            () = until.ended(&clock) => {}
         }
     });
+    let unneeded = CancellationToken::new();
+    if let Some(control) = control {
+        drop(proxy.tasks.spawn(control.open(send.clone(), unneeded.clone())));
+    }
+    let need = Need {
+        busy: AtomicUsize::new(0),
+        _unneeded: unneeded.drop_guard(),
+    };
     Ok(Link {
         send,
-        busy: Arc::new(AtomicUsize::new(0)),
+        need: Arc::new(need),
         used: Instant::now(),
-        not_after,
-        serial: *leaf.serial(),
+        proven,
     })
+}
+
+/// The calling end of the control stream of a connection to another proxy of ours.
+fn control(
+    proxy: &Arc<Proxy>,
+    proven: &Arc<Proven>,
+    session: &rustls::ClientConnection,
+    peer: Peer<'_>,
+    address: SocketAddr,
+) -> Option<Arc<Control>> {
+    let IdKind::Bot(caller) = peer.svid.leaf().id().kind() else {
+        return None;
+    };
+    let exporter = reproof::exporter(session)?;
+    Some(Control::new(
+        proxy,
+        proven,
+        exporter,
+        caller,
+        address.ip().to_canonical(),
+    ))
 }
 
 async fn handshake(

@@ -10,6 +10,7 @@
 //! - [`PrivateKey`], [`Svid`]: what this side proves itself with; [`csr_public_key`] reads what the CA is sent.
 //! - [`client_config`], [`server_config`]: the two ends.
 //! - [`HandshakeRefusal`]: why a peer was refused, found again in the errors of rustls and of I/O.
+//! - [`Reproof`]: an SVID that follows another is shown on a connection that is open.
 //! - [`sni_for`]: the opaque name under which a server is asked for one bot.
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ mod crypto;
 mod csr;
 mod key;
 mod refusal;
+mod reproof;
 mod server;
 mod sni;
 mod svid;
@@ -28,10 +30,14 @@ pub use client::{Expect, client_config};
 pub use csr::{CSR_BYTES_MAX, CsrError, csr_public_key};
 pub use key::{KeyError, PrivateKey, verify_p256};
 pub use refusal::HandshakeRefusal;
+pub use reproof::{
+    EXPORTER_BYTES, Exporter, REPROOF_BYTES_MAX, Reproof, ReproofError, ReproofReader, ReproofRefusal, Session,
+    reproof_label,
+};
 pub use server::{BundleSource, ClientAuth, FixedBundle, ServerIdentity, server_config};
 pub use sni::{sni_for, sni_label};
 pub use svid::{Svid, TlsError};
-pub use verify::{CHAIN_CERTIFICATES_MAX, peer_leaf};
+pub use verify::{CHAIN_CERTIFICATES_MAX, Role, peer_leaf};
 
 /// Gives the label of the TLS exporter (RFC 8446 §7.5) whose value attestation evidence signs: 32 bytes, empty context.
 pub const fn exporter_label() -> &'static str {

@@ -22,6 +22,7 @@ mod identities;
 mod joining;
 mod keys;
 mod refusals;
+mod reproofs;
 mod requests;
 mod versions;
 mod wire;

@@ -45,9 +45,11 @@ pub(crate) enum Peer<'a> {
 }
 
 /// Which end the peer is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Role {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The end that was called.
     Server,
+    /// The end that called.
     Client,
 }
 
