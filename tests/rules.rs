@@ -1,4 +1,4 @@
-//! What a mesh says of its calls beside allow and deny: `audit_only`.
+//! What a mesh says of its calls beside allow and deny: `audit_only`, `limits`.
 
 use std::time::Duration;
 
@@ -118,9 +118,133 @@ fn audit_only_carries_and_records_what_no_rule_allows_and_ends_with_its_time() {
     let after = stream.cut_since(since);
     println!("a call that no rule allows was ended {after} ms after audit_only");
     assert_eq!(refused(&delete(&mut checkout)), (403, "no_rule".to_owned()));
-    let outcomes = eventually("the end of the call", || {
-        let ends = mesh.host("web-2").query("kind=end");
-        ends.into_iter().find(|end| end["outcome"] == "no_rule")
+    // Whichever end looked first ended it for both.
+    eventually("the end of the call", || {
+        let ends = ["web-1", "web-2"].map(|host| mesh.host(host).query("kind=end"));
+        ends.iter()
+            .flatten()
+            .find(|end| end["outcome"] == "no_rule")
+            .map(|_| ())
     });
-    assert_eq!(outcomes["kind"], "end");
+}
+
+/// Says that the call was refused by a limit, and by which headers and fields its caller knows.
+fn limited(answer: &Answer, limit: &str, seconds: u64) {
+    assert_eq!(refused(answer), (429, "rate_limited".to_owned()), "{}", answer.body);
+    assert_eq!(answer.header("retry-after"), Some(seconds.to_string().as_str()));
+    assert!(answer.header("botmesh-denied").is_some());
+    let problem = answer.json();
+    assert_eq!(
+        (&problem["rule"], &problem["retry_after"], &problem["status"]),
+        (&Value::from(limit), &Value::from(seconds), &Value::from(429))
+    );
+}
+
+const LIMITS: &str = "limits:\n\
+    \x20 - {id: orders-budget, from: prod/checkout, to: prod/orders, rate: 6/m, burst: 3}\n\
+    \x20 - {id: stock-budget, from: prod/**, to: prod/stock, rate: 1/s, burst: 2}\n\
+    audit_only: [{to: prod/orders, until: 2099-01-01T00:00:00Z, reason: limited like others}]\n";
+
+#[test]
+fn a_limit_is_counted_once_at_the_callees_end_and_no_apply_refills_it() {
+    if !root_or_skip("limits") {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("bm").tempdir().expect("a folder");
+    let hand = Hand::new(dir.path());
+    let mesh = two_hosts_at(&hand);
+    apply_with(&mesh, LIMITS);
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    let mut get = || checkout.call("GET", ORDERS, "/orders/17");
+    assert_eq!([get().status, get().status], [200, 200]);
+    let tested = ok(botmesh().args(["policy", "test"]).arg(mesh.mesh_file()));
+    assert!(tested.contains("2 passed, 0 failed"), "{tested}");
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    let audit = checkout.call("DELETE", ORDERS, "/orders/17");
+    assert_eq!(audit.status, 200, "{}", audit.body);
+    let mut get = || checkout.call("GET", ORDERS, "/orders/17");
+    let refusal = get();
+    limited(&refusal, "orders-budget", 10);
+
+    // The caller's end let it go; the callee's is the one that refused.
+    let [out, within] = both_ends(&mesh, &refusal);
+    assert_eq!(
+        (&out["verdict"], &out["rule"]),
+        (&Value::from("allow"), &Value::from("checkout-reads-orders"))
+    );
+    assert_eq!(
+        (&within["verdict"], &within["rule"], &within["reason"]),
+        (
+            &Value::from("deny"),
+            &Value::from("orders-budget"),
+            &Value::from("rate_limited")
+        )
+    );
+    let metrics = metrics(&mesh, "web-2");
+    assert!(
+        metrics.contains("botmesh_denied_total{reason=\"rate_limited\"} 1"),
+        "{metrics}"
+    );
+    let counted = metrics.lines().find(|line| line.contains("rule=\"orders-budget\""));
+    let counted = counted.unwrap_or_else(|| panic!("{metrics}"));
+    assert!(
+        counted.contains("verdict=\"deny\"") && counted.ends_with(" 1"),
+        "{counted}"
+    );
+
+    let text = std::fs::read_to_string(mesh.mesh_file()).expect("the mesh file");
+    mesh.apply(&text.replace("GET /orders/*", "GET /orders/*, GET /more"));
+    limited(&get(), "orders-budget", 10);
+    hand.forward(Duration::from_secs(10));
+    eventually("one call to be given back", || (get().status == 200).then_some(()));
+    limited(&get(), "orders-budget", 10);
+
+    let told = ok(botmesh()
+        .args(["policy", "explain", "prod/checkout", "prod/orders", "GET /orders/17"])
+        .args(["--server", &mesh.server()]));
+    assert!(
+        told.contains("orders-budget") && told.contains("6/m, 3 at once"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_limit_on_one_host_is_counted_once_though_the_proxy_is_both_ends() {
+    if !root_or_skip("limits on one host") {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("bm").tempdir().expect("a folder");
+    let hand = Hand::new(dir.path());
+    let mesh = two_hosts_at(&hand);
+    apply_with(&mesh, LIMITS);
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    let mut get = || checkout.call("GET", "stock.prod.mesh", "/stock/4");
+    assert_eq!([get().status, get().status], [200, 200]);
+    limited(&get(), "stock-budget", 1);
+    let records = mesh.host("web-1").query("kind=call to=prod/stock");
+    let of = |direction: &str, verdict: &str| {
+        records
+            .iter()
+            .filter(|record| record["direction"] == direction && record["verdict"] == verdict)
+            .count()
+    };
+    assert_eq!(
+        [
+            of("out", "allow"),
+            of("in", "allow"),
+            of("in", "deny"),
+            of("out", "deny")
+        ],
+        [3, 2, 1, 0],
+        "{records:?}"
+    );
+    let metrics = metrics(&mesh, "web-1");
+    assert!(
+        metrics.contains("botmesh_denied_total{reason=\"rate_limited\"} 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("rule=\"stock-budget\",to=\"prod/stock\",verdict=\"deny\"} 1"),
+        "{metrics}"
+    );
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::audit_only::AuditOnly;
 use crate::explain::Verdict;
+use crate::limit::{Limit, Rate};
 use crate::mesh::{Bot, Mesh, Serve, Target};
 use crate::rule::{Effect, Rule, RuleId};
 use crate::tests_of_mesh::MeshTest;
@@ -21,6 +22,8 @@ struct File<'m> {
     bots: BTreeMap<&'m str, BotOut<'m>>,
     deny: Vec<RuleOut<'m>>,
     groups: BTreeMap<&'m str, Vec<&'m str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<LimitOut<'m>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slice: Option<&'m str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -42,6 +45,15 @@ struct RuleOut<'m> {
     to: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LimitOut<'m> {
+    burst: u32,
+    from: Vec<String>,
+    id: &'m str,
+    rate: Rate,
+    to: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +138,7 @@ pub(crate) fn write(mesh: &Mesh) -> String {
             .iter()
             .map(|(name, members)| (&**name, members.iter().map(|member| member.as_str()).collect()))
             .collect(),
+        limits: mesh.limits.iter().map(limit).collect(),
         slice: mesh.slice.as_ref().map(|host| host.as_str()),
         tests: mesh.tests.iter().map(test).collect(),
         trust_domain: mesh.trust_domain.as_str(),
@@ -144,6 +157,16 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         reason: rule.reason.as_deref(),
         to: rule.to.iter().map(ToString::to_string).collect(),
         until: rule.until.map(|until| until.to_string()),
+    }
+}
+
+fn limit<'m>((id, limit): (&'m RuleId, &'m Limit)) -> LimitOut<'m> {
+    LimitOut {
+        burst: limit.allowance.burst,
+        from: limit.from.iter().map(ToString::to_string).collect(),
+        id: id.as_str(),
+        rate: limit.allowance.rate,
+        to: limit.to.iter().map(ToString::to_string).collect(),
     }
 }
 

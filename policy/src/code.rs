@@ -85,6 +85,7 @@ pub(crate) const UNTIL_REASON: Code = Code("BM0135");
 pub(crate) const NO_MATCH: Code = Code("BM0136");
 pub(crate) const SERVES_NOTHING: Code = Code("BM0137");
 pub(crate) const TIME: Code = Code("BM0138");
+pub(crate) const LIMIT: Code = Code("BM0139");
 pub(crate) const SAME_PROCESS: Code = Code("BM0140");
 pub(crate) const TEST: Code = Code("BM0150");
 pub(crate) const SLICE: Code = Code("BM0160");
@@ -118,7 +119,7 @@ mod tests {
         let count = codes.len();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!((codes.len(), count), (count, 41));
+        assert_eq!((codes.len(), count), (count, 42));
     }
 
     #[test]

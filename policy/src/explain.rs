@@ -11,6 +11,7 @@ use spiffe::time::Timestamp;
 use crate::bits::Bits;
 use crate::decision::{Attribute, Call, DenyReason, Nearest};
 use crate::generation::Generation;
+use crate::limit::{Allowance, LimitAbout};
 use crate::mesh::Mesh;
 use crate::method::Method;
 use crate::path::CanonicalPath;
@@ -78,6 +79,8 @@ pub struct Explanation {
     pub audit_until: Option<Timestamp>,
     /// The nearest rule of a call that no rule allows.
     pub nearest: Option<Nearest>,
+    /// The limits that count such a call after it is allowed; whether they would admit it only the callee's proxy knows.
+    pub limits: Vec<LimitAbout>,
     /// The allow rules that come closest, nearest first, compared attribute by attribute; at most five.
     pub candidates: Vec<Candidate>,
 }
@@ -159,6 +162,7 @@ impl<'m> Explainer<'m> {
             browser: false,
         };
         let candidates = self.candidates(now, &call);
+        let limits = self.limits(&call);
         let answer = self.answer(now, call);
         Explanation {
             from: from.clone(),
@@ -176,8 +180,20 @@ impl<'m> Explainer<'m> {
             why: answer.why,
             audit_until: answer.audit_until,
             nearest: answer.nearest,
+            limits,
             candidates,
         }
+    }
+
+    fn limits(&self, call: &Call) -> Vec<LimitAbout> {
+        let about = |(id, allowance): (&RuleId, Allowance)| {
+            Some(LimitAbout {
+                limit: id.clone(),
+                at: self.mesh.limits.get(id)?.place.clone(),
+                allowance,
+            })
+        };
+        self.policy.limits_of(call).filter_map(about).collect()
     }
 
     fn answer(&self, now: Timestamp, call: Call) -> Answer {

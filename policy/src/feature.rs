@@ -21,8 +21,11 @@ pub const SOCKET: &str = "socket";
 /// Calls without a rule that are carried for a time: `audit_only`.
 pub const AUDIT_ONLY: &str = "audit_only";
 
+/// Calls that are counted and refused beyond a rate: `limits`.
+pub const LIMITS: &str = "limits";
+
 /// What this version's proxies enforce, as they tell the CA.
-pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY];
+pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY, LIMITS];
 
 impl Mesh {
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -39,6 +42,9 @@ impl Mesh {
         }
         if !self.audit_only.is_empty() {
             features.insert(AUDIT_ONLY);
+        }
+        if !self.limits.is_empty() {
+            features.insert(LIMITS);
         }
         features
     }

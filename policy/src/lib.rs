@@ -26,6 +26,7 @@ mod diagnostics;
 mod explain;
 pub mod feature;
 mod generation;
+mod limit;
 mod lint;
 mod mesh;
 mod method;
@@ -49,6 +50,7 @@ pub use decision::{Attribute, Audit, Call, Denial, DenyReason, Difference, Neare
 pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
 pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
 pub use generation::Generation;
+pub use limit::{Allowance, Bucket, LimitAbout, Rate, Spent};
 pub use mesh::{Bot, Mesh, RuleAbout, RulesAbout, Serve, Target};
 pub use method::{METHOD_BYTES_MAX, Method, MethodError};
 pub use overlap::{Indistinct, Likeness};

@@ -67,6 +67,10 @@ fn empty_patterns(draft: &MeshDraft, collector: &mut Collector) {
         named.extend(rule.from.iter().map(|found| (found, false)));
         named.extend(rule.to.iter().map(|found| (found, callee)));
     }
+    for limit in draft.limits.values() {
+        named.extend(limit.from.iter().map(|found| (found, false)));
+        named.extend(limit.to.iter().map(|found| (found, true)));
+    }
     for entry in &draft.audit_only {
         named.extend(entry.to.iter().map(|found| (found, true)));
     }
@@ -93,6 +97,12 @@ fn unused_groups(draft: &MeshDraft, collector: &mut Collector) {
         .rules
         .values()
         .flat_map(|rule| rule.from.iter().chain(&rule.to))
+        .chain(
+            draft
+                .limits
+                .values()
+                .flat_map(|limit| limit.from.iter().chain(&limit.to)),
+        )
         .chain(draft.audit_only.iter().flat_map(|entry| &entry.to))
         .filter_map(|(subject, _)| match subject {
             Subject::Group(name) => Some(&**name),

@@ -18,6 +18,7 @@ use crate::canonical;
 use crate::diagnostics::Diagnostics;
 use crate::explain::{Explainer, Explanation};
 use crate::generation::Generation;
+use crate::limit::Limit;
 use crate::method::Method;
 use crate::overlap::{self, Indistinct};
 use crate::path::CanonicalPath;
@@ -39,6 +40,7 @@ pub struct Mesh {
     pub(crate) bots: BTreeMap<BotName, Bot>,
     pub(crate) groups: Groups,
     pub(crate) rules: BTreeMap<RuleId, Arc<Rule>>,
+    pub(crate) limits: BTreeMap<RuleId, Limit>,
     /// By their ends.
     pub(crate) audit_only: Vec<AuditOnly>,
     pub(crate) tests: Vec<MeshTest>,
@@ -88,8 +90,14 @@ impl Bot {
 impl PartialEq for Mesh {
     fn eq(&self, other: &Self) -> bool {
         (&self.trust_domain, &self.slice, &self.bots) == (&other.trust_domain, &other.slice, &other.bots)
-            && (&self.groups, &self.rules, &self.audit_only, &self.tests)
-                == (&other.groups, &other.rules, &other.audit_only, &other.tests)
+            && (&self.groups, &self.rules, &self.limits, &self.audit_only, &self.tests)
+                == (
+                    &other.groups,
+                    &other.rules,
+                    &other.limits,
+                    &other.audit_only,
+                    &other.tests,
+                )
     }
 }
 
@@ -132,7 +140,8 @@ impl Mesh {
     /// Writes, as JSON that [`load`](crate::load) reads, the part that one host needs.
     ///
     /// It holds the bots that the host may claim, the bots that any rule links to them (without how they are attested and
-    /// where they serve), the rules that can touch the host's bots, and their groups; never tests. What is `audit_only`
+    /// where they serve), the rules that can touch the host's bots, the limits on calls to them, and the groups of both;
+    /// never tests. What is `audit_only`
     /// links every bot of the mesh to it, until the mesh does not name it any more. For every call whose
     /// caller or callee lives on the host it decides as the whole does: same verdict, same rule, same nearest rule.
     pub fn slice(&self, host: &HostName) -> String {

@@ -1,6 +1,7 @@
 //! The compiled form of the rules, and the one place where calls are decided.
 
 mod compare;
+mod limits;
 mod side;
 mod trie;
 
@@ -13,8 +14,10 @@ use spiffe::time::Timestamp;
 use crate::audit_only::Audits;
 use crate::decision::{Audit, Call, Denial, DenyReason, Grounds, Nearest, Permit};
 use crate::generation::Generation;
+use crate::limit::Allowance;
 use crate::mesh::Mesh;
-use crate::rule::Effect;
+use crate::rule::{Effect, RuleId};
+use limits::Limits;
 use side::{Ask, Compiled, Side};
 
 pub(crate) use compare::{compare, differences};
@@ -31,6 +34,7 @@ pub struct Policy {
     allow: Side,
     deny: Side,
     audits: Audits,
+    limits: Limits,
 }
 
 impl Policy {
@@ -47,6 +51,7 @@ impl Policy {
             allow: Side::new(mesh, Effect::Allow),
             deny: Side::new(mesh, Effect::Deny),
             audits: Audits::new(mesh),
+            limits: Limits::new(mesh),
         }
     }
 
@@ -107,6 +112,20 @@ impl Policy {
     pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
         let ends = [self.allow.next_end(now), self.audits.next_end(now)];
         ends.into_iter().flatten().min()
+    }
+
+    /// Gives the limits that count a call, each with its id, by id. They are asked after `decide`, by the callee's proxy.
+    pub fn limits_of(&self, call: &Call) -> impl Iterator<Item = (&RuleId, Allowance)> {
+        // Most meshes have none, and then nothing is looked up.
+        let ends = (!self.limits.is_empty())
+            .then(|| Some((self.caller(&call.from)?, *self.bots.get(call.to.as_str())?)))
+            .flatten();
+        ends.into_iter().flat_map(|(from, to)| self.limits.of(from, to))
+    }
+
+    /// Says whether a limit of this id exists.
+    pub fn has_limit(&self, id: &RuleId) -> bool {
+        self.limits.has(id)
     }
 
     /// Says whether any allow rule, ended or not, speaks of calls from one to the other.

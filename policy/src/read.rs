@@ -4,6 +4,7 @@ mod audit_only;
 mod bots;
 mod fields;
 mod keys;
+mod limits;
 mod mesh_tests;
 mod rules;
 mod values;
@@ -27,7 +28,8 @@ use crate::tests_of_mesh::TestCall;
 use crate::yaml::{self, Node, Value};
 
 pub(crate) use audit_only::AuditDraft;
-pub(crate) use keys::{ATTEST, AUDIT_ONLY, BOT, Keys, MESH, SERVE, TEST, rule as rule_keys};
+pub(crate) use keys::{ATTEST, AUDIT_ONLY, BOT, Keys, LIMIT, MESH, SERVE, TEST, rule as rule_keys};
+pub(crate) use limits::LimitDraft;
 
 /// The most bytes that all sources of a mesh have together.
 pub const MESH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -47,6 +49,7 @@ struct Counts {
     groups: usize,
     /// Allow and deny together.
     rules: usize,
+    limits: usize,
     audit_only: usize,
     tests: usize,
 }
@@ -55,6 +58,7 @@ const COUNTS: Counts = Counts {
     bots: BOTS_MAX,
     groups: 1_000,
     rules: RULES_MAX,
+    limits: 1_000,
     audit_only: 1_000,
     tests: 10_000,
 };
@@ -123,6 +127,7 @@ pub(crate) struct MeshDraft {
     pub(crate) bots: BTreeMap<BotName, BotDraft>,
     pub(crate) groups: BTreeMap<Box<str>, GroupDraft>,
     pub(crate) rules: BTreeMap<RuleId, RuleDraft>,
+    pub(crate) limits: BTreeMap<RuleId, LimitDraft>,
     pub(crate) audit_only: Vec<AuditDraft>,
     pub(crate) tests: Vec<TestDraft>,
     pub(crate) files: usize,
@@ -213,6 +218,7 @@ impl Reader {
         self.bots(fields.get("bots"));
         self.groups(fields.get("groups"));
         self.rules(fields.get("allow"), fields.get("deny"));
+        self.limits(fields.get("limits"));
         self.audit_only(fields.get("audit_only"));
         self.mesh_tests(fields.get("tests"));
     }
@@ -299,6 +305,12 @@ impl Reader {
                 }
             })
             .collect()
+    }
+
+    /// Says where an id stands already: rules and limits share theirs, for records and metrics name both alike.
+    fn id_taken(&self, id: &RuleId) -> Option<Span> {
+        let rule = self.draft.rules.get(id).map(|rule| rule.span);
+        rule.or_else(|| self.draft.limits.get(id).map(|limit| limit.span))
     }
 
     fn duplicate(&mut self, what: &str, name: &str, span: Span, first: Span) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::audit_only::AuditOnly;
 use crate::code;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
+use crate::limit::Limit;
 use crate::lint;
 use crate::mesh::{Bot, Mesh, Serve, Target};
 use crate::overlap;
 use crate::pattern::NamePattern;
-use crate::read::{AuditDraft, BotDraft, MeshDraft, RuleDraft, TestDraft};
+use crate::read::{AuditDraft, BotDraft, LimitDraft, MeshDraft, RuleDraft, TestDraft};
 use crate::rule::{Effect, Rule, Subject};
 use crate::source::{Sources, Span};
 use crate::suggest;
@@ -26,6 +27,7 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
     resolver.bots();
     resolver.groups();
     resolver.rules();
+    resolver.limits();
     resolver.audit_only();
     resolver.tests();
     overlap::check(&draft, &mut collector);
@@ -76,6 +78,11 @@ fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Me
             .into_iter()
             .map(|(id, rule)| (id, Arc::new(build_rule(rule, sources))))
             .collect(),
+        limits: draft
+            .limits
+            .into_iter()
+            .map(|(id, limit)| (id, build_limit(limit, sources)))
+            .collect(),
         audit_only: build_audits(draft.audit_only, sources),
         tests: draft.tests.into_iter().map(|test| build_test(test, sources)).collect(),
         warnings: collector.finish(sources),
@@ -99,6 +106,16 @@ fn build_rule(draft: RuleDraft, sources: &Sources) -> Rule {
         to: bare(draft.to),
         place: sources.place(draft.span),
         ..draft.rule
+    }
+}
+
+fn build_limit(draft: LimitDraft, sources: &Sources) -> Limit {
+    let bare = |subjects: Vec<(Subject, Span)>| subjects.into_iter().map(|(subject, _)| subject).collect();
+    Limit {
+        from: bare(draft.from),
+        to: bare(draft.to),
+        allowance: draft.allowance,
+        place: sources.place(draft.span),
     }
 }
 
@@ -213,6 +230,14 @@ impl Resolver<'_> {
             if rule.rule.effect == Effect::Allow {
                 self.callees_serve(&rule.to);
             }
+        }
+    }
+
+    fn limits(&mut self) {
+        for limit in self.draft.limits.values() {
+            self.known("from", &limit.from);
+            self.known("to", &limit.to);
+            self.callees_serve(&limit.to);
         }
     }
 

@@ -32,6 +32,10 @@ pub fn json_schema() -> Value {
             },
             "allow": {"type": "array", "items": {"$ref": "#/$defs/allow"}, "description": "Who may call what."},
             "deny": {"type": "array", "items": {"$ref": "#/$defs/deny"}, "description": "What nobody may do; wins over allow."},
+            "limits": {
+                "type": "array", "items": {"$ref": "#/$defs/limit"},
+                "description": "How often each caller may call; beyond it calls are refused with 429.",
+            },
             "audit_only": {
                 "type": "array", "items": {"$ref": "#/$defs/audit_only"},
                 "description": "Callees to which calls without a rule are carried and recorded until a time.",
@@ -63,6 +67,7 @@ fn definitions() -> Value {
         "attest": attest(),
         "allow": rule(true),
         "deny": rule(false),
+        "limit": limit(),
         "audit_only": audit_only(),
         "test": test(),
     })
@@ -141,6 +146,19 @@ fn rule(allow: bool) -> Value {
     })
 }
 
+fn limit() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["id", "from", "to", "rate", "burst"],
+        "properties": {
+            "id": {"$ref": "#/$defs/id"},
+            "from": {"$ref": "#/$defs/subjects", "description": "Each of them has an allowance of its own."},
+            "to": {"$ref": "#/$defs/subjects"},
+            "rate": {"type": "string", "pattern": "^[0-9]{1,7}/[smh]$", "description": "10/s, 600/m, 5000/h."},
+            "burst": {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Calls at once after a rest."},
+        },
+    })
+}
+
 fn audit_only() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["to", "until", "reason"],
@@ -174,7 +192,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::read::{ATTEST, AUDIT_ONLY, BOT, Keys, MESH, SERVE, TEST, rule_keys};
+    use crate::read::{ATTEST, AUDIT_ONLY, BOT, Keys, LIMIT, MESH, SERVE, TEST, rule_keys};
     use crate::rule::Effect;
 
     fn keys(object: &Value) -> BTreeSet<&str> {
@@ -200,6 +218,8 @@ mod tests {
         assert_eq!(keys(&of("bot")["properties"]["serve"]["oneOf"][1]), known(&SERVE));
         assert_eq!(keys(of("allow")), known(rule_keys(Effect::Allow)));
         assert_eq!(keys(of("deny")), known(rule_keys(Effect::Deny)));
+        assert_eq!(keys(of("limit")), known(&LIMIT));
+        assert_eq!(of("limit")["required"], json!(LIMIT.known));
         assert_eq!(keys(of("audit_only")), known(&AUDIT_ONLY));
         assert_eq!(of("audit_only")["required"], json!(["to", "until", "reason"]));
         assert_eq!(keys(of("test")), known(&TEST));

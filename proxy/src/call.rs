@@ -13,6 +13,7 @@ mod forward;
 mod headers;
 mod id;
 mod identify;
+mod limit;
 mod normalize;
 mod record;
 mod refusal;

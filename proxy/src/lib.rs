@@ -23,6 +23,7 @@ mod connection;
 pub mod control;
 mod ends;
 pub mod http1;
+mod limiter;
 mod live;
 mod mesh;
 mod metrics;

@@ -15,6 +15,7 @@ use crate::callee::Callees;
 use crate::config::{Disclose, LocalHop};
 use crate::control::Control;
 use crate::http1;
+use crate::limiter::Limiter;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
@@ -80,6 +81,8 @@ pub(crate) struct Proxy {
     /// Cancelled when no new calls are to be taken.
     pub(crate) closing: CancellationToken,
     pub(crate) calls: AtomicUsize,
+    /// How often each caller called.
+    pub(crate) limiter: Limiter,
     /// The calls under way.
     pub(crate) live: Arc<Live>,
 }

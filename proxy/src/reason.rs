@@ -21,6 +21,8 @@ pub enum Reason {
     Quarantined,
     /// It looks like a browser's call.
     BrowserRefused,
+    /// The caller calls more often than a limit admits.
+    RateLimited,
     /// It is for no bot.
     OutsideForbidden,
     /// It could be read in two ways, or not at all.
@@ -57,13 +59,14 @@ pub enum Side {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::UnknownCaller,
         Self::NoRule,
         Self::DeniedByRule,
         Self::RuleExpired,
         Self::Quarantined,
         Self::BrowserRefused,
+        Self::RateLimited,
         Self::OutsideForbidden,
         Self::BadRequest,
         Self::BadPath,
@@ -87,6 +90,7 @@ impl Reason {
             Self::RuleExpired => "rule_expired",
             Self::Quarantined => "quarantined",
             Self::BrowserRefused => "browser_refused",
+            Self::RateLimited => "rate_limited",
             Self::OutsideForbidden => "outside_forbidden",
             Self::BadRequest => "bad_request",
             Self::BadPath => "bad_path",
@@ -112,6 +116,7 @@ impl Reason {
             | Self::Quarantined
             | Self::BrowserRefused
             | Self::OutsideForbidden => StatusCode::FORBIDDEN,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::BadRequest | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::NoSuchBot => StatusCode::NOT_FOUND,
             Self::CalleeMismatch => match side {
@@ -133,6 +138,7 @@ impl Reason {
             Self::DeniedByRule => "A rule forbids this call",
             Self::RuleExpired => "The rule that allowed this call has ended",
             Self::Quarantined => "An operator has cut off the caller, the callee or a host of theirs",
+            Self::RateLimited => "The caller calls this bot more often than a limit admits",
             Self::BrowserRefused => "Calls that look like a browser's are refused",
             Self::OutsideForbidden => "This proxy calls bots only",
             Self::BadRequest => "The request could be read in more than one way, or not at all",
@@ -182,6 +188,7 @@ mod tests {
                 ("rule_expired", 403),
                 ("quarantined", 403),
                 ("browser_refused", 403),
+                ("rate_limited", 429),
                 ("outside_forbidden", 403),
                 ("bad_request", 400),
                 ("bad_path", 400),

@@ -27,6 +27,7 @@ use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig, StartError};
 use crate::http1::Limits;
+use crate::limiter::Limiter;
 use crate::live;
 use crate::mesh;
 use crate::metrics::Metrics;
@@ -117,6 +118,7 @@ pub async fn start(
         tasks: TaskTracker::new(),
         closing: cancel.child_token(),
         calls: AtomicUsize::new(0),
+        limiter: Limiter::default(),
         live: Arc::default(),
     });
     let decided = Arc::downgrade(&proxy);
@@ -250,6 +252,9 @@ async fn sweep(proxy: Arc<Proxy>) {
             _tick = ticks.tick() => {}
         }
         proxy.callees.sweep();
+        proxy
+            .limiter
+            .sweep(&proxy.control.snapshot().policy, proxy.control.now());
         proxy.pool.sweep(proxy.control.now());
     }
 }

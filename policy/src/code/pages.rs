@@ -273,6 +273,16 @@ Times are RFC 3339 with an offset: 2026-12-01T18:00:00Z. At that very moment the
 ",
     ),
     (
+        LIMIT,
+        "BM0139: not a rate or burst
+
+A limit says how many calls each caller may make: `rate` is a whole number and /s, /m or /h, and
+`burst` is how many may come at once after a rest, at least 1.
+The callee's proxy counts, for each caller; beyond it calls are refused as `rate_limited`, 429.
+Write, say: rate: 10/s, burst: 20. To forbid calls, write a deny rule.
+",
+    ),
+    (
         SAME_PROCESS,
         "BM0140: one process would be two bots
 

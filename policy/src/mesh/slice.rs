@@ -1,6 +1,6 @@
 //! The part of a mesh that one host needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use spiffe::id::HostName;
@@ -9,6 +9,7 @@ use super::{Bot, Mesh, Serve, Target};
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
 use crate::diagnostics::Diagnostics;
+use crate::limit::Limit;
 use crate::roster::Roster;
 use crate::rule::{Rule, RuleId, Subject};
 
@@ -37,8 +38,11 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
         }
     }
     let audit_only = audits(mesh, &mut roster, &own, &mut kept);
+    let limits = limits(mesh, &mut roster, &own);
     let subjects = rules.iter().flat_map(|(_, rule)| rule.from.iter().chain(&rule.to));
+    let limited = limits.values().flat_map(|limit| limit.from.iter().chain(&limit.to));
     let groups: BTreeSet<&str> = subjects
+        .chain(limited)
         .chain(audit_only.iter().flat_map(|entry| &entry.to))
         .filter_map(group_of)
         .collect();
@@ -61,10 +65,20 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             .into_iter()
             .map(|(id, rule)| (id.clone(), Arc::clone(rule)))
             .collect(),
+        limits,
         audit_only,
         tests: Vec::new(),
         warnings: Diagnostics::default(),
     }
+}
+
+/// Gives the limits that the host's proxy counts by: those on calls to its own bots. Who may call them is known already.
+fn limits<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTreeMap<RuleId, Limit> {
+    let counted = mesh
+        .limits
+        .iter()
+        .filter(|(_, limit)| roster.expand(&limit.to).intersects(own));
+    counted.map(|(id, limit)| (id.clone(), limit.clone())).collect()
 }
 
 /// Gives what is `audit_only` for calls by or to the host's own bots, and keeps the bots at the other ends: without a

@@ -156,7 +156,7 @@ fn compiled(mesh: &Mesh, id: &RuleId, rule: &Arc<Rule>) -> Compiled {
 }
 
 /// Notes for each of these bots that the rule speaks of it.
-fn mark(rules_of: &mut [Sparse], rule: usize, bots: &Bits) {
+pub(super) fn mark(rules_of: &mut [Sparse], rule: usize, bots: &Bits) {
     for bot in bots.iter() {
         if let Some(rules) = rules_of.get_mut(bot) {
             rules.push(rule);

@@ -20,10 +20,11 @@ pub(crate) const MESH: Keys = Keys {
         "groups",
         "allow",
         "deny",
+        "limits",
         "audit_only",
         "tests",
     ],
-    later: &["limits", "destinations", "credentials", "federation"],
+    later: &["destinations", "credentials", "federation"],
 };
 
 pub(crate) const BOT: Keys = Keys {
@@ -65,6 +66,12 @@ const DENY: Keys = Keys {
     of: "a deny rule",
     known: &["id", "from", "to", "http", "until", "reason"],
     later: &["grpc", "tcp", "headers", "when"],
+};
+
+pub(crate) const LIMIT: Keys = Keys {
+    of: "a limit",
+    known: &["id", "from", "to", "rate", "burst"],
+    later: &[],
 };
 
 pub(crate) const AUDIT_ONLY: Keys = Keys {

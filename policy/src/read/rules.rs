@@ -47,9 +47,8 @@ impl Reader {
         let Some(id) = id else {
             return;
         };
-        if let Some(first) = self.draft.rules.get(&id) {
-            let first = first.span;
-            self.duplicate("rule", id.as_str(), span, first);
+        if let Some(first) = self.id_taken(&id) {
+            self.duplicate("id", id.as_str(), span, first);
         } else {
             self.draft.rules.insert(id, RuleDraft { span, from, to, rule });
         }

@@ -6,6 +6,7 @@ fn codes(texts: &[&str]) -> Vec<String> {
         bots: 2,
         groups: 1,
         rules: 3,
+        limits: 2,
         audit_only: 2,
         tests: 2,
     };
@@ -32,6 +33,7 @@ fn the_bounds_are_those_that_are_documented() {
             bots: 10_000,
             groups: 1_000,
             rules: 10_000,
+            limits: 1_000,
             audit_only: 1_000,
             tests: 10_000
         }
@@ -108,4 +110,28 @@ fn entries_of_audit_only_are_counted_over_all_files() {
     assert_eq!(codes(&[ONE_BOT, &two]), NONE);
     assert_eq!(codes(&[ONE_BOT, &one, &one]), NONE);
     assert_eq!(codes(&[ONE_BOT, &two, &one]), ["BM0103"]);
+}
+
+#[test]
+fn limits_are_counted_over_all_files() {
+    let limits = |ids: &[u8]| {
+        let limits: Vec<String> = ids
+            .iter()
+            .map(|id| format!("{{id: l{id}, from: a, to: a, rate: 1/s, burst: 1}}"))
+            .collect();
+        format!("limits: [{}]", limits.join(", "))
+    };
+    assert_eq!(codes(&[ONE_BOT, &limits(&[1, 2])]), NONE);
+    assert_eq!(codes(&[ONE_BOT, &limits(&[1]), &limits(&[2])]), NONE);
+    assert_eq!(codes(&[ONE_BOT, &limits(&[1, 2]), &limits(&[3])]), ["BM0103"]);
+}
+
+#[test]
+fn a_rule_and_a_limit_do_not_share_an_id_whichever_comes_first() {
+    let limit = "limits: [{id: x, from: a, to: a, rate: 1/s, burst: 1}]";
+    let rule = "allow: [{id: x, from: a, to: a, http: GET /}]";
+    for files in [[ONE_BOT, limit, rule], [ONE_BOT, rule, limit], [ONE_BOT, limit, limit]] {
+        assert_eq!(codes(&files), ["BM0131"]);
+    }
+    assert_eq!(codes(&[ONE_BOT, &rule.replace("id: x", "id: y"), limit]), NONE);
 }

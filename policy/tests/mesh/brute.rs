@@ -1,6 +1,6 @@
 //! The rules read by brute force: every rule, every item, segment by segment. Slow, plain, and written apart from the index.
 
-use crate::generate::{Ask, BOTS, Mesh, NOW, Rule};
+use crate::generate::{Ask, BOTS, Limit, Mesh, NOW, Rule};
 
 /// An attribute, what the rule has, what the call has.
 pub(crate) type Differs = (String, String, String);
@@ -88,6 +88,19 @@ pub(crate) fn links(mesh: &Mesh, ask: &Ask) -> bool {
             .iter()
             .any(|rule| !rule.deny && names(mesh, &rule.from, from) && names(mesh, &rule.to, &ask.to))
     })
+}
+
+/// The limits that count the call, by id.
+pub(crate) fn limits(mesh: &Mesh, ask: &Ask) -> Vec<(String, String, u32)> {
+    let from = ask.from.strip_prefix("spiffe://acme.internal/");
+    let Some(from) = from.filter(|from| exists(from) && exists(&ask.to)) else {
+        return Vec::new();
+    };
+    let count = |limit: &&Limit| names(mesh, &limit.from, from) && names(mesh, &limit.to, &ask.to);
+    let told = |limit: &Limit| (limit.id.clone(), limit.rate.clone(), limit.burst);
+    let mut limits: Vec<_> = mesh.limits.iter().filter(count).map(told).collect();
+    limits.sort();
+    limits
 }
 
 fn exists(name: &str) -> bool {

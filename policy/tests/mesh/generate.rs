@@ -66,9 +66,19 @@ pub(crate) struct Rule {
 }
 
 #[derive(Clone, Debug)]
+pub(crate) struct Limit {
+    pub(crate) id: String,
+    pub(crate) from: Vec<String>,
+    pub(crate) to: Vec<String>,
+    pub(crate) rate: String,
+    pub(crate) burst: u32,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Mesh {
     pub(crate) rules: Vec<Rule>,
     pub(crate) groups: Vec<(String, Vec<String>)>,
+    pub(crate) limits: Vec<Limit>,
     /// Callees and end.
     pub(crate) audit_only: Vec<(Vec<String>, String)>,
 }
@@ -105,7 +115,23 @@ impl Mesh {
             }
             writeln!(text, "  ]").unwrap();
         }
-        text.push_str("audit_only: [\n");
+        text.push_str("limits: [\n");
+        for Limit {
+            id,
+            from,
+            to,
+            rate,
+            burst,
+        } in &self.limits
+        {
+            let (from, to) = (list(from), list(to));
+            writeln!(
+                text,
+                "  {{id: {id}, from: {from}, to: {to}, rate: {rate}, burst: {burst}}},"
+            )
+            .unwrap();
+        }
+        text.push_str("  ]\naudit_only: [\n");
         for (to, until) in &self.audit_only {
             writeln!(text, "  {{to: {}, until: {until}, reason: trying}},", list(to)).unwrap();
         }
@@ -231,13 +257,26 @@ fn rule(number: usize) -> impl Strategy<Value = Rule> {
         })
 }
 
+fn limit(number: usize) -> impl Strategy<Value = Limit> {
+    let rate = (1..1_000_000_u32, select(&["s", "m", "h"][..])).prop_map(|(calls, per)| format!("{calls}/{per}"));
+    (any::<u8>(), subjects(), subjects(), rate, 1..100_u32).prop_map(move |(letters, from, to, rate, burst)| Limit {
+        id: format!("l{letters}-{number}"),
+        from,
+        to,
+        rate,
+        burst,
+    })
+}
+
 pub(crate) fn mesh() -> impl Strategy<Value = Mesh> {
     let rules = (0..12_usize).prop_flat_map(|count| (0..count).map(rule).collect::<Vec<_>>());
     let members = || subsequence(&PATTERNS[..], 1..=2).prop_map(owned);
     let audit = (subjects(), select(&UNTIL[..]).prop_map(str::to_owned));
     let audit_only = prop_oneof![1 => Just(Vec::new()), 1 => proptest::collection::vec(audit, 1..3)];
-    (rules, members(), members(), audit_only).prop_map(|(rules, readers, writers, audit_only)| Mesh {
+    let limits = (0..4_usize).prop_flat_map(|count| (0..count).map(limit).collect::<Vec<_>>());
+    (rules, members(), members(), limits, audit_only).prop_map(|(rules, readers, writers, limits, audit_only)| Mesh {
         rules,
+        limits,
         groups: vec![("readers".to_owned(), readers), ("writers".to_owned(), writers)],
         audit_only,
     })

@@ -1,6 +1,6 @@
 //! What holds for every mesh and every call.
 
-use policy::{Audit, Denial, Generation, Nearest, Policy, RuleId, Verdict};
+use policy::{Allowance, Audit, Call, Denial, Generation, Nearest, Policy, RuleId, Verdict};
 use proptest::prelude::*;
 use spiffe::id::{HostName, HostPattern};
 
@@ -60,6 +60,14 @@ fn answer(decision: Result<Carried, Denial>) -> Answer {
     }
 }
 
+fn limits(policy: &Policy, call: &Call) -> Vec<(String, String, u32)> {
+    let told = |(id, allowance): (&RuleId, Allowance)| (id.to_string(), allowance.rate.to_string(), allowance.burst);
+    let limits: Vec<_> = policy.limits_of(call).map(told).collect();
+    let id = |(id, ..): &(String, String, u32)| policy.has_limit(&RuleId::parse(id).unwrap());
+    assert!(limits.iter().all(id) && !policy.has_limit(&RuleId::parse("none").unwrap()));
+    limits
+}
+
 fn lives_on(id: &str, host: &HostName) -> bool {
     let name = id.strip_prefix("spiffe://acme.internal/").unwrap_or(id);
     let hosts = BOTS
@@ -80,6 +88,7 @@ proptest! {
             prop_assert_eq!(answer(decide(&policy, &ask)), brute::decide(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
             let call = ask.call();
             prop_assert_eq!(policy.links(&call.from, &call.to), brute::links(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
+            prop_assert_eq!(limits(&policy, &call), brute::limits(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
         }
     }
 
@@ -101,6 +110,13 @@ proptest! {
                 let (from, to) = (lives_on(&ask.from, &host), lives_on(&ask.to, &host));
                 if from || to {
                     prop_assert_eq!(decide(&sliced, ask), decide(&policy, ask), "{} {:?}\n{}", host, ask, mesh.text());
+                }
+                if to {
+                    let call = ask.call();
+                    // Only of a caller that a rule lets call it must the callee's host know: others are refused.
+                    if decide(&policy, ask).is_ok() {
+                        prop_assert_eq!(limits(&sliced, &call), limits(&policy, &call), "{} {:?}", host, ask);
+                    }
                 }
                 if from {
                     let call = ask.call();
@@ -124,6 +140,7 @@ proptest! {
         let mut turned = mesh.clone();
         turned.rules.rotate_left(seed % mesh.rules.len().max(1));
         turned.groups.reverse();
+        turned.limits.reverse();
         turned.audit_only.reverse();
         let (turned, mesh) = (turned.load(), mesh.load());
         prop_assert_eq!(turned.canonical_json(), mesh.canonical_json());
@@ -155,6 +172,7 @@ proptest! {
                 }
             }
             prop_assert!(told.candidates.len() <= 5);
+            prop_assert_eq!(told.limits.len(), limits(&policy, &call).len());
             prop_assert_eq!(told.rule_at.is_some(), told.rule.is_some());
         }
     }

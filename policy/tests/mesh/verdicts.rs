@@ -421,3 +421,57 @@ fn a_slice_tells_what_is_audit_only_to_callers_and_callees_and_to_nobody_else() 
     }
     assert!(policy::feature::ENFORCED.contains(&"audit_only"));
 }
+
+#[test]
+fn a_slice_tells_of_limits_to_the_host_that_counts_and_to_no_other() {
+    let text = "version: 1\ntrust_domain: acme.internal\nbots:\n\
+        \x20 a: {owner: o, hosts: caller, attest: {user: a}}\n\
+        \x20 b: {owner: o, hosts: callee, attest: {user: b}, serve: {http: 80}}\n\
+        groups: {g: a}\n\
+        allow: [{id: x, from: a, to: b, http: GET /}]\n\
+        limits: [{id: l, from: group:g, to: '**', rate: 010/s, burst: 3}, {id: m, from: b, to: b, rate: 1/h, burst: 1}]\n";
+    let mesh = load(text.to_owned());
+    let slice = |host: &str| serde_json::from_str::<Value>(&mesh.slice(&HostName::parse(host).unwrap())).unwrap();
+    let told = json!([
+        {"burst": 3, "from": ["group:g"], "id": "l", "rate": "10/s", "to": ["**"]},
+        {"burst": 1, "from": ["b"], "id": "m", "rate": "1/h", "to": ["b"]},
+    ]);
+    assert_eq!(slice("callee")["limits"], told);
+    assert_eq!(slice("callee")["groups"], json!({"g": ["a"]}));
+    let caller = slice("caller");
+    assert_eq!(
+        caller["limits"],
+        json!([told[0]]),
+        "`**` is of its own bot too, which nobody can call"
+    );
+    let features = |host: &str| mesh.features_for(&HostName::parse(host).unwrap());
+    assert!(features("callee").contains("limits"));
+    assert!(policy::feature::ENFORCED.contains(&"limits"));
+    let told = explain(&mesh, "a", "b", "GET /");
+    assert_eq!(
+        told["limits"],
+        json!([{"limit": "l", "at": {"file": "mesh.yaml", "line": 8}, "rate": "10/s", "burst": 3}])
+    );
+    for (from, to) in [
+        ("rate: 1/h", "rate: 1/m"),
+        ("burst: 3", "burst: 4"),
+        ("from: b,", "from: '*',"),
+        ("id: m", "id: n"),
+    ] {
+        assert_ne!(load(text.replace(from, to)), mesh, "{to}");
+    }
+}
+
+#[test]
+fn entries_of_audit_only_that_say_something_else_are_not_equal() {
+    let mesh = load(TRYING.to_owned());
+    for (from, to) in [
+        ("reason: another one", "reason: other"),
+        ("lone*]", "lon*]"),
+        ("12-15T00:00:00Z, reason: first", "12-16T00:00:00Z, reason: first"),
+        ("audit: GET /", "audit: POST /"),
+    ] {
+        assert!(TRYING.contains(from), "{from}");
+        assert_ne!(load(TRYING.replace(from, to)), mesh, "{to}");
+    }
+}

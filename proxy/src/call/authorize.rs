@@ -4,8 +4,10 @@ use policy::Permit;
 
 use super::draft::Draft;
 use super::identify::Who;
+use super::limit;
 use super::normalize::{Plain, Rest};
 use super::refusal::Refusal;
+use crate::metrics::Way;
 use crate::reason::Reason;
 
 /// Asks the policy; on this side of the call it is asked as the caller's proxy, or as the callee's.
@@ -22,7 +24,13 @@ pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permi
         return Err(Refusal::boxed(Reason::Quarantined, why).to(&rest.to));
     }
     match policy.decide(draft.now, call) {
-        Ok(permit) => Ok((permit, rest)),
+        Ok(permit) => {
+            // As the callee's proxy; on one host that part comes later, in `forward`.
+            if draft.series.way == Way::In {
+                limit::admit(draft, &permit, &who.bot).map_err(|refusal| refusal.to(&rest.to))?;
+            }
+            Ok((permit, rest))
+        }
         Err(denial) => {
             let exists = draft.snapshot.mesh.bots().contains_key(&rest.to.bot);
             // Only where a rule speaks of that name may the caller learn that nobody has it.

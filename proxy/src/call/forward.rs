@@ -20,6 +20,7 @@ use super::end::{End, Half};
 use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED, CALLER, CLIENT_CERT};
 use super::id;
 use super::identify::{Door, Who};
+use super::limit;
 use super::normalize::Rest;
 use super::refusal::Refusal;
 use super::route::Route;
@@ -27,9 +28,9 @@ use crate::callee::{CalleeFault, CalleeRequest};
 use crate::config::LocalHop;
 use crate::http1::deadline::Deadline;
 use crate::live::{Held, Lane, Subject};
-use crate::metrics::Way;
+use crate::metrics::{SeriesKey, Way};
 use crate::pool::{Peer, PoolFault};
-use crate::reason::Reason;
+use crate::reason::{Reason, Side};
 
 /// Where a call goes next.
 #[derive(Debug)]
@@ -133,7 +134,7 @@ pub(super) async fn forward(
     let route = Arc::clone(&rest.to);
     let reached = match next {
         Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
-        Next::Local(target, serial) => match as_callee(draft, permit, &receipt, serial, &mut end) {
+        Next::Local(target, serial) => match as_callee(draft, who, permit, &receipt, serial, &mut end) {
             Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
             Err(refusal) => Err(refusal),
         },
@@ -170,6 +171,7 @@ type Came = (StatusCode, HeaderMap, (AnswerBody, From));
 /// Decides and records as the callee's proxy, which this one is too.
 fn as_callee(
     draft: &Draft,
+    who: &Who,
     permit: Permit,
     _receipt: &Receipt,
     serial: Option<Serial>,
@@ -184,19 +186,12 @@ fn as_callee(
         ..draft.record.clone()
     };
     record.to.serial = serial;
-    let permit = match draft.snapshot.policy.decide(draft.now, permit.into_call()) {
-        Ok(permit) => permit,
-        Err(denial) => {
-            record.verdict = Verdict::Deny;
-            record.reason = Some(denial.reason.as_str().to_owned());
-            record.rule = denial.rule.as_ref().map(|rule| rule.as_str().to_owned());
-            proxy
-                .ledger
-                .deny(&record)
-                .map_err(|error| super::record::unrecorded(&error))?;
-            return Err(Box::new(Refusal::from(denial)));
-        }
+    let decided = draft.snapshot.policy.decide(draft.now, permit.into_call());
+    let permit = match decided.map_err(|denial| Box::new(Refusal::from(denial))) {
+        Ok(permit) => limit::admit(draft, &permit, &who.bot).map(|()| permit),
+        Err(refusal) => Err(refusal),
     };
+    let permit = permit.map_err(|refusal| refused_as_callee(draft, record.clone(), refusal))?;
     let receipt = proxy
         .ledger
         .call(&record)
@@ -205,6 +200,24 @@ fn as_callee(
     series.way = Way::In;
     end.join(Half { id, series });
     Ok((permit, receipt))
+}
+
+/// Records and counts the refusal as the callee's proxy does; the caller's half of the call has been recorded already.
+fn refused_as_callee(draft: &Draft, mut record: CallRecord, refusal: Box<Refusal>) -> Box<Refusal> {
+    record.verdict = Verdict::Deny;
+    record.reason = Some(refusal.reason.as_str().to_owned());
+    record.rule = refusal.rule.as_ref().map(|rule| rule.as_str().to_owned());
+    record.nearest = refusal.nearest.as_ref().map(|nearest| nearest.rule.as_str().to_owned());
+    if let Err(error) = draft.proxy().ledger.deny(&record) {
+        return super::record::unrecorded(&error);
+    }
+    let mut key = draft.series.clone();
+    key.way = Way::In;
+    key.denied = Some(refusal.reason);
+    key.rule.clone_from(&refusal.rule);
+    key.class = SeriesKey::class_of(refusal.reason.status(Side::Mesh));
+    draft.proxy().metrics.series(&key).observe(draft.started.elapsed());
+    refusal
 }
 
 /// Whom the callee is told about, and where it listens.

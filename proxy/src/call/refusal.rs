@@ -22,6 +22,8 @@ pub(crate) struct Refusal {
     pub(crate) why: Option<Arc<str>>,
     /// The rule that came nearest.
     pub(crate) nearest: Option<Box<Nearest>>,
+    /// After how many seconds the same call may be made again.
+    pub(crate) retry_after: Option<u64>,
     /// What the kernel said about a caller that is nobody.
     pub(crate) facts: Option<Box<Facts>>,
     /// The bot that was meant, where that is known.
@@ -40,6 +42,7 @@ impl Refusal {
             rule: None,
             why: None,
             nearest: None,
+            retry_after: None,
             facts: None,
             to: None,
             host: None,

@@ -82,6 +82,9 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
     let status = refusal.reason.status(door.side());
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     name(&draft, &mut headers, true);
     let problem = problem(&draft, &refusal, status);
     let body = AnswerBody::whole(Bytes::from(problem.to_string()));
@@ -152,6 +155,9 @@ fn problem(draft: &Draft, refusal: &Refusal, status: StatusCode) -> Value {
     problem.insert("detail".to_owned(), detail(refusal, disclose).into());
     problem.insert("reason".to_owned(), refusal.reason.as_str().into());
     problem.insert("call".to_owned(), draft.record.id.to_string().into());
+    if let Some(seconds) = refusal.retry_after {
+        problem.insert("retry_after".to_owned(), seconds.into());
+    }
     if let Some(facts) = &refusal.facts {
         // What the kernel says about a process is no secret to that process.
         problem.insert("caller".to_owned(), serde_json::to_value(facts).unwrap_or_default());

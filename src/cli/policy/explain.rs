@@ -230,6 +230,14 @@ fn judged(explanation: &Explanation, screen: &Screen) -> Result<()> {
         let text = "no rule allows it; audit_only carries and records it";
         screen.line(format!("  until     {until}: {text}"))?;
     }
+    for limit in explanation.limits.iter().filter(|_| *verdict != Verdict::Deny) {
+        let policy::Allowance { rate, burst } = limit.allowance;
+        let place = dim(&limit.at.to_string());
+        screen.line(format!(
+            "  limit     {}  {place}  {rate}, {burst} at once, for each caller",
+            limit.limit
+        ))?;
+    }
     // A deny rule wins over every allow, so no allow rule could be nearer.
     if *verdict != Verdict::Allow && explanation.reason != Some(DenyReason::DeniedByRule) {
         // Only a rule that links the two ends is the nearest; others are the closest that there is.
