@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs botmesh on this host: the binary, units, folders, and the CA's user. Running it again changes nothing that you edited.
+# Installs botmesh on this host: the binary, units, folders, and a user for each server. Running it again changes nothing that you edited.
 #
 #   deploy/install.sh ca           on the CA's host
 #   deploy/install.sh proxy        on every host with bots (both words where the CA's host has bots too)
@@ -71,11 +71,16 @@ binary() {
     printf 'installed  %s\n' "$DESTDIR$PREFIX/bin/botmesh"
 }
 
-ca() {
-    if [ -z "$DESTDIR" ] && ! getent passwd botmesh-ca >/dev/null; then
-        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin botmesh-ca
-        printf 'made       the user botmesh-ca\n'
+# A user for a server and for nothing else.
+user() {
+    if [ -z "$DESTDIR" ] && ! getent passwd "$1" >/dev/null; then
+        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$1"
+        printf 'made       the user %s\n' "$1"
     fi
+}
+
+ca() {
+    user botmesh-ca
     folder /var/lib/botmesh/ca 0700 botmesh-ca
     config ca.yaml
     unit botmesh-ca.service
@@ -83,6 +88,8 @@ ca() {
 }
 
 proxy() {
+    user botmesh
+    # Root's until the proxy starts: it takes the folder with all that an earlier version left in it.
     folder /var/lib/botmesh/proxy 0700
     config proxy.yaml
     unit botmesh-proxy.service

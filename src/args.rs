@@ -135,6 +135,14 @@ pub(crate) enum Command {
     /// What `check` tries as a user that is no bot's
     #[command(subcommand, hide = true)]
     Stranger(Stranger),
+    /// Looks into processes for the proxy that started it
+    #[command(hide = true)]
+    AttestHelper {
+        /// The user to become
+        uid: u32,
+        /// Its group
+        gid: u32,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -36,8 +36,34 @@ pub(crate) struct Context {
     pub(crate) global: Global,
 }
 
-/// Runs the command that was typed; `manager` is for the proxy.
-pub(crate) async fn run(cli: Cli, manager: ::proxy::Manager) -> Result<Exit> {
+/// What has to be done while the process has one thread.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Nothing had to be.
+    Nothing,
+    /// The proxy of this host may start.
+    Proxy(Box<proxy::Prepared>),
+    /// The command is done.
+    Done,
+}
+
+/// Does what has to be done before there are threads: a server gives up what it must never use.
+pub(crate) fn prepare(command: &Command) -> Result<Prepared> {
+    if let Command::Proxy(crate::args::Proxy::Run(args)) = command {
+        return Ok(Prepared::Proxy(Box::new(proxy::prepare(args)?)));
+    }
+    if let Command::AttestHelper { uid, gid } = command {
+        proxy::help(*uid, *gid)?;
+        return Ok(Prepared::Done);
+    }
+    if matches!(command, Command::Ca(crate::args::Ca::Run(_))) {
+        ca::prepare()?;
+    }
+    Ok(Prepared::Nothing)
+}
+
+/// Runs the command that was typed.
+pub(crate) async fn run(cli: Cli, prepared: Prepared) -> Result<Exit> {
     logging::start(speaker(&cli.command), &cli.global);
     let context = Context {
         screen: Screen::new(&cli.global),
@@ -49,7 +75,7 @@ pub(crate) async fn run(cli: Cli, manager: ::proxy::Manager) -> Result<Exit> {
         Command::Demo(args) => Box::pin(demo::run(args, context)).await,
         Command::Up(args) => Box::pin(up::run(args, context)).await,
         Command::Ca(command) => Box::pin(ca::run(command, context)).await,
-        Command::Proxy(command) => Box::pin(proxy::run(command, manager, context)).await,
+        Command::Proxy(command) => Box::pin(proxy::run(command, prepared, context)).await,
         Command::Host(command) => host::run(command, context).await,
         Command::Apply(args) => apply::apply(args, context).await,
         Command::Rollback(args) => apply::rollback(args, context).await,
@@ -67,6 +93,8 @@ pub(crate) async fn run(cli: Cli, manager: ::proxy::Manager) -> Result<Exit> {
         Command::Help(args) => help::run(&args, &context.screen),
         Command::DemoBot(command) => demo_bot::run(command, &context.screen).await,
         Command::Stranger(command) => check::stranger(&command, &context.screen),
+        // It was done before there were threads.
+        Command::AttestHelper { .. } => Ok(Exit::Fine),
     }
 }
 
@@ -93,7 +121,8 @@ fn speaker(command: &Command) -> Speaker {
         | Command::AgentsMd
         | Command::Help(_)
         | Command::DemoBot(_)
-        | Command::Stranger(_) => Speaker::Command,
+        | Command::Stranger(_)
+        | Command::AttestHelper { .. } => Speaker::Command,
     }
 }
 

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::Cli;
+use crate::cli::Prepared;
 use crate::exit::{Exit, code_of, is_broken_pipe};
 
 fn main() -> ExitCode {
@@ -30,14 +31,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return usage_end(&usage),
     };
-    // Before the runtime, for it changes the environment, which only a process with one thread may do.
-    let outcome = cli::proxy::manager(&cli.command).and_then(|manager| {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| anyhow::Error::new(error).context("start the runtime"))
-            .and_then(|runtime| runtime.block_on(cli::run(cli, manager)))
-    });
+    // Before the runtime: what is given up then, and taken out of the environment, is so for every thread.
+    let outcome = cli::prepare(&cli.command).and_then(|prepared| start(cli, prepared));
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -48,6 +43,18 @@ fn main() -> ExitCode {
             code_of(&error).into()
         }
     }
+}
+
+/// Starts the threads, where there is something left to do.
+fn start(cli: Cli, prepared: Prepared) -> anyhow::Result<Exit> {
+    if matches!(prepared, Prepared::Done) {
+        return Ok(Exit::Fine);
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::Error::new(error).context("start the runtime"))?
+        .block_on(cli::run(cli, prepared))
 }
 
 /// A rendered diagnostic begins with its own `error`; anything else is given ours.

@@ -87,8 +87,7 @@ impl Scene {
         });
         let port = free_port();
         let folder = mesh.dir().join("stock");
-        fs::create_dir(&folder).expect("a folder");
-        nix::unistd::chown(&folder, Some(LOCAL.into()), Some(LOCAL.into())).expect("chown");
+        crate::support::socket_folder(&folder, LOCAL);
         let socket = folder.join("stock.sock");
         mesh.apply(&mesh_file(port, &format!("unix:{}", socket.display())));
         let checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());

@@ -43,7 +43,7 @@ impl Vm {
         std::fs::write(
             state.join("proxy.yaml"),
             format!(
-                "trust_domain: acme.internal\nhost: vm-1\nstate_dir: {s}/proxy\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\n\
+                "trust_domain: acme.internal\nhost: vm-1\nuser: root\nstate_dir: {s}/proxy\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\n\
                  join: {{token_file: {s}/join-token}}\nbots: {{listen: 127.0.0.1:{tcp}, socket: {s}/bot.sock}}\n\
                  listeners: [{{listen: \"127.0.0.1:{listener}\", to: prod/orders}}]\nmesh: {{listen: 127.0.0.1:{}}}\n\
                  admin: {{socket: {s}/proxy.sock, operators: [root]}}\nmetrics: {{listen: 127.0.0.1:{metrics}}}\n\

@@ -30,6 +30,7 @@ mod lifetimes;
 mod malicious_host;
 mod netns;
 mod newcomer;
+mod privileges;
 mod reproof;
 mod restart;
 mod rules;

@@ -60,15 +60,9 @@ pub(crate) fn mesh_file(orders_socket: &str) -> String {
 pub(crate) fn three_hosts() -> Hosts {
     let mut hosts = Hosts::start(&["web-1", "web-2", "web-3"], "");
     let folder = hosts.dir.path().join("orders");
-    std::fs::create_dir(&folder).expect("a folder");
-    nix::unistd::chown(&folder, Some(ORDERS.into()), Some(ORDERS.into())).expect("chown");
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o750);
-    std::fs::set_permissions(&folder, private).expect("chmod");
+    crate::support::socket_folder(&folder, ORDERS);
     let socket = folder.join("orders.sock").display().to_string();
     hosts.callee("web-2", ORDERS, &format!("unix:{socket}"));
-    // Only a proxy that may pass by permissions reaches it: the unit keeps CAP_DAC_OVERRIDE for this.
-    let own: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&socket, own).expect("chmod");
     hosts.callee("web-2", QUOTES, "9001");
     hosts.apply(&mesh_file(&socket));
     hosts
@@ -288,8 +282,7 @@ fn a_foreign_process_reaches_a_loopback_port_until_the_guard_is_loaded_and_a_uni
         );
     }
     let socket = hosts.dir.path().join("orders/orders.sock").display().to_string();
-    let open: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    std::fs::set_permissions(&socket, open).expect("only the folder's mode stands in the way");
+    // Only the folder's mode stands in the way: the bot lets everybody use the socket itself.
     let (status, body) = forged(&hosts, &["--unix-socket", &socket, "http://orders.prod.mesh/orders/17"]);
     assert_eq!(status, "000", "a socket in a folder of mode 0750: {body}");
 

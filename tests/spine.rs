@@ -67,8 +67,7 @@ pub(crate) fn with_callees(setup: &Setup<'_>) -> Mesh {
     let mut mesh = Mesh::start(setup);
     let orders = free_port();
     let stock_dir = mesh.dir().join("stock");
-    std::fs::create_dir(&stock_dir).expect("a folder for the socket");
-    nix::unistd::chown(&stock_dir, Some(LOCAL.into()), Some(LOCAL.into())).expect("chown");
+    crate::support::socket_folder(&stock_dir, LOCAL);
     let stock = format!("unix:{}", stock_dir.join("stock.sock").display());
     mesh.callee(ORDERS, &orders.to_string());
     mesh.callee(LOCAL, &stock);

@@ -80,6 +80,16 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
     }
 }
 
+/// Whom the suite's proxies become; a number needs no user of that name.
+pub(crate) const PROXY_USER: u32 = 61_900;
+
+/// Makes a folder for the socket of a bot, as the operator's page has it: the bot's own, and the proxy's user may enter.
+pub(crate) fn socket_folder(path: &Path, bot: u32) {
+    fs::create_dir(path).expect("a folder for the socket");
+    nix::unistd::chown(path, Some(bot.into()), Some(PROXY_USER.into())).expect("chown");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o750)).expect("chmod");
+}
+
 /// True when the suite may change users and namespaces; says so when not.
 pub(crate) fn root_or_skip(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
@@ -275,7 +285,7 @@ impl Mesh {
         fs::write(
             &config,
             format!(
-                "trust_domain: acme.internal\nhost: {name}\nstate_dir: {d}\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\n\
+                "trust_domain: acme.internal\nhost: {name}\nuser: {PROXY_USER}\nstate_dir: {d}\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\n\
                  join: {{token_file: {d}/token}}\nbots: {{listen: 127.0.0.1:{}, socket: {d}/bot.sock}}\n\
                  mesh: {{listen: 127.0.0.1:{}, advertise: \"127.0.0.1:{}\"}}\nadmin: {{socket: {d}/proxy.sock, operators: [{me}]}}\n\
                  metrics: {{listen: 127.0.0.1:{}}}\nledger: {{dir: {d}/ledger{ledger}}}\ndisclose: full\n{extra}\n",

@@ -174,6 +174,10 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         "the bots' SVIDs and keys are kept in {}, a 0600 file; nothing else seals it (no TPM)",
         status.svids_file.display()
     )];
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        notes.push("it runs as root (`user: root`): what reads strangers' requests may do everything here".to_owned());
+    }
     if let Some(error) = &status.link.error {
         notes.push(format!("the stream to the CA is down: {error}"));
     }
@@ -197,7 +201,7 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         same_user: proxy.attestor.mode() == Mode::SameUser,
         listeners: admin.listeners.clone(),
         ledger: admin.ledger.clone(),
-        uid: Some(nix::unistd::geteuid().as_raw()),
+        uid: Some(uid.as_raw()),
         state_dir: Some(admin.state_dir.clone()),
         notes,
     }

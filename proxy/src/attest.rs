@@ -25,6 +25,7 @@ mod digest;
 mod entries;
 mod error;
 mod exe;
+pub mod helper;
 mod identify;
 mod kernel;
 mod lanes;
@@ -33,6 +34,7 @@ mod pin;
 mod procfs;
 mod runs;
 mod scan;
+mod sight;
 mod tcp;
 mod unix;
 mod watch;
@@ -47,6 +49,7 @@ use spiffe::time::Clock;
 
 pub use caller::Caller;
 pub use error::{CalleeFound, CalleeMismatch, KernelError, NearestEntry, Unattested, Why, refusal_of};
+pub use helper::Helper;
 pub use runs::RunRefused;
 pub use unix::{Witnessed, prepare_listener};
 pub use whois::{WhoisOutcome, WhoisReport};
@@ -111,14 +114,27 @@ impl Attestor {
     /// When `/proc` is not there or is not the kernel's.
     pub fn new(config: AttestConfig, clock: Clock) -> Result<Self, KernelError> {
         let watch_every = config.watch_every;
-        Ok(Self(Arc::new(Inner {
-            kernel: Arc::new(kernel::Kernel::new(config, clock)?),
+        Ok(Self::of(kernel::Kernel::new(config, clock)?, watch_every))
+    }
+
+    /// Makes one that has the helper look into processes, for a proxy that may not. The bounds of looking are the
+    /// helper's.
+    ///
+    /// # Errors
+    /// Like [`Attestor::new`].
+    pub fn with_helper(helper: Helper, watch_every: Duration) -> Result<Self, KernelError> {
+        Ok(Self::of(kernel::Kernel::with_helper(helper)?, watch_every))
+    }
+
+    fn of(kernel: kernel::Kernel, watch_every: Duration) -> Self {
+        Self(Arc::new(Inner {
+            kernel: Arc::new(kernel),
             current: Arc::new(entries::Current::new()),
             lanes: lanes::Lanes::new(),
             live: watch::Live::default(),
             callees: callee::Callees::default(),
             watch_every,
-        })))
+        }))
     }
 
     /// Tells whether identities are a boundary here.

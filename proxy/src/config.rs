@@ -33,6 +33,9 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// This host's name; the CA must give it the same.
     pub host: HostName,
+    /// Default `botmesh`: who the proxy becomes when root starts it, by name or number. `root` is allowed, and said aloud.
+    #[serde(default)]
+    pub user: Option<Operator>,
     /// Where everything is kept that has no setting of its own.
     #[serde(default)]
     pub state_dir: Option<PathBuf>,

@@ -29,6 +29,7 @@ mod mesh;
 mod metrics;
 mod plain;
 mod pool;
+pub mod privileges;
 mod proven;
 mod proxy;
 pub mod reason;
@@ -38,4 +39,4 @@ mod seldom;
 mod whoami;
 
 pub use config::{Config, Settings};
-pub use run::{Manager, Passed, PassedError, RunError, Running, Variables, run, start};
+pub use run::{Descent, DescentError, Manager, Passed, PassedError, RunError, Running, Variables, run, start};

@@ -1,6 +1,7 @@
 //! The process of the proxy: opens everything in order, serves, and ends in order.
 
 mod bind;
+mod descent;
 mod notify;
 mod passed;
 
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
-use crate::attest::{AttestConfig, Attestor, KernelError, Mode};
+use crate::attest::{AttestConfig, Attestor, Helper, KernelError, Mode};
 use crate::bots::{self, Listeners, Source, WayIn};
 use crate::call::Route;
 use crate::callee::Callees;
@@ -35,6 +36,7 @@ use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
 use bind::Bound;
+pub use descent::{Descent, DescentError};
 pub use passed::{Passed, PassedError, Variables};
 
 /// How often idle connections are looked through.
@@ -61,19 +63,31 @@ pub async fn run(
     settings: Settings,
     manager: Manager,
     clock: Clock,
+    descent: Option<Descent>,
     cancel: CancellationToken,
 ) -> Result<(), RunError> {
     let Manager { sockets, notify } = manager;
-    let running = start(settings, sockets, clock, cancel.clone()).await?;
+    let running = start(settings, sockets, clock, descent, cancel.clone()).await?;
+    let helper = running.helper.clone();
+    let gone = async {
+        match &helper {
+            Some(helper) => helper.gone().await,
+            None => std::future::pending().await,
+        }
+    };
     notify::tell(notify.as_deref(), notify::READY);
-    cancel.cancelled().await;
+    // Either is waited for and nothing else: what is lost is the wait.
+    let ended = tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        () = gone => Err(RunError::HelperGone),
+    };
     notify::tell(notify.as_deref(), notify::STOPPING);
     running.stop().await;
-    Ok(())
+    ended
 }
 
-/// Starts the proxy. Listeners are taken from `passed` or bound first, then the ledger is opened, then the host joins or
-/// finds its identity; calls are taken from then on.
+/// Starts the proxy. Listeners are taken from `passed` or bound first; a proxy that root started becomes its own user then
+/// (`descent`); the ledger is opened, and the host joins or finds its identity; calls are taken from then on.
 ///
 /// # Errors
 ///
@@ -82,16 +96,17 @@ pub async fn start(
     settings: Settings,
     passed: Passed,
     clock: Clock,
+    descent: Option<Descent>,
     cancel: CancellationToken,
 ) -> Result<Running, RunError> {
     bind::raise_file_limit();
     let bound = Bound::new(&settings, passed).await?;
+    let helper = descent
+        .map(|descent| descent.finish(&settings))
+        .transpose()
+        .map_err(|source| RunError::Descent { source })?;
+    let attestor = attestor(helper.clone(), &clock)?;
     let ledger = open_ledger(&settings, &clock).await?;
-    let attestor =
-        Attestor::new(AttestConfig::default(), clock.clone()).map_err(|source| RunError::Attest { source })?;
-    if attestor.mode() == Mode::SameUser {
-        tracing::warn!("not root: identities among processes of one user are a convenience here, not a boundary");
-    }
     let config = ControlConfig::new(&settings, bound.mesh_address);
     let entries = attestor.clone();
     let told = move |new| entries.set_entries(new);
@@ -126,13 +141,34 @@ pub async fn start(
         let decide = |proxy: Arc<Proxy>| proxy.live.decide(snapshot, proxy.control.now());
         decided.upgrade().map_or(0, decide)
     });
-    serve(proxy, bound, &settings)
+    let running = serve(proxy, bound, &settings)?;
+    Ok(Running { helper, ..running })
+}
+
+/// Makes what names callers, and says aloud where less is kept apart than can be.
+fn attestor(helper: Option<Helper>, clock: &Clock) -> Result<Attestor, RunError> {
+    let config = AttestConfig::default();
+    let attestor = match helper {
+        Some(helper) => Attestor::with_helper(helper, config.watch_every),
+        None => Attestor::new(config, clock.clone()),
+    };
+    let attestor = attestor.map_err(|source| RunError::Attest { source })?;
+    if attestor.mode() == Mode::SameUser {
+        tracing::warn!("not root: identities among processes of one user are a convenience here, not a boundary");
+    } else if nix::unistd::geteuid().is_root() {
+        tracing::warn!(
+            "user: root: the part of this proxy that reads strangers' requests may do everything on this host"
+        );
+    }
+    Ok(attestor)
 }
 
 /// A proxy that serves.
 #[derive(Debug)]
 pub struct Running {
     proxy: Arc<Proxy>,
+    /// Looks into processes, where this one may not.
+    helper: Option<Helper>,
     addresses: BTreeMap<String, String>,
 }
 
@@ -208,7 +244,11 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     drop(proxy.tasks.spawn(async move { attestor.watch(closing).await }));
     event(&proxy, EventKind::Started);
     tracing::info!(host = %proxy.host, ?addresses, "serving");
-    Ok(Running { proxy, addresses })
+    Ok(Running {
+        proxy,
+        helper: None,
+        addresses,
+    })
 }
 
 fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Arc<Route>)>, own: PathBuf) {
@@ -362,6 +402,16 @@ pub enum RunError {
         #[source]
         source: OpenError,
     },
+    /// Root could not become the proxy's user.
+    #[error("give up the rights of root")]
+    Descent {
+        /// Why.
+        #[source]
+        source: DescentError,
+    },
+    /// The process that looks into others has ended; without it nobody can be named.
+    #[error("the attest helper has ended, so nobody can be named")]
+    HelperGone,
     /// The kernel cannot be asked about processes.
     #[error("look into processes")]
     Attest {

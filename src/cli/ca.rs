@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use ca::{Defaults, InitError, Operator, Settings};
+use proxy::privileges;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,17 @@ use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::output::green;
 use crate::signals;
+
+/// Closes the process to others of its user and gives up every capability, before there are threads. Root keeps its own:
+/// what it is told to write may be another user's.
+pub(crate) fn prepare() -> Result<()> {
+    let done = if nix::unistd::geteuid().is_root() {
+        privileges::seal()
+    } else {
+        privileges::renounce()
+    };
+    done.context("give up what the CA does not need")
+}
 
 /// Runs one of them.
 pub(crate) async fn run(command: Ca, context: &Context) -> Result<Exit> {
@@ -80,6 +92,11 @@ async fn serve(args: &ServerRun, context: &Context) -> Result<Exit> {
         return Err(Failure::new(Exit::Findings, message)
             .hint(format!("botmesh ca init --config {}", args.config.config.display()))
             .into());
+    }
+    if nix::unistd::geteuid().is_root() {
+        tracing::warn!(
+            "the CA runs as root; it needs no capability: run it as a user of its own, as deploy/install.sh does"
+        );
     }
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     signals::cancel_on_stop(&tasks, &cancel, args.with_parent)?;

@@ -101,9 +101,9 @@ mod tests {
     fn the_example_in_deploy_is_what_is_printed() {
         let example = include_str!("../../deploy/nft/botmesh.nft.example");
         assert!(
-            example.ends_with(&table(0, &[9001, 8080].into())),
+            example.ends_with(&table(998, &[9001, 8080].into())),
             "{}",
-            table(0, &[9001, 8080].into())
+            table(998, &[9001, 8080].into())
         );
     }
 

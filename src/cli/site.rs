@@ -137,6 +137,10 @@ impl ProxySite {
         let mut text = String::new();
         writeln!(text, "trust_domain: {}", settings.trust_domain)?;
         writeln!(text, "host: {}", self.host)?;
+        if nix::unistd::geteuid().is_root() {
+            // Its folder may be one that no other user can enter. Hosts that are meant to stay are installed.
+            writeln!(text, "user: root")?;
+        }
         writeln!(text, "state_dir: {}", quoted(settings.state))?;
         writeln!(text, "ca: {{addresses: [\"{}\"]}}", settings.ca)?;
         writeln!(text, "join: {{token_file: {}}}", quoted(&self.token))?;

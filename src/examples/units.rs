@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ::proxy::config::Operator;
 use clap::Parser as _;
 
 use super::deploy;
@@ -63,9 +64,10 @@ impl Unit {
 
     /// Whether a server of this unit could make or write a path.
     fn writes(&self, path: &Path) -> bool {
-        let state = Path::new("/var/lib").join(self.one("StateDirectory"));
+        let state = self.0.get("StateDirectory").into_iter().flatten();
+        let state = state.map(|folder| Path::new("/var/lib").join(folder));
         let more = self.one("ReadWritePaths").split_whitespace().map(PathBuf::from);
-        more.chain([state]).any(|folder| path.starts_with(folder))
+        more.chain(state).any(|folder| path.starts_with(folder))
     }
 }
 
@@ -93,6 +95,7 @@ fn the_unit_of_the_ca_starts_the_ca_of_the_example_and_lets_it_write_where_it_mu
         assert!(unit.writes(path), "{} is read-only in the unit", path.display());
     }
     assert_eq!(unit.one("User"), "botmesh-ca");
+    assert_eq!(unit.one("StateDirectoryMode"), "0700");
     assert_eq!(unit.one("CapabilityBoundingSet"), "", "the CA needs no capability");
     let link = std::fs::read_to_string(deploy("tmpfiles.d/botmesh-ca.conf")).unwrap();
     let target = settings.admin_socket.strip_prefix("/run/botmesh").unwrap();
@@ -120,8 +123,25 @@ fn the_unit_of_the_proxy_starts_the_proxy_of_the_example_and_lets_it_write_where
     }
     let mut capabilities: Vec<&str> = unit.one("CapabilityBoundingSet").split_whitespace().collect();
     capabilities.sort_unstable();
-    let used = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE"];
-    assert_eq!(capabilities, used, "what is not used is not kept");
+    let used = [
+        "CAP_CHOWN",
+        "CAP_DAC_READ_SEARCH",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_PTRACE",
+    ];
+    assert_eq!(capabilities, used, "what is not used is not there");
+    assert_eq!(
+        unit.one("KillMode"),
+        "mixed",
+        "the helper answers until the calls under way have ended"
+    );
+    let script = std::fs::read_to_string(deploy("install.sh")).unwrap();
+    let Operator::Name(user) = &settings.user else {
+        panic!("the example names a user")
+    };
+    assert!(script.contains(&format!("    user {user}\n")), "nobody makes {user}");
     assert!(unit.one("RestrictAddressFamilies").contains("AF_NETLINK"), "sock_diag");
 }
 
@@ -132,7 +152,6 @@ fn every_unit_is_hardened() {
         for (key, value) in HARDENED {
             assert_eq!(unit.one(key), value, "{name}: {key}");
         }
-        assert_eq!(unit.one("StateDirectoryMode"), "0700", "{name}");
         assert!(
             unit.0["SystemCallFilter"].contains(&"@system-service".to_owned()),
             "{name}"
@@ -150,9 +169,7 @@ fn the_install_script_installs_every_unit_and_makes_the_user_that_one_names() {
             continue;
         }
         let user = Unit::read(&name).one("User").to_owned();
-        let made = script
-            .lines()
-            .any(|line| line.contains("useradd") && line.ends_with(&user));
+        let made = script.contains(&format!("    user {user}\n"));
         assert!(user == "root" || made, "{name}: nobody makes {user}");
     }
     for name in ["ca.yaml", "proxy.yaml"] {

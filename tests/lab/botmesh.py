@@ -32,7 +32,7 @@ class Botmesh(Subject):
             if h == "in" and self.callee_host == "out": continue
             tok = e.write(f"{h}.token", tokens[h])
             lst = f"listeners: [{{listen: \"127.0.0.1:{e.p_out}\", to: lab/backend}}]\n" if h == "out" else ""
-            cfg = e.write(f"{h}.yaml", f"trust_domain: lab.internal\nhost: {h}\nstate_dir: {d}/{h}\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\njoin: {{token_file: {tok}}}\nbots: {{listen: 127.0.0.1:{port()}, socket: {d}/{h}.bot.sock}}\n"
+            cfg = e.write(f"{h}.yaml", f"trust_domain: lab.internal\nhost: {h}\nuser: root\nstate_dir: {d}/{h}\nca: {{addresses: [\"127.0.0.1:{node}\"]}}\njoin: {{token_file: {tok}}}\nbots: {{listen: 127.0.0.1:{port()}, socket: {d}/{h}.bot.sock}}\n"
                 f"mesh: {{listen: 127.0.0.1:{mesh}, advertise: \"127.0.0.1:{mesh}\", reuse: {reuse}}}\nadmin: {{socket: {d}/{h}.sock, operators: [root]}}\nmetrics: {{listen: 127.0.0.1:{port()}}}\nledger: {{dir: {d}/{h}.ledger}}\n{lst}{self.extra}\n")
             e.spawn([self.bin, "proxy", "run", "--config", cfg], h)
         exes = sorted({os.path.realpath(p) for p in (BIN("wrk"), BIN("oha"), BIN("h2load"), BIN("curl"), sys.executable) if p})

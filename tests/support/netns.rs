@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use super::turn::Turn;
-use super::{Process, as_user, botmesh, eventually, ok, run};
+use super::{PROXY_USER, Process, as_user, botmesh, eventually, ok, run};
 
 /// The user of the CA, in place of the one that `install.sh` makes.
 const CA_USER: u32 = 61_100;
@@ -274,6 +274,7 @@ impl Hosts {
             let mut host = Installed::new(dir.path(), name, "proxy");
             host.configure(&[
                 ("host: web-1", &format!("host: {name}")),
+                ("user: botmesh", &format!("user: {PROXY_USER}")),
                 ("ca.acme.internal", &net.address("ca")),
                 ("10.0.0.5", &net.address(name)),
                 ("allow_run: false", &format!("allow_run: false\n{more}")),

@@ -248,14 +248,14 @@ impl Check<'_> {
                 continue;
             }
             let pin = match self.kernel.pin(holder.pid) {
-                Ok(pin) if pin.holds(holder.fd, holder.inode) => pin,
+                Ok(pin) if pin.holds(self.kernel, holder.fd, holder.inode) => pin,
                 Ok(_) | Err(Why::Exited(_)) => continue,
                 Err(why) => return Err(unknown_why(why)),
             };
             let identified = self.kernel.identify(&pin, self.entries, Patience::Anything);
             match self.judge(pin.pid, pin.uid, identified) {
                 Ok(()) => held.push(Held::new(pin, holder.fd)),
-                Err(_) if pin.uid == 0 || !pin.holds(holder.fd, holder.inode) => {}
+                Err(_) if pin.uid == 0 || !pin.holds(self.kernel, holder.fd, holder.inode) => {}
                 Err(found) => return Err(found),
             }
         }

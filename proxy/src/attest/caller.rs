@@ -83,14 +83,17 @@ impl Held {
 
     /// Tells whether the process still holds the socket, under the number known or, after `dup(2)`, under another.
     pub(super) fn holds(&self, kernel: &Kernel, inode: u64) -> Result<bool, Why> {
-        if self.pin.holds(self.fd.load(Ordering::Relaxed), inode) {
+        if self.pin.holds(kernel, self.fd.load(Ordering::Relaxed), inode) {
             return Ok(true);
         }
         if self.pin.exited()? {
             return Ok(false);
         }
         let found = kernel.holders(&Among::One(self.pin.pid), &[inode].into())?;
-        let Some(holder) = found.into_iter().find(|holder| self.pin.holds(holder.fd, inode)) else {
+        let Some(holder) = found
+            .into_iter()
+            .find(|holder| self.pin.holds(kernel, holder.fd, inode))
+        else {
             return Ok(false);
         };
         self.fd.store(holder.fd, Ordering::Relaxed);
@@ -119,7 +122,12 @@ pub(super) struct Hold {
 /// What a sweep found against a connection.
 #[derive(Clone, Debug)]
 pub(super) enum Lost {
-    Foreign { pid: u32, what: String },
+    Foreign {
+        pid: u32,
+        what: String,
+    },
+    /// None of the processes that were attested holds it any more.
+    Left,
     Unswept(&'static str),
 }
 
@@ -128,6 +136,7 @@ impl Hold {
         match self.lost.get() {
             None => {}
             Some(Lost::Unswept(bound)) => return Err(Why::ScanBound(bound)),
+            Some(Lost::Left) => return Err(self.no_holder()),
             Some(Lost::Foreign { pid, what }) => {
                 return Err(Why::ForeignHolder {
                     bot: self.bot.clone(),
@@ -142,11 +151,12 @@ impl Hold {
         let mut gone = None;
         let mut holding = 0usize;
         for held in &self.held {
-            if self.has_left(held)? {
-                gone = gone.or(held.pin.check().err());
+            let checked = held.pin.check();
+            if self.has_left(held, checked.is_ok())? {
+                gone = gone.or(checked.err());
                 continue;
             }
-            held.pin.check()?;
+            checked?;
             if self.run {
                 self.check_run(&held.pin)?;
             }
@@ -156,8 +166,7 @@ impl Hold {
             holding += 1;
         }
         if holding == 0 {
-            let uid = self.held.first().map_or(u32::MAX, |held| held.pin.uid);
-            return Err(gone.unwrap_or(Why::NoHolder { uid }));
+            return Err(gone.unwrap_or_else(|| self.no_holder()));
         }
         if changed {
             self.version.store(version, Ordering::Relaxed);
@@ -167,11 +176,21 @@ impl Hold {
 
     /// A process that gave its TCP socket up (a child that executed another program, say) has no more part in it. Over
     /// a Unix socket the process that connected is the caller, whoever holds the socket.
-    fn has_left(&self, held: &Held) -> Result<bool, Why> {
+    ///
+    /// To ask the helper takes longer than all else that a request takes. So it is asked about a process that is no
+    /// longer what it was, and about the others by the sweep, each second: a bot that hands its socket on can keep it as
+    /// well, and until the sweep that looks the same.
+    fn has_left(&self, held: &Held, unchanged: bool) -> Result<bool, Why> {
         match self.inode {
             None => Ok(false),
+            Some(_) if unchanged && self.kernel.eyes.are_far() => Ok(false),
             Some(inode) => held.holds(&self.kernel, inode).map(|holds| !holds),
         }
+    }
+
+    fn no_holder(&self) -> Why {
+        let uid = self.held.first().map_or(u32::MAX, |held| held.pin.uid);
+        Why::NoHolder { uid }
     }
 
     fn check_run(&self, pin: &Pin) -> Result<(), Why> {
@@ -205,8 +224,10 @@ impl Hold {
     /// socket up by now. Root is passed over because nothing on this host is kept from it.
     pub(super) fn judge(&self, found: &[Holder]) {
         let Some(inode) = self.inode else { return };
+        let mut known = false;
         for holder in found.iter().filter(|holder| holder.inode == inode) {
             if self.held.iter().any(|held| held.pin.pid == holder.pid) {
+                known = true;
                 continue;
             }
             let what = match self.stranger(holder, inode) {
@@ -219,12 +240,17 @@ impl Hold {
             let _first = self.lost.set(Lost::Foreign { pid: holder.pid, what });
             return;
         }
+        // A descriptor that moves to another number while a process is looked through can be overlooked: look again.
+        let holds = |held: &Held| held.holds(&self.kernel, inode).unwrap_or(false);
+        if !known && !self.held.iter().any(holds) {
+            let _first = self.lost.set(Lost::Left);
+        }
     }
 
     fn stranger(&self, holder: &Holder, inode: u64) -> Result<Option<String>, Why> {
         let pin = self.kernel.pin(holder.pid)?;
         let is_root = pin.uid == 0 && self.held.iter().all(|held| held.pin.uid != 0);
-        if is_root || !pin.holds(holder.fd, inode) {
+        if is_root || !pin.holds(&self.kernel, holder.fd, inode) {
             return Ok(None);
         }
         let entries = self.current.get();
@@ -234,7 +260,7 @@ impl Hold {
             Ok(Identified::Later) => "not known".to_owned(),
             Err(refused) => refused.to_string(),
         };
-        Ok(pin.holds(holder.fd, inode).then_some(what))
+        Ok(pin.holds(&self.kernel, holder.fd, inode).then_some(what))
     }
 }
 

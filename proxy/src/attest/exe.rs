@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use rustix::fs::getxattr_query;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::procfs::Credentials;
@@ -24,10 +25,20 @@ pub(super) fn file_id(path: &Path) -> Option<FileId> {
 }
 
 /// Who must not be able to change the program.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Suspect<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Suspect {
     pub(super) uid: u32,
-    pub(super) credentials: &'a Credentials,
+    /// Each group that it is in or can be in.
+    pub(super) groups: Vec<u32>,
+}
+
+impl Suspect {
+    pub(super) fn new(uid: u32, credentials: &Credentials) -> Self {
+        let mut groups = credentials.groups.clone();
+        groups.extend(credentials.gids);
+        Self { uid, groups }
+    }
 }
 
 /// Why a configured program is not believed although it is the one that runs.
@@ -52,7 +63,7 @@ pub(super) enum Doubt {
 ///
 /// # Errors
 /// With the first thing on the way that the suspect can change, or that cannot be looked at.
-pub(super) fn check_unwritable(path: &Path, suspect: Suspect<'_>) -> Result<(), Doubt> {
+pub(super) fn check_unwritable(path: &Path, suspect: &Suspect) -> Result<(), Doubt> {
     if !path.is_absolute() {
         return Err(Doubt::NotAbsolute(path.to_owned()));
     }
@@ -99,7 +110,7 @@ fn look(path: &Path) -> Result<fs::Metadata, Doubt> {
     fs::symlink_metadata(path).map_err(|error| Doubt::Unreadable(path.to_owned(), error))
 }
 
-fn check_entry(path: &Path, meta: &fs::Metadata, suspect: Suspect<'_>) -> Result<(), Doubt> {
+fn check_entry(path: &Path, meta: &fs::Metadata, suspect: &Suspect) -> Result<(), Doubt> {
     const GROUP: u32 = 0o020;
     const OTHER: u32 = 0o002;
     const STICKY: u32 = 0o1000;
@@ -107,11 +118,7 @@ fn check_entry(path: &Path, meta: &fs::Metadata, suspect: Suspect<'_>) -> Result
     let sticky = meta.is_dir() && mode & STICKY != 0;
     // A symbolic link has no permissions of its own; what counts is its owner and the folder that it is in.
     let judged = !meta.is_symlink() && !sticky;
-    let in_group = || {
-        suspect.credentials.gids.contains(&meta.gid())
-            || suspect.credentials.groups.contains(&meta.gid())
-            || getxattr_query(path, c"system.posix_acl_access").is_ok()
-    };
+    let in_group = || suspect.groups.contains(&meta.gid()) || getxattr_query(path, c"system.posix_acl_access").is_ok();
     if meta.uid() == suspect.uid || judged && (mode & OTHER != 0 || mode & GROUP != 0 && in_group()) {
         return Err(Doubt::Writable(path.to_owned()));
     }

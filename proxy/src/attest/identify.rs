@@ -1,19 +1,17 @@
 //! From a pinned process to its facts, and from the facts to the bot.
 
-use std::path::Path;
-
-use rustix::fs::{AtFlags, readlinkat, statat};
 use spiffe::entry::{Pick, pick};
 use spiffe::id::BotName;
 use spiffe::selector::{Facts, SelectorSet, unit_of};
 
 use super::entries::Entries;
 use super::error::{NearestEntry, Unattested, Why};
-use super::exe::{Suspect, check_unwritable, file_id};
+use super::exe::Suspect;
 use super::kernel::Kernel;
 use super::names::Names;
-use super::pin::{Pin, asked};
+use super::pin::Pin;
 use super::procfs::Credentials;
+use super::sight::{Candidates, Programs};
 
 /// How many groups of a process are kept in its facts, which go into the ledger. Choosing the bot looks at all of them.
 const GIDS_MAX: usize = 64;
@@ -77,7 +75,7 @@ impl Kernel {
         let run = self.runs.bot_of(self.proc_folder(), pin)?;
         let mut facts = Facts {
             user: user.clone(),
-            exe_seen: seen(pin),
+            exe_seen: pin.program().path.clone(),
             run: run.clone(),
             socket: pin.over().cloned(),
             ..Facts::new(pin.pid, pin.uid, pin.gid)
@@ -90,13 +88,10 @@ impl Kernel {
             self.add_cgroup(&mut facts, pin)?;
         }
         if candidates.iter().any(|set| set.exe_sha256.is_some()) {
-            facts.exe_sha256 = match patience {
-                Patience::Anything => Some(self.digests.find(pin.folder(), pin.pid)?),
-                Patience::None | Patience::Names => match self.digests.known(pin.folder(), pin.pid)? {
-                    Some(hash) => Some(hash),
-                    None => return Ok(None),
-                },
-            };
+            facts.exe_sha256 = self.eyes.digest(pin.pid, patience == Patience::Anything)?;
+            if facts.exe_sha256.is_none() {
+                return Ok(None);
+            }
         }
         let wanted = candidates.iter().filter_map(|set| set.exe.as_deref());
         let (programs, note) = self.programs(pin, &credentials, wanted)?;
@@ -183,34 +178,21 @@ impl Kernel {
         if wanted.is_empty() {
             return Ok((Vec::new(), None));
         }
-        let runs = statat(pin.folder(), c"exe", AtFlags::empty())
-            .map_err(|error| asked("read the program of", pin.pid, error))?;
-        let suspect = Suspect {
-            uid: pin.uid,
-            credentials,
-        };
-        let trusted = pin.uid == 0 || pin.uid == self.own_uid;
-        let mut note = None;
-        let mut programs = Vec::new();
-        for path in wanted {
-            if file_id(Path::new(path)) != Some((runs.st_dev, runs.st_ino)) {
-                continue;
-            }
-            if trusted && Path::new(path).is_absolute() {
-                programs.push(path.to_owned());
-                continue;
-            }
-            match check_unwritable(Path::new(path), suspect) {
-                Ok(()) => programs.push(path.to_owned()),
-                Err(doubt) => note = Some(format!("{path} is this program, but {doubt}")),
-            }
-        }
-        Ok((programs, note))
+        let file = pin.program().file.ok_or(Why::Exited(pin.pid))?;
+        let suspect = (!self.trusts(pin.uid)).then(|| Suspect::new(pin.uid, credentials));
+        let Programs { paths, note } = self.eyes.programs(Candidates {
+            file,
+            wanted: wanted.into_iter().map(str::to_owned).collect(),
+            suspect,
+        })?;
+        Ok((paths, note))
     }
 
     /// Finds what `whois` shows of a program: the path that the kernel shows, when it is the program and is believed.
     pub(super) fn believed_program(&self, pin: &Pin) -> Result<(Option<String>, Option<String>), Why> {
-        let Some(seen) = seen(pin) else { return Ok((None, None)) };
+        let Some(seen) = &pin.program().path else {
+            return Ok((None, None));
+        };
         let credentials = self.credentials(pin)?;
         let (programs, note) = self.programs(pin, &credentials, std::iter::once(seen.as_str()))?;
         Ok((programs.into_iter().next(), note))
@@ -266,10 +248,4 @@ impl Evidence {
 fn few_groups(mut facts: Facts) -> Facts {
     facts.gids.truncate(GIDS_MAX);
     facts
-}
-
-/// The path that the kernel shows for the program. The process can choose it, by a mount namespace of its own.
-fn seen(pin: &Pin) -> Option<String> {
-    let path = readlinkat(pin.folder(), c"exe", Vec::with_capacity(256)).ok()?;
-    Some(path.to_string_lossy().into_owned())
 }

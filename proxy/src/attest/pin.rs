@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fstat, openat, readlinkat_raw};
+use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -12,7 +12,9 @@ use spiffe::id::BotName;
 
 use super::cgroup::Place;
 use super::error::{KernelError, Why};
+use super::kernel::Kernel;
 use super::procfs;
+use super::sight::{Glance, Seen};
 
 /// A process, held so that neither its number nor its program can change unseen.
 ///
@@ -33,6 +35,8 @@ pub(super) struct Pin {
     process: OwnedFd,
     folder: OwnedFd,
     map: OwnedFd,
+    /// The program when pinned.
+    program: Seen,
     /// All groups, once an entry asked for one.
     groups: OnceLock<Vec<u32>>,
     /// The cgroup, once an entry asked for it.
@@ -46,28 +50,27 @@ impl Pin {
     ///
     /// # Errors
     /// [`Why::Exited`] when there is none; [`Why::Kernel`] when it may not be looked at.
-    pub(super) fn by_number(proc_folder: BorrowedFd<'_>, pid: u32) -> Result<Self, Why> {
+    pub(super) fn by_number(kernel: &Kernel, pid: u32) -> Result<Self, Why> {
         let number = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .ok_or(Why::PeerNotVisible)?;
         let process = pidfd_open(number, PidfdFlags::empty()).map_err(|error| asked("open a pidfd of", pid, error))?;
-        Self::of(proc_folder, pid, process)
+        Self::of(kernel, pid, process)
     }
 
     /// Pins the process of a pidfd whose number is known to be `pid`.
     ///
-    /// The number cannot be another process's while this one lives, so the folder is opened first and the pidfd asked
-    /// afterwards.
+    /// The number cannot be another process's while this one lives, so folder and map are opened first and the pidfd
+    /// asked afterwards.
     ///
     /// # Errors
     /// Like [`Pin::by_number`].
-    pub(super) fn of(proc_folder: BorrowedFd<'_>, pid: u32, process: OwnedFd) -> Result<Self, Why> {
+    pub(super) fn of(kernel: &Kernel, pid: u32, process: OwnedFd) -> Result<Self, Why> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(proc_folder, pid.to_string(), flags, Mode::empty())
+        let folder = openat(kernel.proc_folder(), pid.to_string(), flags, Mode::empty())
             .map_err(|error| asked("open the folder of", pid, error))?;
-        let map = openat(&folder, c"maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| asked("open the memory map of", pid, error))?;
+        let Glance { map, program } = kernel.eyes.glance(pid)?;
         let owner = fstat(&folder).map_err(|error| asked("read the owner of", pid, error))?;
         let pin = Self {
             pid,
@@ -76,6 +79,7 @@ impl Pin {
             process,
             folder,
             map,
+            program,
             groups: OnceLock::new(),
             place: OnceLock::new(),
             over: OnceLock::new(),
@@ -191,12 +195,14 @@ impl Pin {
     }
 
     /// Tells whether the file descriptor `fd` of the process is the socket with this inode.
-    pub(super) fn holds(&self, fd: u32, inode: u64) -> bool {
-        let mut target = [0u8; 64];
-        let Ok(read) = readlinkat_raw(&self.folder, format!("fd/{fd}"), &mut target) else {
-            return false;
-        };
-        target.get(..read).and_then(procfs::parse_socket_link) == Some(inode)
+    pub(super) fn holds(&self, kernel: &Kernel, fd: u32, inode: u64) -> bool {
+        // The number meant this process if it lives afterwards.
+        kernel.eyes.holds(self.pid, fd, inode) && !self.exited().unwrap_or(true)
+    }
+
+    /// The program when pinned. It still is, as long as [`Pin::check`] succeeds.
+    pub(super) fn program(&self) -> &Seen {
+        &self.program
     }
 }
 

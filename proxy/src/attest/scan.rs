@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, readlinkat_raw, statat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::error::{KernelError, Why};
@@ -22,7 +23,8 @@ pub(super) struct Holder {
 }
 
 /// Which processes to look through.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Among {
     /// Those whose effective user is this.
     User(u32),

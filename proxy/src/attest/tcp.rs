@@ -169,7 +169,7 @@ fn join(
             Err(Why::Exited(_)) => continue,
             Err(why) => return Err(why.into()),
         };
-        if !pin.holds(holder.fd, peer.inode) {
+        if !pin.holds(kernel, holder.fd, peer.inode) {
             continue;
         }
         if pin.uid != peer.uid {
@@ -188,7 +188,7 @@ fn join(
             Ok(Identified::Bot(bot, facts)) => (bot, *facts),
             Ok(Identified::Later) => return Ok(None),
             // A child between fork and exec that has given the socket up by now is of no account.
-            Err(_) if !pin.holds(holder.fd, peer.inode) => continue,
+            Err(_) if !pin.holds(kernel, holder.fd, peer.inode) => continue,
             Err(refused) => return Err(refused),
         };
         // The socket was made in a cgroup, and stays counted there when its maker moves on.

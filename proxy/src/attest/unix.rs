@@ -107,7 +107,7 @@ pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Pin, Why> {
         .ok()
         .filter(|pid| *pid != 0)
         .ok_or(Why::PeerNotVisible)?;
-    let pin = Pin::of(kernel.proc_folder(), pid, peer_pidfd(stream, noted.pid())?)?;
+    let pin = Pin::of(kernel, pid, peer_pidfd(stream, noted.pid())?)?;
     if (pin.uid, pin.gid) == (noted.uid(), noted.gid()) {
         return Ok(pin);
     }

@@ -1,6 +1,7 @@
 //! A Unix socket for each bot that asks for one: `bots/NAME.sock` beside the socket of all.
 //!
-//! It belongs to the bot's user and nobody else may connect. In a container only that one socket is mounted, so bots of
+//! The bot's user may connect and nobody else: root gives the socket to that user; a proxy without privileges keeps it and
+//! names the user in an access control list, which that user cannot widen. In a container only that one socket is mounted, so bots of
 //! one user are told apart by what each can reach. That a process connected over it is one fact more: all others must
 //! hold as on the socket of all.
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::unistd::{User, geteuid};
+use rustix::fs::{XattrFlags, setxattr};
 use spiffe::entry::Entry;
 use spiffe::id::BotName;
 use tokio::net::UnixListener;
@@ -126,11 +128,40 @@ async fn make(folder: &Path, bot: &BotName, owner: &Owner) -> io::Result<(PathBu
     let listener = UnixListener::bind(&new)?;
     prepare_listener(&listener)?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-    if geteuid().as_raw() != uid {
+    let own = geteuid();
+    if own.is_root() {
         chown(&new, Some(uid), None)?;
+    } else if own.as_raw() != uid {
+        setxattr(&new, c"system.posix_acl_access", &acl(uid), XattrFlags::empty())?;
     }
     std::fs::rename(&new, &path)?;
     Ok((path, listener))
+}
+
+/// An access control list that lets its owner and one user read and write, in the kernel's form
+/// (`linux/posix_acl_xattr.h`): version 2; then of each entry tag, permissions and id, little-endian.
+fn acl(uid: u32) -> Vec<u8> {
+    const VERSION: u32 = 2;
+    const NOBODY: u32 = u32::MAX;
+    const READ_WRITE: u16 = 6;
+    const OWNER: u16 = 0x01;
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x04;
+    const MASK: u16 = 0x10;
+    const OTHERS: u16 = 0x20;
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    for (tag, may, id) in [
+        (OWNER, READ_WRITE, NOBODY),
+        (USER, READ_WRITE, uid),
+        (GROUP, 0, NOBODY),
+        (MASK, READ_WRITE, NOBODY),
+        (OTHERS, 0, NOBODY),
+    ] {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(may.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
 }
 
 async fn uid_of(owner: Owner) -> io::Result<u32> {

@@ -8,6 +8,9 @@ use spiffe::id::{BotName, HostName, TrustDomain};
 
 use super::{ByteSize, CaAddress, Config, Disclose, ListenAddress, ListenerConfig, LocalHop, Operator, Span};
 
+/// Who the proxy becomes when root starts it and the file does not say; `install.sh` makes this user.
+pub(super) const USER: &str = "botmesh";
+
 /// The most addresses of CA servers.
 pub const CA_ADDRESSES_MAX: usize = 16;
 
@@ -42,6 +45,8 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// This host's name.
     pub host: HostName,
+    /// Who the proxy becomes when root starts it.
+    pub user: Operator,
     /// Where the node key and the cache are.
     pub state_dir: PathBuf,
     /// The CA servers, in the order to try.
@@ -116,6 +121,7 @@ impl Config {
         Ok(Settings {
             trust_domain: self.trust_domain,
             host: self.host,
+            user: self.user.unwrap_or_else(|| Operator::Name(USER.to_owned())),
             ca_addresses: self.ca.addresses,
             token_file: self.join.token_file,
             bots_listen: loopback("bots.listen", self.bots.listen, 15080)?,

@@ -22,6 +22,7 @@ fn parse(more: &str) -> Result<Settings, String> {
 #[test]
 fn everything_else_has_a_default() {
     let settings = parse("").unwrap();
+    assert_eq!(settings.user, Operator::Name("botmesh".to_owned()));
     assert_eq!(settings.state_dir, PathBuf::from("/state"));
     assert_eq!(settings.bots_listen.to_string(), "127.0.0.1:15080");
     assert_eq!(settings.bots_socket, PathBuf::from("/run/b/bot.sock"));

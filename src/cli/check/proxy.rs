@@ -46,6 +46,14 @@ fn judge(status: &ProxyStatus, now: Timestamp, looks: &mut Looks) {
     } else {
         looks.ok(PART, "identity", "it can look into every user's processes");
     }
+    if status.uid == Some(0) {
+        looks.finding(
+            PART,
+            "user",
+            "it runs as root: what reads strangers' requests may do everything on this host",
+            "deploy/install.sh proxy makes the user botmesh; take `user: root` out of proxy.yaml and restart the proxy",
+        );
+    }
     if status.ca_connected {
         looks.ok(PART, "CA", "connected");
     } else {
@@ -149,7 +157,7 @@ mod tests {
             same_user: false,
             listeners: BTreeMap::new(),
             ledger: String::new(),
-            uid: Some(0),
+            uid: Some(998),
             state_dir: None,
             notes: Vec::new(),
         }
@@ -172,6 +180,7 @@ mod tests {
     fn each_thing_that_is_wrong_is_one_finding() {
         assert!(findings(|_| ()).is_empty());
         assert_eq!(findings(|status| status.same_user = true), ["identity"]);
+        assert_eq!(findings(|status| status.uid = Some(0)), ["user"]);
         assert_eq!(findings(|status| status.ca_connected = false), ["CA"]);
         assert_eq!(
             findings(|status| status.now = Timestamp::from_unix_seconds(1_100)),

@@ -33,13 +33,7 @@ fn check_as(path: &Path, uid: u32, groups: &[u32]) -> Result<(), Doubt> {
         gids: [BOT; 4],
         groups: groups.to_vec(),
     };
-    check_unwritable(
-        path,
-        Suspect {
-            uid,
-            credentials: &credentials,
-        },
-    )
+    check_unwritable(path, &Suspect::new(uid, &credentials))
 }
 
 fn check(path: &Path) -> Result<(), Doubt> {

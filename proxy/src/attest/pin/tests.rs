@@ -1,12 +1,18 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
-use super::{Pin, Why};
+use spiffe::time::Clock;
+
+use super::{Kernel, Pin, Why};
+use crate::attest::AttestConfig;
+
+fn kernel() -> Kernel {
+    Kernel::new(AttestConfig::default(), Clock::system()).unwrap()
+}
 
 fn pin(pid: u32) -> Result<Pin, Why> {
-    Pin::by_number(File::open("/proc").unwrap().as_fd(), pid)
+    kernel().pin(pid)
 }
 
 /// A shell that says `ready`, waits for a line, executes `next`, and is killed at the end.
@@ -118,7 +124,8 @@ fn a_socket_is_held_under_its_number_only() {
         .unwrap()
         .ino();
     let this = pin(std::process::id()).unwrap();
-    assert!(this.holds(one.as_raw_fd().cast_unsigned(), inode));
-    assert!(!this.holds(two.as_raw_fd().cast_unsigned(), inode));
-    assert!(!this.holds(9999, inode));
+    let kernel = kernel();
+    assert!(this.holds(&kernel, one.as_raw_fd().cast_unsigned(), inode));
+    assert!(!this.holds(&kernel, two.as_raw_fd().cast_unsigned(), inode));
+    assert!(!this.holds(&kernel, 9999, inode));
 }
