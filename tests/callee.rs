@@ -22,6 +22,10 @@ const FORMS: [(&str, bool); 7] = [
 /// A foreign user's process where the bot should be.
 struct Squatter {
     process: Process,
+    /// Where the test reaches it.
+    at: String,
+    /// How often it has.
+    knocked: usize,
 }
 
 impl Squatter {
@@ -40,17 +44,54 @@ impl Squatter {
                 .or(told.contains("refused").then_some(false))
         });
         log.keep().expect("kept");
-        holds.then_some(Self { process })
+        let at = match words {
+            [port, form] => match form.trim_end_matches("only") {
+                "::" if form.ends_with("only") => format!("[::1]:{port}"),
+                "0.0.0.0" | "::" => format!("127.0.0.1:{port}"),
+                form if form.contains(':') => format!("[{form}]:{port}"),
+                form => format!("{form}:{port}"),
+            },
+            words => words.concat(),
+        };
+        holds.then_some(Self {
+            process,
+            at,
+            knocked: 0,
+        })
     }
 
-    /// How many connections it was given; it must not have read a byte from any.
-    fn connections(&self) -> usize {
-        let count = |word: &str| self.process.log().lines().filter(|line| line.starts_with(word)).count();
-        eventually("every connection to end", || {
-            (count("read") == count("connection")).then_some(())
+    /// How many connections it was given; it must not have read a byte from any. The test's own comes last, so that all
+    /// before it have been taken.
+    fn connections(&mut self) -> usize {
+        drop(self.knock());
+        self.knocked += 1;
+        let count = |word: &str| {
+            let log = self.process.log();
+            log.lines().filter(|line| line.starts_with(word)).count()
+        };
+        let given = eventually("the test's own connection", || {
+            let (given, read) = (count("connection"), count("read"));
+            (count("read 1") == self.knocked && given == read).then_some(given)
         });
-        assert_eq!(count("read"), count("read 0"), "{}", self.process.log());
-        count("connection")
+        assert_eq!(given, count("read 0") + self.knocked, "{}", self.process.log());
+        given - self.knocked
+    }
+
+    /// Connects and sends the one byte by which the test knows its own connections.
+    fn knock(&self) -> Box<dyn std::any::Any> {
+        use std::io::Write as _;
+        match self.at.strip_prefix("unix:") {
+            Some(path) => {
+                let mut stream = std::os::unix::net::UnixStream::connect(path).expect("the squatter listens");
+                stream.write_all(b"!").expect("sent");
+                Box::new(stream)
+            }
+            None => {
+                let mut stream = std::net::TcpStream::connect(&self.at).expect("the squatter listens");
+                stream.write_all(b"!").expect("sent");
+                Box::new(stream)
+            }
+        }
     }
 }
 
@@ -138,7 +179,7 @@ fn a_squatter_on_the_port_of_a_bot_or_on_another_form_of_its_address_hears_nothi
         "squatter on"
     );
     for (form, reached) in FORMS {
-        let squatter = Squatter::at(&scene.mesh, &[&port, form]).expect("nobody else is there");
+        let mut squatter = Squatter::at(&scene.mesh, &[&port, form]).expect("nobody else is there");
         let told = scene.orders();
         let connections = squatter.connections();
         let down = if reached {
@@ -151,7 +192,7 @@ fn a_squatter_on_the_port_of_a_bot_or_on_another_form_of_its_address_hears_nothi
             format!("{told}, not reached")
         };
         // While the squatter stays, the bot starts.
-        let after = beside(&mut scene, &squatter, reached);
+        let after = beside(&mut scene, &mut squatter, reached);
         drop(squatter);
 
         let orders = bot(&scene.mesh, ORDERS, &port);
@@ -165,7 +206,7 @@ fn a_squatter_on_the_port_of_a_bot_or_on_another_form_of_its_address_hears_nothi
         assert_eq!(scene.orders(), ORDERS.to_string(), "{form}: the bot still answers");
         let up = match squatter {
             None => "kernel refuses the squatter".to_owned(),
-            Some(squatter) => {
+            Some(mut squatter) => {
                 assert_eq!(squatter.connections(), 0, "{form}");
                 "bot answers, 0 connections".to_owned()
             }
@@ -184,7 +225,7 @@ fn a_squatter_on_the_port_of_a_bot_or_on_another_form_of_its_address_hears_nothi
 }
 
 /// The bot starts while the squatter is there: either the kernel lets it, and it answers, or it does not.
-fn beside(scene: &mut Scene, squatter: &Squatter, reached: bool) -> String {
+fn beside(scene: &mut Scene, squatter: &mut Squatter, reached: bool) -> String {
     let mut command = as_user(PYTHON, ORDERS);
     command.args(["-c", include_str!("support/callee.py"), &scene.port.to_string()]);
     let late = Process::spawn(
@@ -220,7 +261,7 @@ fn a_squatter_that_takes_over_from_a_bot_is_not_given_what_a_kept_connection_wou
     let mut orders = bot(&scene.mesh, ORDERS, &port);
     assert_eq!(scene.orders(), ORDERS.to_string(), "a connection is kept from here on");
     orders.kill();
-    let squatter = Squatter::at(&scene.mesh, &[&port, "127.0.0.1"]).expect("the port is free");
+    let mut squatter = Squatter::at(&scene.mesh, &[&port, "127.0.0.1"]).expect("the port is free");
     for _ in 0..3 {
         assert_eq!(scene.orders(), "callee_mismatch");
     }
@@ -249,7 +290,7 @@ fn a_squatter_at_the_socket_of_a_bot_needs_the_folder_and_hears_nothing_then() {
     }
     assert_eq!(scene.stock(), "peer_unreachable");
     mode(0o777);
-    let squatter = Squatter::at(&scene.mesh, &[&at]).expect("whoever may write the folder may listen there");
+    let mut squatter = Squatter::at(&scene.mesh, &[&at]).expect("whoever may write the folder may listen there");
     assert_eq!(scene.stock(), "callee_mismatch");
     let connections = squatter.connections();
     assert!(connections > 0);

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use crate::netns::{mesh_file, three_hosts};
+use crate::netns::{NOBODY, QUOTES, mesh_file, three_hosts};
 use crate::support::netns::{Hosts, Installed};
-use crate::support::{both, botmesh, eventually, ok, root_or_skip, run};
+use crate::support::{PYTHON, both, botmesh, eventually, ok, root_or_skip, run};
 
 /// The first user that `check` takes for its tries.
 const STRANGER: u32 = 2_000_000_011;
@@ -39,6 +39,13 @@ fn states<'l>(looks: &'l [Value], what: &str) -> Vec<&'l str> {
     named.map(|look| look["state"].as_str().unwrap()).collect()
 }
 
+/// Removes the used join tokens, as the operator's page says.
+fn without_tokens(hosts: &Hosts) {
+    for host in &hosts.proxies {
+        std::fs::remove_file(host.path("/run/botmesh/join-token")).expect("it was there");
+    }
+}
+
 #[test]
 fn check_names_a_bot_that_is_open_locally_until_it_is_guarded_and_tries_what_must_be_refused() {
     if !root_or_skip("check") {
@@ -46,6 +53,23 @@ fn check_names_a_bot_that_is_open_locally_until_it_is_guarded_and_tries_what_mus
     }
     let hosts = three_hosts();
     let web_2 = hosts.host("web-2");
+    let (code, looks) = check(&hosts, web_2);
+    let expected = ["proxy: join token", "bots: prod/quotes on 127.0.0.1:9001"];
+    assert_eq!(
+        (code, found(&looks)),
+        (1, expected.map(str::to_owned).into()),
+        "{looks:#?}"
+    );
+    assert_eq!(
+        states(&looks, "used join token, with another key"),
+        ["ok"],
+        "{looks:#?}"
+    );
+    let refused = ok(botmesh()
+        .args(["audit", "query", "kind=token_refused", "-o", "jsonl"])
+        .arg(hosts.ca.path("/var/lib/botmesh/ca/ledger")));
+    assert_eq!(refused.lines().count(), 1, "the CA has seen it: {refused}");
+    without_tokens(&hosts);
     let (code, looks) = check(&hosts, web_2);
     assert_eq!(found(&looks), ["bots: prod/quotes on 127.0.0.1:9001"], "{looks:#?}");
     assert_eq!(code, 1);
@@ -87,6 +111,7 @@ fn check_finds_a_foreign_user_who_is_taken_for_a_bot() {
         return;
     }
     let hosts = three_hosts();
+    without_tokens(&hosts);
     let socket = hosts.dir.path().join("orders/orders.sock").display().to_string();
     let wide = format!("bots:\n  prod/wide: {{owner: x@acme.internal, hosts: [web-1], attest: {{uid: {STRANGER}}}}}\n");
     hosts.apply(&mesh_file(&socket).replacen("bots:\n", &wide, 1));
@@ -96,12 +121,111 @@ fn check_finds_a_foreign_user_who_is_taken_for_a_bot() {
     assert_eq!(found(&looks), expected, "{looks:#?}");
 }
 
+/// What an operator reads on web-2, with what differs from run to run taken out.
+fn read(hosts: &Hosts) -> String {
+    let web_2 = hosts.host("web-2");
+    let mut command = hosts.net.command("web-2", 0, env!("CARGO_BIN_EXE_botmesh"));
+    let out = run(command.args(["check", "--color", "never", "--server", &web_2.server()]));
+    String::from_utf8(out.stdout)
+        .expect("utf-8")
+        .replace(&web_2.path("/").display().to_string(), "/")
+}
+
+/// Puts N for the numbers of lines that differ from run to run: times, and how full the ledger is. What the proxy may do
+/// is other tests' matter.
+fn steady(text: &str) -> String {
+    let line = |line: &str| {
+        if let Some((what, _)) = line.split_once("privileges: ") {
+            return format!("{what}privileges: ...\n");
+        }
+        let differs = ["clock: ", "node SVID: ", "ledger: "]
+            .iter()
+            .any(|what| line.contains(what));
+        let mut out = String::new();
+        for letter in line.chars() {
+            let number = differs && (letter.is_ascii_digit() || "-:.TZ".contains(letter) && out.ends_with('N'));
+            match number {
+                true if out.ends_with('N') => {}
+                true => out.push('N'),
+                false => out.push(letter),
+            }
+        }
+        out + "\n"
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn what_an_operator_reads_says_what_where_and_what_to_do() {
+    if !root_or_skip("the text of check") {
+        return;
+    }
+    let hosts = three_hosts();
+    let orders = hosts.dir.path().join("orders").display().to_string();
+    let text = steady(&read(&hosts)).replace(&orders, "/run/orders");
+    assert_eq!(text, include_str!("support/check.txt"), "{text}");
+}
+
+/// A mesh file with more bots than the example's.
+fn with_bots(hosts: &Hosts, more: &str) -> String {
+    let socket = hosts.dir.path().join("orders/orders.sock").display().to_string();
+    mesh_file(&socket).replacen("bots:\n", &format!("bots:\n{more}"), 1)
+}
+
+#[test]
+fn check_names_squatters_bots_that_are_alike_and_who_is_cut_off() {
+    if !root_or_skip("check of squatters") {
+        return;
+    }
+    let mut hosts = three_hosts();
+    without_tokens(&hosts);
+    let mut squatter = hosts.net.command("web-2", NOBODY, PYTHON);
+    squatter.args(["-c", include_str!("support/squatter.py"), "9001", "::1"]);
+    hosts.spawn(squatter, "holds");
+    let server = hosts.host("web-2").server();
+    ok(botmesh().args([
+        "quarantine",
+        "prod/boxed",
+        "--reason",
+        "odd",
+        "--local",
+        "--server",
+        &server,
+    ]));
+    let (code, looks) = check(&hosts, hosts.host("web-2"));
+    let open = "bots: prod/quotes on 127.0.0.1:9001".to_owned();
+    let squats = "bots: another listener on the port of prod/quotes".to_owned();
+    assert_eq!(
+        (code, found(&looks)),
+        (1, vec![open.clone(), squats.clone()]),
+        "{looks:#?}"
+    );
+    assert_eq!(states(&looks, "who listens for prod/quotes"), ["ok"], "{looks:#?}");
+    assert_eq!(states(&looks, "quarantine of bot prod/boxed"), ["note"], "{looks:#?}");
+
+    // What listens on the port of prod/quotes is another bot by now, and two bots have one user.
+    let twins = "  prod/one: {owner: x@acme.internal, hosts: [web-2], attest: {uid: 61201, gid: 61204}}\n  \
+                 prod/two: {owner: x@acme.internal, hosts: [web-2], attest: {uid: 61201, gid: 61202}}\n";
+    let moved = with_bots(&hosts, twins).replace(&format!("attest: {{uid: {QUOTES}}}"), "attest: {uid: 61203}");
+    hosts.apply(&moved);
+    let (_, looks) = check(&hosts, hosts.host("web-2"));
+    let expected = [
+        "bots: who listens for prod/quotes, 127.0.0.1:9001".to_owned(),
+        "bots: prod/one and prod/two".to_owned(),
+        open,
+        squats,
+    ];
+    assert_eq!(found(&looks), expected, "{looks:#?}");
+    println!("check: a squatter on [::1], one on the port itself, and two bots of one user are 3 findings");
+}
+
 #[test]
 fn check_on_the_ca_names_hosts_that_are_away_and_says_where_the_key_is() {
     if !root_or_skip("check of the CA") {
         return;
     }
     let mut hosts = three_hosts();
+    without_tokens(&hosts);
     let (code, looks) = check(&hosts, &hosts.ca);
     assert_eq!((code, found(&looks)), (0, Vec::new()), "{looks:#?}");
     let key = looks.iter().find(|look| {

@@ -1,5 +1,6 @@
 //! The admin socket: what operators may ask the proxy. Who asks is known by the credentials of the connection.
 
+mod doctor;
 mod health;
 mod quarantines;
 
@@ -124,6 +125,7 @@ async fn answer(proxy: &Proxy, admin: &Admin, asker: Asker, question: Question) 
     match (&question.method, question.path.as_str()) {
         (&Method::GET, path::STATUS) => json(&status(proxy, admin)),
         (&Method::GET, path::BOTS) => json(&bots(proxy)),
+        (&Method::GET, path::DOCTOR) => json(&doctor::look(proxy).await),
         (&Method::GET, path::WHOIS) => whois(proxy, &question.query).await,
         (&Method::GET, path::QUARANTINES) => quarantines::list(proxy, 0),
         (&Method::POST, path::QUARANTINE) => quarantines::quarantine(proxy, asker, &question.body).await,
@@ -181,16 +183,16 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
     if let Some(error) = &status.link.error {
         notes.push(format!("the stream to the CA is down: {error}"));
     }
-    if let Some(trouble) = &ledger.trouble {
-        notes.push(format!("the ledger: {trouble}"));
-    }
+    // What cannot be recorded is not carried.
+    let mut not_ready: Vec<String> = readiness.missing.iter().map(ToString::to_string).collect();
+    not_ready.extend(ledger.trouble.map(|trouble| format!("the ledger: {trouble}")));
     ProxyStatus {
         trust_domain: status.trust_domain,
         host: status.host,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: status.now,
-        ready: readiness.is_ready(),
-        not_ready: readiness.missing.iter().map(ToString::to_string).collect(),
+        ready: not_ready.is_empty(),
+        not_ready,
         ca_connected: status.link.connected.is_some(),
         ca_heard: status.ca_heard,
         generation: status.generation.map(|g| Generation {
@@ -203,6 +205,7 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         ledger: admin.ledger.clone(),
         uid: Some(uid.as_raw()),
         state_dir: Some(admin.state_dir.clone()),
+        pid: Some(std::process::id()),
         notes,
     }
 }

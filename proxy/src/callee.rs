@@ -114,6 +114,11 @@ impl Callees {
         exchange::exchange(self, fresh, &request, body).await
     }
 
+    /// Connects and checks who listens, as a call would, and sends nothing.
+    pub(crate) async fn look(&self, attestor: &Attestor, bot: &BotName, target: &Target) -> Result<(), CalleeFault> {
+        Box::pin(self.connect(attestor, bot, target)).await.map(drop)
+    }
+
     /// Takes a kept connection that is still good.
     async fn take(
         &self,

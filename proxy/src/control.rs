@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use audit::Ledger;
 use ca_api::node::Edge;
+use ca_api::proxy_admin::TokenLook;
 use rustls::sign::CertifiedKey;
 use spiffe::bundle::TrustBundle;
 use spiffe::entry::Entry;
@@ -344,6 +345,11 @@ impl Control {
             missing.push(Missing::TooManyBots(beyond));
         }
         Readiness { missing }
+    }
+
+    /// Uses the join token once more, where its file is still there; see [`TokenLook`].
+    pub async fn replay_token(&self) -> Option<TokenLook> {
+        node::replay(&self.shared).await
     }
 
     /// How the control side is.

@@ -1,9 +1,12 @@
 //! `check`: the doctor of a host. It asks the servers that run here, looks at what they keep, and tries what must be refused.
 
 mod ca;
+mod doctor;
 mod files;
 mod guard;
+mod listeners;
 mod mesh;
+mod privileges;
 mod proxy;
 mod stranger;
 mod tries;
@@ -83,6 +86,18 @@ impl Looks {
         self.add(part, State::Finding, what, seen.into(), todo.into());
     }
 
+    /// Puts the looks at one part together; of parts and in each the order stays.
+    fn gather(&mut self) {
+        let mut parts: Vec<&str> = Vec::new();
+        for look in &self.0 {
+            if !parts.contains(&look.part) {
+                parts.push(look.part);
+            }
+        }
+        self.0
+            .sort_by_key(|look| parts.iter().position(|part| *part == look.part));
+    }
+
     fn findings(&self) -> usize {
         self.0.iter().filter(|look| look.state == State::Finding).count()
     }
@@ -123,6 +138,7 @@ pub(crate) async fn run(context: &Context) -> Result<Exit> {
     }
     absent(&mut looks, "proxy", &proxy, proxy_told);
     absent(&mut looks, "ca", &ca, ca_told);
+    looks.gather();
     show(&looks, &context.screen)?;
     Ok(if looks.findings() == 0 {
         Exit::Fine
@@ -199,6 +215,17 @@ mod tests {
         let mut looks = Looks::default();
         looks.clock("proxy", at(1_060), at(1_000));
         assert!(looks.0[0].seen.contains("60 s behind"), "{}", looks.0[0].seen);
+    }
+
+    #[test]
+    fn looks_at_one_part_stand_together_in_their_order() {
+        let mut looks = Looks::default();
+        for (part, what) in [("b", "1"), ("a", "2"), ("b", "3"), ("a", "4")] {
+            looks.ok(part, what, "");
+        }
+        looks.gather();
+        let order: String = looks.0.iter().map(|look| look.what.as_str()).collect();
+        assert_eq!(order, "1324");
     }
 
     #[test]

@@ -3,12 +3,16 @@
 //!
 //! Refusals are [`crate::admin::Problem`]s.
 
+mod doctor;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spiffe::id::{BotName, HostName, TrustDomain};
 use spiffe::selector::Facts;
 use spiffe::time::Timestamp;
+
+pub use doctor::{Alike, CalleeFound, CalleeLook, Doctor, Replayed, ShareLook, TokenLook};
 
 use crate::Generation;
 use crate::admin::{Quarantine, Quarantined};
@@ -31,6 +35,8 @@ pub mod path {
     pub const QUARANTINES: &str = "/v1/quarantines";
     /// `GET` → [`BotsResponse`](super::BotsResponse).
     pub const BOTS: &str = "/v1/bots";
+    /// `GET` → [`Doctor`](super::Doctor): what only the proxy can try.
+    pub const DOCTOR: &str = "/v1/doctor";
     /// `GET` → [`WhoAmI`](super::WhoAmI); about the process that asks.
     pub const WHOAMI: &str = "/v1/whoami";
 }
@@ -71,6 +77,9 @@ pub struct ProxyStatus {
     /// The folder of its key and its cache; a proxy of an earlier version does not say.
     #[serde(default)]
     pub state_dir: Option<String>,
+    /// Its process; a proxy of an earlier version does not say.
+    #[serde(default)]
+    pub pid: Option<u32>,
     /// What an operator should know.
     pub notes: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use audit::EventKind;
+use ca_api::proxy_admin::{Replayed, TokenLook};
 use spiffe::time::Timestamp;
 use spiffe_tls::{PrivateKey, Svid};
 
@@ -110,6 +111,33 @@ pub(super) async fn join(shared: &Shared) -> Result<(), JoinError> {
     install(shared, attested, EventKind::HostJoined).await?;
     shared.link().evicted = false;
     Ok(())
+}
+
+/// Uses the join token once more, with a key that nobody keeps, where its file is still there: the CA must refuse it.
+/// Tried only while this host holds a key that the CA takes, because the token could be a new one otherwise, and would
+/// be used up.
+pub(super) async fn replay(shared: &Shared) -> Option<TokenLook> {
+    let path = &shared.config.token_file;
+    let token = match read_token(path, &shared.config.host) {
+        Err(JoinError::NoToken { .. }) => return None,
+        read => read,
+    };
+    let held = shared.node().map(|node| node.svid.leaf().not_after());
+    let joined = held.is_some_and(|end| shared.time.now() < end) && shared.link().connected.is_some();
+    let replayed = match (token, PrivateKey::generate()) {
+        (Err(error), _) => Replayed::Untried(super::chain_of(&error)),
+        (_, Err(error)) => Replayed::Untried(super::chain_of(&error)),
+        (Ok(_), Ok(_)) if !joined => Replayed::Untried("this host is not connected to its CA".to_owned()),
+        (Ok(token), Ok(key)) => match applicant(shared).by_token(&token, key).await {
+            Ok(_attested) => Replayed::Accepted,
+            Err(JoinError::Refused { .. } | JoinError::TokenExpired { .. }) => Replayed::Refused,
+            Err(error) => Replayed::Untried(super::chain_of(&error)),
+        },
+    };
+    Some(TokenLook {
+        file: path.display().to_string(),
+        replayed,
+    })
 }
 
 fn join_key(files: &StateDir) -> Result<PrivateKey, JoinError> {

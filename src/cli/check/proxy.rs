@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
-use ca_api::proxy_admin::{BotsResponse, ProxyStatus, path};
+use ca_api::proxy_admin::{BotsResponse, Doctor, LocalQuarantines, ProxyStatus, path};
 use spiffe::time::Timestamp;
 
-use super::{Looks, files, guard, tries};
+use super::{Looks, doctor, files, guard, listeners, privileges, tries};
 use crate::cli::Context;
 use crate::client::Server;
 
 const PART: &str = "proxy";
+
+/// How long the proxy may look: at each port of its bots, and at its CA.
+const DOCTOR_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Looks at the proxy.
 ///
@@ -23,10 +27,19 @@ pub(super) async fn look(server: &Server, context: &Context, looks: &mut Looks) 
     let bots: BotsResponse = server.get(path::BOTS).await?;
     judge(&status, context.clock.now(), looks);
     judge_bots(&bots, looks);
+    privileges::look(&status, looks);
     kept(&status, looks);
+    let cut_off: LocalQuarantines = server.get(path::QUARANTINES).await?;
+    doctor::quarantines(&cut_off, looks);
     tries::certless(&status, &bots, looks).await;
     tries::wrong_uid(&status, &bots, looks).await;
+    // A proxy of an earlier version does not know the question.
+    match server.get_within::<Doctor>(path::DOCTOR, DOCTOR_TIMEOUT).await {
+        Ok(told) => doctor::judge(&told, looks),
+        Err(error) => looks.untried(PART, "what only the proxy can try", format!("{error:#}")),
+    }
     guard::open_ports(&bots, looks).await;
+    listeners::look(&bots, looks);
     Ok(())
 }
 
@@ -159,6 +172,7 @@ mod tests {
             ledger: String::new(),
             uid: Some(998),
             state_dir: None,
+            pid: None,
             notes: Vec::new(),
         }
     }
