@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-/// How long a child may take to end in order.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long a child may take to end in order: a proxy gives calls under way ten seconds.
+const GRACE: Duration = Duration::from_secs(13);
 
 /// The first and the longest wait before a dead child is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));

@@ -17,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("bm").tempdir().expect("a folder")
 }
 
@@ -43,6 +43,11 @@ fn svid(mesh: &Mesh, host: &str, bot: &str) -> Option<(String, i64)> {
     let told = told(mesh, host, "/v1/bots")?;
     let bot = told["bots"].as_array()?.iter().find(|b| b["bot"] == bot)?.clone();
     Some((bot["serial"].as_str()?.to_owned(), unix_ms(&bot["not_after"])?))
+}
+
+/// The serial number of a bot's SVID.
+pub(crate) fn serial(mesh: &Mesh, host: &str, bot: &str) -> Option<String> {
+    svid(mesh, host, bot).map(|(serial, _)| serial)
 }
 
 /// Waits until the time of both hosts is what the clock shows, so that no call runs at two times.

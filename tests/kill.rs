@@ -106,7 +106,7 @@ fn restored(caller: &mut Caller) {
 }
 
 /// How the calls of a host ended.
-fn outcomes(mesh: &Mesh, host: &str) -> Vec<String> {
+pub(crate) fn outcomes(mesh: &Mesh, host: &str) -> Vec<String> {
     let ends = mesh.host(host).query("kind=end");
     ends.iter()
         .filter_map(|end| Some(end["outcome"].as_str()?.to_owned()))

@@ -34,6 +34,7 @@ mod privileges;
 mod reproof;
 mod restart;
 mod rules;
+mod soak;
 mod spine;
 mod support;
 mod ways;

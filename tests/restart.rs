@@ -3,9 +3,11 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use crate::spine::{CHECKOUT, two_hosts};
+use crate::kill::{Streaming, now_ms, outcomes};
+use crate::spine::{CHECKOUT, ORDERS, mesh_file, two_hosts};
+use crate::support::load::Load;
 use crate::support::manager::Manager;
-use crate::support::{Caller, Host, Mesh, Process, eventually, free_port, http_get, root_or_skip};
+use crate::support::{Caller, Host, Mesh, Process, Setup, eventually, free_port, http_get, root_or_skip};
 
 /// Every socket of a host's proxy, as words of the manager.
 pub(crate) fn sockets(host: &Host) -> Vec<String> {
@@ -22,8 +24,8 @@ pub(crate) fn sockets(host: &Host) -> Vec<String> {
 /// Ends the proxy of a host, and has a manager hold its sockets and start it again.
 pub(crate) fn held(mesh: &mut Mesh, host: &str, more: &[String], variables: &[(&str, &str)]) -> Manager {
     mesh.host_mut(host).process.terminate();
-    let host = mesh.host(host);
-    Manager::hold(host, &[sockets(host), more.to_vec()].concat(), variables)
+    let all = [sockets(mesh.host(host)), more.to_vec()].concat();
+    Manager::hold(mesh, host, &all, variables)
 }
 
 fn get(caller: &mut Caller) -> u64 {
@@ -99,8 +101,8 @@ fn what_is_passed_and_is_none_of_the_proxys_sockets_is_refused() {
     ];
     mesh.host_mut("web-1").process.terminate();
     for (socket, message) in refused {
-        let host = mesh.host("web-1");
-        let mut manager = Manager::hold(host, &[sockets(host), vec![socket.clone()]].concat(), &[]);
+        let all = [sockets(mesh.host("web-1")), vec![socket.clone()]].concat();
+        let mut manager = Manager::hold(&mesh, "web-1", &all, &[]);
         manager.start();
         assert_ne!(manager.wait().0, 0, "{socket}");
         let log = manager.log();
@@ -110,7 +112,7 @@ fn what_is_passed_and_is_none_of_the_proxys_sockets_is_refused() {
     }
     // A count that is none, and one that is too large to be one.
     for count in ["many", "-1", "1000000000000"] {
-        let mut manager = Manager::hold(mesh.host("web-1"), &[], &[("FDS", count)]);
+        let mut manager = Manager::hold(&mesh, "web-1", &[], &[("FDS", count)]);
         manager.start();
         assert_ne!(manager.wait().0, 0, "{count}");
         assert!(manager.log().contains("LISTEN_FDS is no number up to 1024"), "{count}");
@@ -125,7 +127,7 @@ fn sockets_for_another_process_are_left_alone_and_port_0_is_told_of() {
     let mut mesh = two_hosts("");
     mesh.host_mut("web-1").process.terminate();
     let unused = [format!("tcp:127.0.0.1:{}", free_port())];
-    let mut manager = Manager::hold(mesh.host("web-1"), &unused, &[("PID", "1")]);
+    let mut manager = Manager::hold(&mesh, "web-1", &unused, &[("PID", "1")]);
     manager.start();
     mesh.wait_for("web-1", "/readyz");
     assert_eq!(get(&mut Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket())), 200);
@@ -135,7 +137,7 @@ fn sockets_for_another_process_are_left_alone_and_port_0_is_told_of() {
     let text = std::fs::read_to_string(&config).expect("the configuration");
     let metrics = format!("127.0.0.1:{}", mesh.host("web-1").ports.metrics);
     std::fs::write(&config, text.replace(&metrics, "127.0.0.1:0")).expect("written");
-    let mut manager = Manager::hold(mesh.host("web-1"), &[format!("tcp:{metrics}")], &[]);
+    let mut manager = Manager::hold(&mesh, "web-1", &[format!("tcp:{metrics}")], &[]);
     manager.start();
     assert_ne!(manager.wait().0, 0);
     let log = manager.log();
@@ -180,4 +182,84 @@ fn systemds_own_activation_starts_the_proxy_with_its_sockets() {
     mesh.wait_for("web-1", "/readyz");
     assert_eq!(get(&mut Caller::new(CHECKOUT, &mesh.host("web-1").bot_tcp())), 200);
     assert!(activated.log().contains("serving"), "{}", activated.log());
+}
+
+/// Two hosts whose proxies' sockets are held, with a callee that answers fast.
+pub(crate) fn two_held(setup: &Setup<'_>) -> (Mesh, [Manager; 2], [u32; 2]) {
+    let mut mesh = Mesh::start(setup);
+    let orders = free_port();
+    mesh.quick_callee(ORDERS, orders);
+    mesh.apply(&mesh_file(orders, "unix:/run/nobody/stock.sock"));
+    let managers = ["web-1", "web-2"].map(|host| {
+        let mut manager = held(&mut mesh, host, &[], &[]);
+        std::fs::set_permissions(
+            mesh.host(host).dir.join("bot.sock"),
+            std::fs::Permissions::from_mode(0o666),
+        )
+        .expect("chmod");
+        let process = manager.start();
+        mesh.wait_for(host, "/readyz");
+        (manager, process)
+    });
+    let [(first, one), (second, other)] = managers;
+    (mesh, [first, second], [one, other])
+}
+
+#[test]
+fn proxies_restart_under_load_and_no_connection_is_refused_and_no_call_fails() {
+    if !root_or_skip("restarts under load") {
+        return;
+    }
+    let hosts = ["web-1", "web-2"];
+    let (mesh, mut managers, _) = two_held(&Setup {
+        hosts: &hosts,
+        ..Setup::default()
+    });
+    let mut load = Load::start(CHECKOUT, mesh.host("web-1"), 500);
+    load.more(500);
+    for turn in 0..3 {
+        for (host, manager) in hosts.iter().zip(&mut managers) {
+            let (status, millis) = manager.stop();
+            manager.start();
+            assert_eq!(status, 0, "{host}, turn {turn}");
+            assert!(
+                millis < 9_000,
+                "{host} ended after {millis} ms: something held it up to its deadline"
+            );
+            println!("{host}: ended {millis} ms after SIGTERM");
+            load.more(500);
+        }
+    }
+    let outcome = load.stop();
+    println!("three restarts of each proxy under load: {outcome}");
+    outcome.none_failed();
+    for host in hosts {
+        assert!(mesh.host(host).verify().status.success(), "{host}'s ledger");
+    }
+}
+
+#[test]
+fn a_stream_that_does_not_end_is_cut_at_the_end_of_the_drain_and_recorded() {
+    if !root_or_skip("the end of a drain") {
+        return;
+    }
+    let mut mesh = two_hosts("");
+    let mut manager = held(&mut mesh, "web-1", &[], &[]);
+    std::fs::set_permissions(
+        mesh.host("web-1").dir.join("bot.sock"),
+        std::fs::Permissions::from_mode(0o666),
+    )
+    .expect("chmod");
+    manager.start();
+    mesh.wait_for("web-1", "/readyz");
+    let socket = mesh.host("web-1").bot_socket();
+    let stream = Streaming::open(CHECKOUT, &socket, "/orders/ticks-fast", "get");
+    let (status, millis) = manager.stop();
+    let since = now_ms();
+    assert_eq!(status, 0);
+    assert!((10_000..12_500).contains(&millis), "ended after {millis} ms");
+    stream.cut_since(since);
+    let ends = outcomes(&mesh, "web-1");
+    assert_eq!(ends, ["stopped"], "the end of the one call is in the ledger");
+    println!("a stream without an end: cut and recorded {millis} ms after SIGTERM");
 }

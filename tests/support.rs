@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 pub(crate) mod hand;
 pub(crate) mod join;
+pub(crate) mod load;
 pub(crate) mod manager;
 pub(crate) mod netns;
 pub(crate) mod thief;
@@ -361,15 +362,18 @@ impl Mesh {
 
     /// Starts the answering bot as a user on a port or at `unix:PATH`.
     pub(crate) fn callee(&mut self, uid: u32, at: &str) {
+        self.bot(uid, include_str!("support/callee.py"), at);
+    }
+
+    /// Starts a bot in Python that says `ready`, and ends with the mesh.
+    fn bot(&mut self, uid: u32, program: &str, at: &str) {
         let mut command = as_user(PYTHON, uid);
-        command.args(["-c", include_str!("support/callee.py"), at]);
+        command.args(["-c", program, at]);
         let log = self.dir.path().join(format!("callee-{}.log", self.bots.len()));
         let process = Process::spawn(command, log);
         self.bots.push(process);
         let bot = self.bots.last().unwrap();
-        eventually("the callee to listen", || {
-            bot.log().lines().any(|line| line == "ready").then_some(())
-        });
+        eventually("the callee to listen", || bot.log().contains("ready").then_some(()));
     }
 
     /// Starts a host's proxy again, as it was.

@@ -93,13 +93,24 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
     let mut writer = Writer::new(write, proxy.limits.body_idle);
     let mut patience = Deadline::default();
     let mut closing = std::pin::pin!(proxy.closing.cancelled());
+    let (mut late, late_again) = proxy.bounds.late;
     loop {
-        // Reading a head is cancel safe, and a connection between two calls has nothing to lose.
+        // Reading a head is cancel safe.
         let head = tokio::select! {
             biased;
-            head = reader.head() => head,
-            () = closing.as_mut() => return,
+            head = reader.head() => Some(head),
+            () = closing.as_mut() => None,
         };
+        let head = match head {
+            Some(head) => head,
+            // A request may be on its way, and a peer that gets no answer cannot know whether it was carried.
+            None => match timeout(late, reader.head()).await {
+                Ok(head) => head,
+                // Closed between two calls (RFC 9112 §9.6).
+                Err(_none) => return writer.shutdown().await.unwrap_or_default(),
+            },
+        };
+        late = late_again;
         let head = match head {
             Ok(Some(head)) => RequestHead::parse(&head),
             Ok(None) => return,

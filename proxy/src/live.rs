@@ -153,7 +153,7 @@ impl Live {
     }
 
     /// Ends every call for one reason, and says how many those are.
-    fn end_all(&self, reason: Reason) -> u64 {
+    pub(crate) fn end_all(&self, reason: Reason) -> u64 {
         self.end_where(|_entry| Some(reason))
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -60,6 +60,13 @@ const PROVOKED_RESETS_MAX: usize = 128;
 
 /// A stranger must not fill the log; the metrics and the ledger count every one.
 static REFUSED: Seldom = Seldom::new();
+
+/// Said with each answer of a proxy that ends: the caller's proxy opens another connection for its next call. GOAWAY says
+/// the same, but races with calls on their way, and not every such call may be sent again (RFC 9113 §6.8).
+pub(crate) const CLOSING: HeaderName = HeaderName::from_static("botmesh-closing");
+
+/// How long that is said before GOAWAY is.
+const CLOSING_SAID: Duration = Duration::from_millis(300);
 
 /// Has hyper's tasks belong to the proxy.
 #[derive(Clone, Debug)]
@@ -243,9 +250,13 @@ async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // The connection is polled on after the other arm was taken: nothing of it is lost.
+    let said = async {
+        closing.cancelled().await;
+        tokio::time::sleep(CLOSING_SAID).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = said => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -279,6 +290,9 @@ async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming
     let mut answer = Response::new(if is_head { body.without_bytes() } else { body });
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
+    if proxy.closing.is_cancelled() {
+        answer.headers_mut().insert(CLOSING, HeaderValue::from_static("1"));
+    }
     answer
 }
 

@@ -75,10 +75,11 @@ where
     loop {
         // Reading a head is cancel safe.
         let head = tokio::select! {
-            head = reader.head() => head,
-            () = proxy.closing.cancelled() => return,
+            head = reader.head() => Ok(head),
+            // Whoever has just connected is answered.
+            () = proxy.closing.cancelled() => timeout(proxy.bounds.late.1, reader.head()).await,
         };
-        let Ok(Some(head)) = head else {
+        let Ok(Ok(Some(head))) = head else {
             return;
         };
         let Ok(head) = RequestHead::parse(&head) else {
@@ -98,7 +99,8 @@ where
         } = page;
         let now = u64::try_from(proxy.clock.now().unix_seconds()).unwrap_or_default();
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type), (header::DATE, date::header(now))]);
-        let (version, method, persists) = (head.version, &head.method, head.persists);
+        let (version, method) = (head.version, &head.method);
+        let persists = head.persists && !proxy.closing.is_cancelled();
         let answer = Answer {
             version,
             method,

@@ -4,6 +4,7 @@
 //! changes means another connection for the calls that begin. So no call ever travels under a name that its connection
 //! did not prove. Those under way stay where they are, and both ends go on to prove their names there ([`crate::reproof`]).
 
+mod again;
 mod connect;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::call::RequestBody;
 use crate::live::Held;
+use crate::mesh::CLOSING;
 use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
@@ -138,7 +140,8 @@ impl Pool {
     }
 
     /// Sends a request and waits for the head of its answer. Addresses are taken in turn; one that cannot be reached is
-    /// followed by the next, for until then nothing was sent.
+    /// followed by the next, for until then nothing was sent. A call that is known not to have begun at the other end,
+    /// which restarts, is sent again.
     pub(crate) async fn call(
         &self,
         proxy: &Arc<Proxy>,
@@ -146,43 +149,44 @@ impl Pool {
         mut request: Request<RequestBody>,
         held: &Held,
     ) -> Result<(Response<Incoming>, Lease), PoolFault> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (mut tries, mut times) = (peer.addresses.len().min(ADDRESSES_TRIED_MAX), again::TIMES);
         let mut last = PoolFault::NoAddress;
-        for attempt in 0..peer.addresses.len().min(ADDRESSES_TRIED_MAX) {
-            let turn = first.wrapping_add(attempt) % peer.addresses.len();
-            let Some(address) = peer.addresses.get(turn) else {
-                continue;
+        while tries > 0 {
+            let Some(address) = peer.addresses.get(turn % peer.addresses.len()) else {
+                break;
             };
-            let (mut send, lease) = match self.lease(proxy, peer, *address).await {
+            turn = turn.wrapping_add(1);
+            let (send, lease) = match self.lease(proxy, peer, *address).await {
                 Ok(leased) => leased,
                 // Somebody else where the callee should be is never passed over: a call that went on to the next address
                 // would hide it.
                 Err(fault @ (PoolFault::WrongId { .. } | PoolFault::Refused { .. })) => return Err(fault),
                 Err(fault) => {
+                    let again = times > 0 && again::broke_off(&fault);
+                    *(if again { &mut times } else { &mut tries }) -= 1;
                     last = fault;
                     continue;
                 }
             };
             if let Err(reason) = held.reached(proxy, &lease.proven) {
                 last = PoolFault::Cut { reason };
+                tries -= 1;
                 continue;
             }
-            match send.try_send_request(request).await {
-                Ok(answer) => return Ok((answer, lease)),
-                Err(mut failed) => match failed.take_message() {
-                    // The connection ended before the request was sent: it comes back whole.
-                    Some(unsent) => {
-                        request = unsent;
-                        last = PoolFault::Exchange {
-                            source: failed.into_error(),
-                        };
+            match exchange(send, request).await {
+                Ok(mut answer) => {
+                    if answer.headers_mut().remove(CLOSING).is_some() {
+                        self.retire(&lease);
                     }
-                    None => {
-                        return Err(PoolFault::Exchange {
-                            source: failed.into_error(),
-                        });
-                    }
-                },
+                    return Ok((answer, lease));
+                }
+                Err((Some(unsent), source)) if times > 0 => {
+                    request = unsent;
+                    last = PoolFault::Exchange { source };
+                    times -= 1;
+                }
+                Err((_, source)) => return Err(PoolFault::Exchange { source }),
             }
         }
         Err(last)
@@ -254,15 +258,46 @@ impl Pool {
         });
     }
 
-    /// Lets go of all connections; those with calls under way end with the last of them.
-    pub(crate) fn close(&self) {
-        self.slots().clear();
+    /// Has no further call use the connection of a call; it ends with the last one under way.
+    fn retire(&self, lease: &Lease) {
+        for slot in self.slots().values() {
+            slot.links().retain(|link| !Arc::ptr_eq(&link.need, &lease.need));
+        }
+    }
+
+    /// Lets go of connections that had no call for this long.
+    pub(crate) fn close_idle(&self, quiet: Duration) {
+        let moment = Instant::now();
+        self.slots().retain(|_, slot| {
+            let mut links = slot.links();
+            links.retain(|link| link.busy() > 0 || moment.saturating_duration_since(link.used) < quiet);
+            !links.is_empty() || Arc::strong_count(slot) > 1
+        });
     }
 
     /// A thread that panicked while it held the lock left a whole map.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Sends a request; with an error comes the request, where it is known that nobody began to carry it.
+async fn exchange(
+    mut send: SendRequest<RequestBody>,
+    request: Request<RequestBody>,
+) -> Result<Response<Incoming>, (Option<Request<RequestBody>>, hyper::Error)> {
+    let spare = again::spare(&request);
+    send.try_send_request(request).await.map_err(|mut failed| {
+        // The connection ended before the request was sent: it comes back whole.
+        if let Some(unsent) = failed.take_message() {
+            return (Some(unsent), failed.into_error());
+        }
+        let error = failed.into_error();
+        (
+            spare.filter(|spare| again::was_not_begun(&error, spare.method())),
+            error,
+        )
+    })
 }
 
 impl Slot {

@@ -1,7 +1,7 @@
 //! What all connections of the process share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use audit::Ledger;
@@ -41,6 +41,9 @@ pub(crate) struct Bounds {
     pub(crate) answer_silence: Duration,
     /// How long calls may go on after the process was told to end.
     pub(crate) drain: Duration,
+    /// How long, after that, the first request is waited for on a connection that was just taken, and another one on a
+    /// connection that had one: it may be on its way.
+    pub(crate) late: (Duration, Duration),
 }
 
 impl Default for Bounds {
@@ -55,6 +58,7 @@ impl Default for Bounds {
             request: Duration::from_secs(30),
             answer_silence: Duration::from_mins(10),
             drain: Duration::from_secs(10),
+            late: (Duration::from_secs(3), Duration::from_secs(1)),
         }
     }
 }
@@ -80,6 +84,8 @@ pub(crate) struct Proxy {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when no new calls are to be taken.
     pub(crate) closing: CancellationToken,
+    /// Set when calls that did not end in time are cut.
+    pub(crate) cutting: AtomicBool,
     pub(crate) calls: AtomicUsize,
     /// How often each caller called.
     pub(crate) limiter: Limiter,

@@ -2,6 +2,7 @@
 
 mod bind;
 mod descent;
+mod drain;
 mod notify;
 mod passed;
 
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use audit::{EventKind, EventRecord, Ledger, LedgerConfig, OpenError};
@@ -134,6 +135,7 @@ pub async fn start(
         closing: cancel.child_token(),
         calls: AtomicUsize::new(0),
         limiter: Limiter::default(),
+        cutting: AtomicBool::new(false),
         live: Arc::default(),
     });
     let decided = Arc::downgrade(&proxy);
@@ -180,18 +182,11 @@ impl Running {
         &self.addresses
     }
 
-    /// Takes no more calls, lets those under way finish, for ten seconds at most, and closes the ledger.
+    /// Takes no more connections, lets calls under way finish, for ten seconds at most, cuts the rest, and closes the
+    /// ledger.
     pub async fn stop(self) {
         let Self { proxy, .. } = self;
-        proxy.closing.cancel();
-        proxy.pool.close();
-        proxy.tasks.close();
-        if tokio::time::timeout(proxy.bounds.drain, proxy.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(tasks = proxy.tasks.len(), "calls under way were cut off");
-        }
+        drain::drain(&proxy).await;
         event(&proxy, EventKind::Stopped);
         let ledger = proxy.ledger.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || ledger.shutdown()).await {

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{Host, PYTHON};
+use super::{Mesh, PYTHON};
 
 /// It and its process end with the test.
 pub(crate) struct Manager {
@@ -19,10 +19,15 @@ pub(crate) type Ended = (i32, u64);
 
 impl Manager {
     /// Holds `sockets` (words of `manager.py`) for the proxy of a host, which must not run.
-    pub(crate) fn hold(host: &Host, sockets: &[String], variables: &[(&str, &str)]) -> Self {
-        let config = host.dir.join("proxy.yaml");
-        let command = [env!("CARGO_BIN_EXE_botmesh"), "proxy", "run", "--config"].map(str::to_owned);
-        let command = [&command[..], &[config.display().to_string()]].concat();
+    pub(crate) fn hold(mesh: &Mesh, host: &str, sockets: &[String], variables: &[(&str, &str)]) -> Self {
+        let host = mesh.host(host);
+        let config = host.dir.join("proxy.yaml").display().to_string();
+        let mut command = [env!("CARGO_BIN_EXE_botmesh"), "proxy", "run", "--config", &config]
+            .map(str::to_owned)
+            .to_vec();
+        if let Some(clock) = &mesh.clock {
+            command.extend(["--clock".to_owned(), format!("unix:{}", clock.display())]);
+        }
         Self::new(&host.dir, sockets, &command, variables)
     }
 

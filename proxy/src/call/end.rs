@@ -1,6 +1,7 @@
 //! The end of a call, written exactly once, whatever ends it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use audit::{CallId, EndRecord};
@@ -17,6 +18,9 @@ pub(super) const DONE: &str = "done";
 
 /// The answer ended before its body did, and it is not known whose fault it is.
 pub(super) const CUT: &str = "cut";
+
+/// The proxy ended before the call did.
+const STOPPED: &str = "stopped";
 
 /// The callee's answer broke off.
 pub(super) const CALLEE_GONE: &str = "callee_gone";
@@ -102,6 +106,14 @@ impl End {
         }
     }
 
+    /// Whatever a call seems to have ended by once the proxy cuts what is left, it is the proxy.
+    fn outcome(&self) -> &'static str {
+        match self.proxy.cutting.load(Ordering::Acquire) {
+            true if self.outcome != DONE => STOPPED,
+            true | false => self.outcome,
+        }
+    }
+
     fn write(&self, half: &Half, duration: Duration) {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.proxy.ledger.end(&EndRecord {
@@ -112,7 +124,7 @@ impl End {
             response_bytes: self.response_bytes,
             duration_us: micros(duration),
             upstream_us: micros(self.upstream),
-            outcome: self.outcome.to_owned(),
+            outcome: self.outcome().to_owned(),
         });
         let mut key = half.series.clone();
         key.class = self.status.map_or(5, SeriesKey::class_of);

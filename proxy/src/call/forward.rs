@@ -274,6 +274,9 @@ fn hold(draft: &Draft, who: &Who, call: policy::Call) -> Result<Held, Box<Refusa
 }
 
 fn ended(reason: Reason) -> Box<Refusal> {
+    if reason == Reason::Overloaded {
+        return Refusal::boxed(reason, "the proxy ends and waited for the answer as long as it could");
+    }
     Refusal::boxed(reason, "it was allowed when it began and is not any more")
 }
 

@@ -26,8 +26,9 @@ use crate::reproof::{self, Control};
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long the handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long the handshake may take where the callee has another address to try, and where it has none: a proxy that
+/// restarts behind a socket that is held answers when its predecessor's calls have ended, which takes ten seconds at most.
+const HANDSHAKE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(15));
 
 /// RFC 9113 §3.2: what a foreign peer speaks.
 const H2: &[u8] = b"h2";
@@ -46,7 +47,12 @@ pub(super) async fn connect(
     peer: Peer<'_>,
     address: SocketAddr,
 ) -> Result<Link, PoolFault> {
-    let stream = handshake(proxy, tls, peer.callee, address).await?;
+    let patience = if peer.addresses.len() > 1 {
+        HANDSHAKE.0
+    } else {
+        HANDSHAKE.1
+    };
+    let stream = handshake(proxy, tls, peer.callee, address, patience).await?;
     let refused = |source| PoolFault::Refused { address, source };
     let session = stream.get_ref().1;
     let leaf = peer_leaf(session.peer_certificates()).map_err(refused)?;
@@ -126,6 +132,7 @@ async fn handshake(
     tls: &Arc<ClientConfig>,
     callee: &SpiffeId,
     address: SocketAddr,
+    patience: Duration,
 ) -> Result<TlsStream<TcpStream>, PoolFault> {
     let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
     let connected = timeout(CONNECT, TcpStream::connect(address))
@@ -137,7 +144,7 @@ async fn handshake(
         .set_nodelay(true)
         .map_err(|source| PoolFault::Connect { address, source })?;
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(sni_for(callee), stream);
-    let shaken = timeout(HANDSHAKE, connecting).await.map_err(late).flatten();
+    let shaken = timeout(patience, connecting).await.map_err(late).flatten();
     shaken.map_err(|source| match refusal_of(&source) {
         Some(refusal) => {
             proxy.metrics.handshake_refused(refusal.reason());

@@ -1,0 +1,185 @@
+//! When a call may be sent a second time: when it is known that nobody has begun to carry it.
+
+use std::io;
+
+use http::{Method, Request};
+
+use super::PoolFault;
+use crate::call::RequestBody;
+
+/// How often a call is sent again: proxies of one callee that restart one after another.
+pub(super) const TIMES: usize = 3;
+
+/// Tells whether the other end broke a handshake off, as a proxy does that ends: nothing was sent, and who listens there
+/// now may be another process.
+pub(super) fn broke_off(fault: &PoolFault) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let PoolFault::Handshake { source, .. } = fault else {
+        return false;
+    };
+    matches!(
+        source.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
+
+/// Keeps what a call needs to be sent again, where its body is here whole.
+pub(super) fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let body = request.body();
+    let mut spare = Request::new(match body.as_whole()? {
+        _ if body.is_empty() => RequestBody::empty(),
+        bytes => RequestBody::whole(bytes),
+    });
+    *spare.method_mut() = request.method().clone();
+    *spare.uri_mut() = request.uri().clone();
+    *spare.version_mut() = request.version();
+    *spare.headers_mut() = request.headers().clone();
+    Some(spare)
+}
+
+/// Tells whether the other end says that it did not begin to carry a call.
+///
+/// RFC 9113 §8.7: REFUSED_STREAM says so of any call. A stream above the last one of a GOAWAY was not begun either
+/// (§6.8); hyper gives the same error to a call that raced with the frame and may have left, so there it is believed only
+/// of methods that may be repeated anyway (RFC 9110 §9.2.2).
+pub(super) fn was_not_begun(error: &hyper::Error, method: &Method) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let gone = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || (gone && method.is_idempotent()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+
+    /// A frame of RFC 9113 §4.1 whose payload is a few numbers.
+    fn frame(kind: u8, stream: u32, payload: &[u32]) -> Vec<u8> {
+        let length = u8::try_from(payload.len() * 4).unwrap();
+        let mut frame = vec![0, 0, length, kind, 0];
+        frame.extend(stream.to_be_bytes());
+        payload.iter().for_each(|number| frame.extend(number.to_be_bytes()));
+        frame
+    }
+
+    fn go_away(last: u32, code: u32) -> Vec<u8> {
+        frame(7, 0, &[last, code])
+    }
+
+    fn reset(code: u32) -> Vec<u8> {
+        frame(3, 1, &[code])
+    }
+
+    /// Reads the client's frames up to the head of its call, says `answer`, and closes.
+    async fn answer(mut peer: DuplexStream, answer: Vec<u8>) {
+        peer.write_all(&SETTINGS).await.unwrap();
+        let mut preface = [0; PREFACE];
+        peer.read_exact(&mut preface).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            peer.read_exact(&mut head).await.unwrap();
+            let length = usize::from(head[1]) * 256 + usize::from(head[2]);
+            let mut payload = vec![0; length];
+            peer.read_exact(&mut payload).await.unwrap();
+            if head[3] == HEADERS {
+                break;
+            }
+        }
+        peer.write_all(&answer).await.unwrap();
+        peer.shutdown().await.unwrap();
+        // What the client still says is read, or its error would be that nobody listens.
+        peer.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+
+    /// Sends a call to a peer that answers like this, and tells whether the error says that it was not begun.
+    async fn begun(method: Method, said: Vec<u8>) -> bool {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(here))
+            .await
+            .unwrap();
+        let mut request = Request::new(RequestBody::whole(Bytes::from_static(b"hi")));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = "https://orders.prod.mesh/".parse().unwrap();
+        let (failed, _, _) = tokio::join!(
+            async {
+                let failed = send.try_send_request(request).await.unwrap_err();
+                drop(send);
+                failed
+            },
+            connection,
+            answer(there, said)
+        );
+        !was_not_begun(failed.error(), &method)
+    }
+
+    #[tokio::test]
+    async fn only_what_the_peer_says_it_did_not_begin_is_sent_again() {
+        let refused = 7;
+        assert!(
+            !begun(Method::POST, reset(refused)).await,
+            "REFUSED_STREAM speaks of any call"
+        );
+        assert!(
+            begun(Method::GET, reset(8)).await,
+            "CANCEL says nothing about what was done"
+        );
+        assert!(!begun(Method::GET, go_away(0, 0)).await, "above the last stream");
+        assert!(
+            begun(Method::POST, go_away(0, 0)).await,
+            "what may not be repeated is not"
+        );
+        assert!(
+            begun(Method::GET, go_away(0, 1)).await,
+            "a peer that saw an error in us knows no last stream"
+        );
+        assert!(
+            begun(Method::GET, go_away(1, 0)).await,
+            "it was begun, and then the connection ended"
+        );
+        assert!(
+            begun(Method::GET, Vec::new()).await,
+            "a connection that ends says nothing"
+        );
+    }
+
+    #[test]
+    fn a_call_is_kept_whole_with_its_body_or_not_at_all() {
+        let mut request = Request::new(RequestBody::whole(Bytes::from_static(b"hi")));
+        *request.method_mut() = Method::PUT;
+        request.headers_mut().insert("x-a", "1".parse().unwrap());
+        let kept = spare(&request).unwrap();
+        assert_eq!((kept.method(), kept.headers()), (request.method(), request.headers()));
+        assert_eq!(kept.body().as_whole().unwrap(), "hi");
+        assert!(spare(&Request::new(RequestBody::empty())).unwrap().body().is_empty());
+    }
+
+    #[test]
+    fn a_handshake_that_was_broken_off_is_tried_again_and_one_that_was_refused_is_not() {
+        let handshake = |kind: io::ErrorKind| PoolFault::Handshake {
+            address: ([127, 0, 0, 1], 1).into(),
+            source: kind.into(),
+        };
+        assert!(broke_off(&handshake(io::ErrorKind::ConnectionReset)));
+        assert!(broke_off(&handshake(io::ErrorKind::UnexpectedEof)));
+        assert!(
+            !broke_off(&handshake(io::ErrorKind::InvalidData)),
+            "an alert is an answer"
+        );
+        assert!(
+            !broke_off(&handshake(io::ErrorKind::TimedOut)),
+            "the time for it is over"
+        );
+        assert!(!broke_off(&PoolFault::Slow));
+    }
+}
