@@ -21,6 +21,7 @@ mod callee;
 mod check;
 mod clients;
 mod crash;
+mod destinations;
 mod disk;
 mod floods;
 mod foreign;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::audit_only::AuditOnly;
+use crate::destination::Destination;
 use crate::explain::Verdict;
 use crate::limit::{Limit, Rate};
 use crate::mesh::{Bot, Mesh, Serve, Target};
@@ -21,6 +23,8 @@ struct File<'m> {
     audit_only: Vec<AuditOut<'m>>,
     bots: BTreeMap<&'m str, BotOut<'m>>,
     deny: Vec<RuleOut<'m>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    destinations: BTreeMap<&'m str, DestinationOut>,
     groups: BTreeMap<&'m str, Vec<&'m str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     limits: Vec<LimitOut<'m>>,
@@ -45,6 +49,16 @@ struct RuleOut<'m> {
     to: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct DestinationOut {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_idle: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +147,11 @@ pub(crate) fn write(mesh: &Mesh) -> String {
             .map(|(name, found)| (name.as_str(), bot(found)))
             .collect(),
         deny: rules(Effect::Deny),
+        destinations: mesh
+            .destinations
+            .iter()
+            .map(|(name, found)| (name.as_str(), destination(found)))
+            .collect(),
         groups: mesh
             .groups
             .iter()
@@ -157,6 +176,15 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         reason: rule.reason.as_deref(),
         to: rule.to.iter().map(ToString::to_string).collect(),
         until: rule.until.map(|until| until.to_string()),
+    }
+}
+
+fn destination(destination: &Destination) -> DestinationOut {
+    let millis = |wait: Option<Duration>| wait.map(|wait| format!("{}ms", wait.as_millis()));
+    DestinationOut {
+        connect_timeout: millis(destination.connect_timeout),
+        request_timeout: millis(destination.request_timeout),
+        stream_idle: millis(destination.stream_idle),
     }
 }
 

@@ -24,8 +24,11 @@ pub const AUDIT_ONLY: &str = "audit_only";
 /// Calls that are counted and refused beyond a rate: `limits`.
 pub const LIMITS: &str = "limits";
 
+/// Calls to a bot that are waited for no longer than it says: `destinations`.
+pub const DESTINATIONS: &str = "destinations";
+
 /// What this version's proxies enforce, as they tell the CA.
-pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY, LIMITS];
+pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY, LIMITS, DESTINATIONS];
 
 impl Mesh {
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -45,6 +48,9 @@ impl Mesh {
         }
         if !self.limits.is_empty() {
             features.insert(LIMITS);
+        }
+        if !self.destinations.is_empty() {
+            features.insert(DESTINATIONS);
         }
         features
     }

@@ -15,6 +15,7 @@ use spiffe::time::Timestamp;
 
 use crate::audit_only::AuditOnly;
 use crate::canonical;
+use crate::destination::Destination;
 use crate::diagnostics::Diagnostics;
 use crate::explain::{Explainer, Explanation};
 use crate::generation::Generation;
@@ -41,6 +42,8 @@ pub struct Mesh {
     pub(crate) groups: Groups,
     pub(crate) rules: BTreeMap<RuleId, Arc<Rule>>,
     pub(crate) limits: BTreeMap<RuleId, Limit>,
+    /// By callee.
+    pub(crate) destinations: BTreeMap<BotName, Destination>,
     /// By their ends.
     pub(crate) audit_only: Vec<AuditOnly>,
     pub(crate) tests: Vec<MeshTest>,
@@ -90,6 +93,7 @@ impl Bot {
 impl PartialEq for Mesh {
     fn eq(&self, other: &Self) -> bool {
         (&self.trust_domain, &self.slice, &self.bots) == (&other.trust_domain, &other.slice, &other.bots)
+            && self.destinations == other.destinations
             && (&self.groups, &self.rules, &self.limits, &self.audit_only, &self.tests)
                 == (
                     &other.groups,
@@ -122,6 +126,11 @@ impl Mesh {
         self.rules.get(id).map(|rule| &rule.place)
     }
 
+    /// Gives what is said of calls to a bot; nothing of one that no one says anything of.
+    pub fn destination(&self, bot: &BotName) -> Destination {
+        self.destinations.get(bot).copied().unwrap_or_default()
+    }
+
     /// Gives the host whose slice this is; `None` for a whole mesh.
     pub fn slice_host(&self) -> Option<&HostName> {
         self.slice.as_ref()
@@ -140,8 +149,8 @@ impl Mesh {
     /// Writes, as JSON that [`load`](crate::load) reads, the part that one host needs.
     ///
     /// It holds the bots that the host may claim, the bots that any rule links to them (without how they are attested and
-    /// where they serve), the rules that can touch the host's bots, the limits on calls to them, and the groups of both;
-    /// never tests. What is `audit_only`
+    /// where they serve), the rules that can touch the host's bots, the limits on calls to them, what is said of calls
+    /// to the bots that the host's own may call, and the groups of these; never tests. What is `audit_only`
     /// links every bot of the mesh to it, until the mesh does not name it any more. For every call whose
     /// caller or callee lives on the host it decides as the whole does: same verdict, same rule, same nearest rule.
     pub fn slice(&self, host: &HostName) -> String {

@@ -2,6 +2,7 @@
 
 mod audit_only;
 mod bots;
+mod destinations;
 mod fields;
 mod keys;
 mod limits;
@@ -28,7 +29,8 @@ use crate::tests_of_mesh::TestCall;
 use crate::yaml::{self, Node, Value};
 
 pub(crate) use audit_only::AuditDraft;
-pub(crate) use keys::{ATTEST, AUDIT_ONLY, BOT, Keys, LIMIT, MESH, SERVE, TEST, rule as rule_keys};
+pub(crate) use destinations::DestinationDraft;
+pub(crate) use keys::{ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, SERVE, TEST, rule as rule_keys};
 pub(crate) use limits::LimitDraft;
 
 /// The most bytes that all sources of a mesh have together.
@@ -127,6 +129,7 @@ pub(crate) struct MeshDraft {
     pub(crate) bots: BTreeMap<BotName, BotDraft>,
     pub(crate) groups: BTreeMap<Box<str>, GroupDraft>,
     pub(crate) rules: BTreeMap<RuleId, RuleDraft>,
+    pub(crate) destinations: BTreeMap<BotName, DestinationDraft>,
     pub(crate) limits: BTreeMap<RuleId, LimitDraft>,
     pub(crate) audit_only: Vec<AuditDraft>,
     pub(crate) tests: Vec<TestDraft>,
@@ -218,6 +221,7 @@ impl Reader {
         self.bots(fields.get("bots"));
         self.groups(fields.get("groups"));
         self.rules(fields.get("allow"), fields.get("deny"));
+        self.destinations(fields.get("destinations"));
         self.limits(fields.get("limits"));
         self.audit_only(fields.get("audit_only"));
         self.mesh_tests(fields.get("tests"));

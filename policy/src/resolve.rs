@@ -27,6 +27,7 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
     resolver.bots();
     resolver.groups();
     resolver.rules();
+    resolver.destinations();
     resolver.limits();
     resolver.audit_only();
     resolver.tests();
@@ -77,6 +78,11 @@ fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Me
             .rules
             .into_iter()
             .map(|(id, rule)| (id, Arc::new(build_rule(rule, sources))))
+            .collect(),
+        destinations: draft
+            .destinations
+            .into_iter()
+            .map(|(name, found)| (name, found.destination))
             .collect(),
         limits: draft
             .limits
@@ -230,6 +236,26 @@ impl Resolver<'_> {
             if rule.rule.effect == Effect::Allow {
                 self.callees_serve(&rule.to);
             }
+        }
+    }
+
+    fn destinations(&mut self) {
+        for (name, found) in &self.draft.destinations {
+            let bot = self.draft.bots.get(name);
+            if bot.is_some_and(|bot| bot.serve.is_some()) || self.draft.slice.is_some() {
+                continue;
+            }
+            let what = format!("`destinations` names bot `{name}`");
+            let draft = if bot.is_some() {
+                let message = format!("{what}, which serves nothing");
+                let draft = Draft::new(code::SERVES_NOTHING, found.span, message, "serves nothing");
+                draft.help("add serve: {http: …} to the bot")
+            } else {
+                let help = suggest::help(name.as_str(), self.draft.bots.keys().map(|bot| bot.as_str()));
+                let message = format!("{what}, which is not defined");
+                Draft::new(code::UNKNOWN_BOT, found.span, message, "unknown bot").maybe_help(help)
+            };
+            self.push(draft);
         }
     }
 

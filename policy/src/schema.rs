@@ -32,6 +32,10 @@ pub fn json_schema() -> Value {
             },
             "allow": {"type": "array", "items": {"$ref": "#/$defs/allow"}, "description": "Who may call what."},
             "deny": {"type": "array", "items": {"$ref": "#/$defs/deny"}, "description": "What nobody may do; wins over allow."},
+            "destinations": {
+                "type": "object", "additionalProperties": {"$ref": "#/$defs/destination"},
+                "propertyNames": {"pattern": BOT_NAME}, "description": "How long calls to a bot are waited for.",
+            },
             "limits": {
                 "type": "array", "items": {"$ref": "#/$defs/limit"},
                 "description": "How often each caller may call; beyond it calls are refused with 429.",
@@ -67,6 +71,7 @@ fn definitions() -> Value {
         "attest": attest(),
         "allow": rule(true),
         "deny": rule(false),
+        "destination": destination(),
         "limit": limit(),
         "audit_only": audit_only(),
         "test": test(),
@@ -146,6 +151,19 @@ fn rule(allow: bool) -> Value {
     })
 }
 
+fn destination() -> Value {
+    let wait = |what: &str| json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": what});
+    json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "connect_timeout": wait("To the bot, and to the proxy of its host: 10ms to 30s."),
+            "request_timeout": wait("To the head of the answer: 10ms to 1h."),
+            "stream_idle": wait("While no byte moves in either direction after that: 100ms to 10m."),
+            "retries": {"const": 0, "description": "A call is not made a second time."},
+        },
+    })
+}
+
 fn limit() -> Value {
     json!({
         "type": "object", "additionalProperties": false, "required": ["id", "from", "to", "rate", "burst"],
@@ -192,7 +210,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::read::{ATTEST, AUDIT_ONLY, BOT, Keys, LIMIT, MESH, SERVE, TEST, rule_keys};
+    use crate::read::{ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, SERVE, TEST, rule_keys};
     use crate::rule::Effect;
 
     fn keys(object: &Value) -> BTreeSet<&str> {
@@ -218,6 +236,7 @@ mod tests {
         assert_eq!(keys(&of("bot")["properties"]["serve"]["oneOf"][1]), known(&SERVE));
         assert_eq!(keys(of("allow")), known(rule_keys(Effect::Allow)));
         assert_eq!(keys(of("deny")), known(rule_keys(Effect::Deny)));
+        assert_eq!(keys(of("destination")), known(&DESTINATION));
         assert_eq!(keys(of("limit")), known(&LIMIT));
         assert_eq!(of("limit")["required"], json!(LIMIT.known));
         assert_eq!(keys(of("audit_only")), known(&AUDIT_ONLY));

@@ -37,7 +37,7 @@ const IDLE_MAX: usize = 64;
 /// How long a connection is kept open between calls. Servers commonly wait longer.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How long connecting may take: the callee is on this host.
+/// How long connecting may take where the mesh does not say: the callee is on this host.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long a check of whoever listens holds on a connection.
@@ -73,6 +73,8 @@ pub(crate) struct CalleeRequest {
     pub(crate) headers: HeaderMap,
     /// How long the answer's head is waited for once nothing of the request moves.
     pub(crate) patience: Duration,
+    /// How long connecting may take, where the mesh says so.
+    pub(crate) connect: Option<Duration>,
 }
 
 impl Callees {
@@ -107,16 +109,16 @@ impl Callees {
                 .filter(|_| !none)
                 .map_or_else(RequestBody::empty, RequestBody::whole);
             // Connecting is rare and needs much room.
-            let fresh = Box::pin(self.connect(attestor, bot, target)).await?;
+            let fresh = Box::pin(self.connect(attestor, bot, target, request.connect)).await?;
             return exchange::exchange(self, fresh, &request, body).await;
         }
-        let fresh = Box::pin(self.connect(attestor, bot, target)).await?;
+        let fresh = Box::pin(self.connect(attestor, bot, target, request.connect)).await?;
         exchange::exchange(self, fresh, &request, body).await
     }
 
     /// Connects and checks who listens, as a call would, and sends nothing.
     pub(crate) async fn look(&self, attestor: &Attestor, bot: &BotName, target: &Target) -> Result<(), CalleeFault> {
-        Box::pin(self.connect(attestor, bot, target)).await.map(drop)
+        Box::pin(self.connect(attestor, bot, target, None)).await.map(drop)
     }
 
     /// Takes a kept connection that is still good.
@@ -173,6 +175,7 @@ impl Callees {
         attestor: &Attestor,
         bot: &BotName,
         target: &Target,
+        limit: Option<Duration>,
     ) -> Result<Box<Connection>, CalleeFault> {
         let connecting = async {
             match target {
@@ -186,7 +189,7 @@ impl Callees {
             }
         };
         let place = || Place(target.clone());
-        let connected = timeout(CONNECT, connecting)
+        let connected = timeout(limit.unwrap_or(CONNECT), connecting)
             .await
             .map_err(|_elapsed| CalleeFault::Slow)?;
         let (read, write) = connected.map_err(|source| CalleeFault::Connect { place: place(), source })?;

@@ -5,6 +5,8 @@
 //! in any more is ended: whoever waits for its answer, or moves a byte of its bodies, hears it at once. There are no
 //! more entries than calls at a time, and a call costs one.
 
+mod idle;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -14,6 +16,8 @@ use std::time::Duration;
 use spiffe::id::BotName;
 use spiffe::svid::Serial;
 use spiffe::time::Timestamp;
+
+use idle::Idle;
 
 use crate::control::Snapshot;
 use crate::proven::Proven;
@@ -72,6 +76,8 @@ const LANES: usize = 3;
 pub(crate) struct Live {
     shards: [Mutex<Shard>; SHARDS],
     turn: AtomicUsize,
+    /// How many of them may not stand still.
+    watched: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +95,7 @@ struct Entry {
     /// What the callee's proxy has proved.
     to_proven: Mutex<Option<Arc<Proven>>>,
     cut: OnceLock<Reason>,
+    idle: OnceLock<Idle>,
     wakers: Mutex<[Option<Waker>; LANES]>,
 }
 
@@ -134,6 +141,7 @@ impl Live {
             subject,
             to_proven: Mutex::default(),
             cut: OnceLock::new(),
+            idle: OnceLock::new(),
             wakers: Mutex::default(),
         });
         let weak = Some(Arc::downgrade(&entry));
@@ -215,6 +223,9 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if self.idle.get().is_some() {
+            self.live.watched.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut shard = self.live.shard(self.shard);
         if let Some(place) = shard.places.get_mut(self.place) {
             *place = None;
@@ -296,6 +307,10 @@ pub(crate) async fn watch_time(proxy: Arc<Proxy>) {
         }
         let now = proxy.control.now();
         proxy.control.end_local(now);
+        let still = proxy.live.end_idle(tokio::time::Instant::now());
+        if still > 0 {
+            tracing::debug!(still, "ended calls in which nothing moved");
+        }
         let snapshot = proxy.control.snapshot();
         let ended = snapshot.policy.next_end(last).is_some_and(|end| end <= now);
         if proxy.control.policy_too_old(now) {

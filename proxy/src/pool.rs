@@ -126,6 +126,8 @@ pub(crate) struct Peer<'a> {
     pub(crate) callee: &'a SpiffeId,
     /// By which authorities.
     pub(crate) bundle: &'a Arc<TrustBundle>,
+    /// How long connecting may take, with the handshake, where the mesh says so.
+    pub(crate) connect: Option<Duration>,
     /// Where; not empty.
     pub(crate) addresses: &'a [SocketAddr],
 }

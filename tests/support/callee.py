@@ -72,6 +72,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.upgraded()
         if self.path.startswith("/orders/ticks"):
             return self.ticks()
+        if self.path.endswith("/never"):
+            # No answer, until the other end gives up.
+            self.rfile.read(1)
+            self.close_connection = True
+            return
         length = int(self.headers.get("content-length") or 0)
         if self.headers.get("transfer-encoding") == "chunked":
             body = b""

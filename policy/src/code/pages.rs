@@ -161,6 +161,16 @@ Shorten the text or remove the character.
 ",
     ),
     (
+        WAIT,
+        "BM0118: the time is not in bounds
+
+`destinations` says how long calls to a bot are waited for: `connect_timeout` from 10ms to 30s,
+`request_timeout`, to the head of the answer, from 10ms to 1h, and `stream_idle`, while no byte
+moves in either direction after it, from 100ms to 10m. What is not said is left to the proxies.
+Write a whole number and ms, s, m or h.
+",
+    ),
+    (
         UNKNOWN_GROUP,
         "BM0120: the group is not defined
 

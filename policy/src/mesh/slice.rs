@@ -3,32 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use spiffe::id::HostName;
+use spiffe::id::{BotName, HostName};
 
 use super::{Bot, Mesh, Serve, Target};
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
+use crate::destination::Destination;
 use crate::diagnostics::Diagnostics;
 use crate::limit::Limit;
 use crate::roster::Roster;
-use crate::rule::{Rule, RuleId, Subject};
+use crate::rule::{Effect, Rule, RuleId, Subject};
 
 /// Cuts the slice of a host out of a mesh.
 pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
     let mut roster = mesh.roster();
-    let mut own = Bits::empty(roster.len());
-    for (number, bot) in mesh.bots.values().enumerate() {
-        if bot.may_run_on(host) {
-            own.insert(number);
-        }
-    }
+    let own = own_bots(mesh, host);
     let mut kept = own.clone();
+    let mut callees = own.clone();
     let mut rules: Vec<(&RuleId, &Arc<Rule>)> = Vec::new();
     for (id, rule) in &mesh.rules {
         let (from, to) = (roster.expand(&rule.from), roster.expand(&rule.to));
         let (calls, called) = (from.intersects(&own), to.intersects(&own));
         if calls {
             kept.extend(&to);
+        }
+        if calls && rule.effect == Effect::Allow {
+            callees.extend(&to);
         }
         if called {
             kept.extend(&from);
@@ -38,10 +38,12 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
         }
     }
     let audit_only = audits(mesh, &mut roster, &own, &mut kept);
+    let destinations = destinations(mesh, &mut roster, callees);
     let limits = limits(mesh, &mut roster, &own);
-    let subjects = rules.iter().flat_map(|(_, rule)| rule.from.iter().chain(&rule.to));
     let limited = limits.values().flat_map(|limit| limit.from.iter().chain(&limit.to));
-    let groups: BTreeSet<&str> = subjects
+    let groups: BTreeSet<&str> = rules
+        .iter()
+        .flat_map(|(_, rule)| rule.from.iter().chain(&rule.to))
         .chain(limited)
         .chain(audit_only.iter().flat_map(|entry| &entry.to))
         .filter_map(group_of)
@@ -65,11 +67,35 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             .into_iter()
             .map(|(id, rule)| (id.clone(), Arc::clone(rule)))
             .collect(),
+        destinations,
         limits,
         audit_only,
         tests: Vec::new(),
         warnings: Diagnostics::default(),
     }
+}
+
+fn own_bots(mesh: &Mesh, host: &HostName) -> Bits {
+    let mut own = Bits::empty(mesh.bots.len());
+    for (number, bot) in mesh.bots.values().enumerate() {
+        if bot.may_run_on(host) {
+            own.insert(number);
+        }
+    }
+    own
+}
+
+/// Gives what is said of calls to the host's own bots and to those that its own may call by rules, or by `audit_only`.
+fn destinations<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, mut callees: Bits) -> BTreeMap<BotName, Destination> {
+    if mesh.destinations.is_empty() || callees.iter().next().is_none() {
+        return BTreeMap::new();
+    }
+    for entry in &mesh.audit_only {
+        callees.extend(&roster.expand(&entry.to));
+    }
+    let called = |name: &BotName| roster.number(name).is_some_and(|number| callees.contains(number));
+    let needed = mesh.destinations.iter().filter(|(name, _)| called(name));
+    needed.map(|(name, found)| (name.clone(), *found)).collect()
 }
 
 /// Gives the limits that the host's proxy counts by: those on calls to its own bots. Who may call them is known already.

@@ -20,11 +20,12 @@ pub(crate) const MESH: Keys = Keys {
         "groups",
         "allow",
         "deny",
+        "destinations",
         "limits",
         "audit_only",
         "tests",
     ],
-    later: &["destinations", "credentials", "federation"],
+    later: &["credentials", "federation"],
 };
 
 pub(crate) const BOT: Keys = Keys {
@@ -66,6 +67,12 @@ const DENY: Keys = Keys {
     of: "a deny rule",
     known: &["id", "from", "to", "http", "until", "reason"],
     later: &["grpc", "tcp", "headers", "when"],
+};
+
+pub(crate) const DESTINATION: Keys = Keys {
+    of: "a destination",
+    known: &["connect_timeout", "request_timeout", "stream_idle", "retries"],
+    later: &[],
 };
 
 pub(crate) const LIMIT: Keys = Keys {

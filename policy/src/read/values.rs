@@ -107,16 +107,17 @@ impl Reader {
 const SVID_TTL_MIN: Duration = Duration::from_secs(60);
 const SVID_TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads a whole number and a unit: `90s`, `15m`, `24h`.
-fn duration(text: &str) -> Option<Duration> {
-    let (number, seconds) = [("s", 1), ("m", 60), ("h", 3600)]
+/// Reads a whole number and a unit: `200ms`, `90s`, `15m`, `24h`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    // `ms` comes first, for it ends like `s`.
+    let (number, millis) = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]
         .into_iter()
-        .find_map(|(unit, seconds)| text.strip_suffix(unit).map(|number| (number, seconds)))?;
+        .find_map(|(unit, millis)| text.strip_suffix(unit).map(|number| (number, millis)))?;
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let number: u64 = number.parse().ok()?;
-    Some(Duration::from_secs(number.checked_mul(seconds)?))
+    Some(Duration::from_millis(number.checked_mul(millis)?))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,12 +157,20 @@ mod tests {
 
     #[test]
     fn durations_are_a_whole_number_and_a_unit() {
-        for (text, seconds) in [("0s", 0), ("90s", 90), ("15m", 900), ("24h", 86_400)] {
-            assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        for (text, millis) in [
+            ("0s", 0),
+            ("200ms", 200),
+            ("90s", 90_000),
+            ("15m", 900_000),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in [
             "",
             "s",
+            "ms",
+            "1.5ms",
             "15",
             "15d",
             "1.5h",

@@ -475,3 +475,47 @@ fn entries_of_audit_only_that_say_something_else_are_not_equal() {
         assert_ne!(load(TRYING.replace(from, to)), mesh, "{to}");
     }
 }
+
+#[test]
+fn a_slice_tells_of_waits_to_callers_and_callees_and_they_read_back_equal() {
+    let text = "version: 1\ntrust_domain: acme.internal\nbots:\n\
+        \x20 a: {owner: o, hosts: caller, attest: {user: a}}\n\
+        \x20 b: {owner: o, hosts: callee, attest: {user: b}, serve: {http: 80}}\n\
+        \x20 c: {owner: o, hosts: other, attest: {user: c}, serve: {http: 80}}\n\
+        allow: [{id: x, from: [a, c], to: b, http: GET /}]\n\
+        deny: [{id: y, from: a, to: c, reason: r}]\n\
+        destinations:\n\
+        \x20 b: {connect_timeout: 30s, request_timeout: 1h, stream_idle: 10m, retries: 0}\n\
+        \x20 c: {connect_timeout: 10ms, request_timeout: 10ms, stream_idle: 100ms}\n";
+    let mesh = load(text.to_owned());
+    let slice = |host: &str| serde_json::from_str::<Value>(&mesh.slice(&HostName::parse(host).unwrap())).unwrap();
+    let b = json!({"connect_timeout": "30000ms", "request_timeout": "3600000ms", "stream_idle": "600000ms"});
+    let c = json!({"connect_timeout": "10ms", "request_timeout": "10ms", "stream_idle": "100ms"});
+    assert_eq!(slice("caller")["destinations"], json!({"b": b}));
+    assert_eq!(
+        slice("callee")["destinations"],
+        json!({"b": b}),
+        "not of a bot that only calls its own"
+    );
+    assert_eq!(slice("other")["destinations"], json!({"b": b, "c": c}));
+    assert_eq!(slice("nobodys")["destinations"], Value::Null);
+    assert_eq!(load(mesh.canonical_json()), mesh);
+    assert_ne!(load(text.replace("10m,", "9m,")), mesh);
+    assert!(
+        mesh.features_for(&HostName::parse("caller").unwrap())
+            .contains("destinations")
+    );
+    assert!(policy::feature::ENFORCED.contains(&"destinations"));
+    let bot = |name| BotName::parse(name).unwrap();
+    assert_eq!(
+        mesh.destination(&bot("c")).stream_idle,
+        Some(std::time::Duration::from_millis(100))
+    );
+    assert_eq!(mesh.destination(&bot("a")), policy::Destination::default());
+    let trying = format!("{text}audit_only: [{{to: c, until: 2099-01-01T00:00:00Z, reason: r}}]\n");
+    let slice = load(trying).slice(&HostName::parse("caller").unwrap());
+    assert!(
+        slice.contains("100ms"),
+        "whoever may call under audit_only waits as long: {slice}"
+    );
+}

@@ -369,6 +369,9 @@ impl Body for AnswerBody {
                 if let Some(end) = &mut this.end {
                     end.wrote(bytes);
                 }
+                if let Some(held) = &this.held {
+                    held.moved(bytes);
+                }
                 this.note_end();
             }
             Some(Err(error)) => {

@@ -249,15 +249,20 @@ async fn to_callee(
     let target = target(&call.path, query.as_ref());
     let held = hold(draft, who, call)?;
     let proxy = draft.proxy();
+    let (waits, count) = (draft.snapshot.mesh.destination(&to.bot), body.count());
     let request = CalleeRequest {
         method,
         target,
         headers,
-        patience: proxy.bounds.request,
+        patience: waits.request_timeout.unwrap_or(proxy.bounds.request),
+        connect: waits.connect_timeout,
     };
     let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body));
     match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
-        Ok((head, body)) => Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot))),
+        Ok((head, body)) => {
+            held.may_stand_still(waits.stream_idle, count);
+            Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot)))
+        }
         Err(fault) => Err(callee_refusal(&to, &fault)),
     }
 }
@@ -362,20 +367,24 @@ async fn across(
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
     let proxy = draft.proxy();
+    let waits = draft.snapshot.mesh.destination(&to.bot);
+    let limit = waits.request_timeout.unwrap_or(proxy.bounds.request);
     let peer = Peer {
         svid: &svid,
         callee: &to.id,
         bundle: &draft.snapshot.bundle,
+        connect: waits.connect_timeout,
         addresses: &addresses,
     };
     let answered = {
         let calling = proxy.pool.call(proxy, peer, request, &held);
-        let calling = std::pin::pin!(within(patience, proxy.bounds.request, &count, calling));
+        let calling = std::pin::pin!(within(patience, limit, &count, calling));
         held.while_allowed(Lane::Answer, calling).await
     };
     match answered.map_err(ended)?.unwrap_or(Err(PoolFault::Slow)) {
         Ok((answer, lease)) => {
             let (parts, body) = answer.into_parts();
+            held.may_stand_still(waits.stream_idle, count);
             Ok((
                 parts.status,
                 parts.headers,

@@ -54,6 +54,7 @@ fn request(method: Method) -> CalleeRequest {
         target: Bytes::from_static(b"/orders/17?a=b"),
         headers,
         patience: Duration::from_secs(30),
+        connect: None,
     }
 }
 

@@ -71,6 +71,35 @@ fn each_end_of_a_right_ends_the_call_by_its_own_word() {
 }
 
 #[test]
+fn a_call_ends_when_nothing_moves_for_as_long_as_its_callee_may_stand_still() {
+    use tokio::time::Instant;
+
+    let live = Arc::new(Live::default());
+    let (still, moving, free) = (live.enter(subject()), live.enter(subject()), live.enter(subject()));
+    let limit = Duration::from_millis(300);
+    let sent = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    still.may_stand_still(Some(limit), crate::call::RequestCount::Known(5));
+    moving.may_stand_still(Some(limit), crate::call::RequestCount::Counted(Arc::clone(&sent)));
+    free.may_stand_still(None, crate::call::RequestCount::Known(5));
+    let began = Instant::now();
+    let at = |millis| began + Duration::from_millis(millis);
+    assert_eq!(live.end_idle(at(250)), 0);
+    moving.moved(0);
+    assert_eq!(live.end_idle(at(500)), 1, "what moved between two looks has moved");
+    assert_eq!(
+        [&still, &moving, &free].map(Held::cut),
+        [Some(Reason::Timeout), None, None]
+    );
+    sent.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(live.end_idle(at(799)), 0, "a byte of the request is one too");
+    assert_eq!(live.end_idle(at(1_098)), 0);
+    assert_eq!(live.end_idle(at(1_099)), 1);
+    assert_eq!(live.watched.load(Ordering::Relaxed), 2);
+    drop((still, moving));
+    assert_eq!(live.watched.load(Ordering::Relaxed), 0, "then nobody is looked at");
+}
+
+#[test]
 fn a_call_that_audit_only_carries_ends_with_it() {
     let json = r#"{"version": 1, "trust_domain": "acme.internal", "slice": "web-1", "bots": {
             "prod/checkout": {"owner": "o@acme.internal", "hosts": ["web-1"], "attest": {"uid": 2000}},

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use spiffe::id::{IdKind, SpiffeId};
+use spiffe::id::IdKind;
 use spiffe_tls::{Expect, HandshakeRefusal, Role, client_config, peer_leaf, refusal_of, sni_for};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -52,7 +52,7 @@ pub(super) async fn connect(
     } else {
         HANDSHAKE.1
     };
-    let stream = handshake(proxy, tls, peer.callee, address, patience).await?;
+    let stream = handshake(proxy, tls, peer, address, patience).await?;
     let refused = |source| PoolFault::Refused { address, source };
     let session = stream.get_ref().1;
     let leaf = peer_leaf(session.peer_certificates()).map_err(refused)?;
@@ -130,12 +130,13 @@ fn control(
 async fn handshake(
     proxy: &Proxy,
     tls: &Arc<ClientConfig>,
-    callee: &SpiffeId,
+    peer: Peer<'_>,
     address: SocketAddr,
     patience: Duration,
 ) -> Result<TlsStream<TcpStream>, PoolFault> {
     let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
-    let connected = timeout(CONNECT, TcpStream::connect(address))
+    let (began, limit) = (Instant::now(), peer.connect);
+    let connected = timeout(limit.unwrap_or(CONNECT), TcpStream::connect(address))
         .await
         .map_err(late)
         .flatten();
@@ -143,8 +144,10 @@ async fn handshake(
     stream
         .set_nodelay(true)
         .map_err(|source| PoolFault::Connect { address, source })?;
-    let connecting = TlsConnector::from(Arc::clone(tls)).connect(sni_for(callee), stream);
-    let shaken = timeout(patience, connecting).await.map_err(late).flatten();
+    // One limit for both: to whoever waits, they are one.
+    let left = limit.map_or(patience, |limit| limit.saturating_sub(began.elapsed()));
+    let connecting = TlsConnector::from(Arc::clone(tls)).connect(sni_for(peer.callee), stream);
+    let shaken = timeout(left, connecting).await.map_err(late).flatten();
     shaken.map_err(|source| match refusal_of(&source) {
         Some(refusal) => {
             proxy.metrics.handshake_refused(refusal.reason());
