@@ -28,4 +28,4 @@ pub use process::{HelperError, run, start};
 pub use wire::reads_back;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,3 +1,7 @@
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -8,11 +12,16 @@ use super::{Held, Hold, Lost};
 use crate::attest::AttestConfig;
 use crate::attest::entries::Current;
 use crate::attest::error::Why;
+use crate::attest::helper::tests::helper;
 use crate::attest::kernel::Kernel;
+use crate::attest::scan::Holder;
 
 /// This process, held as a bot over a Unix socket.
 fn hold() -> Hold {
-    let kernel = Kernel::new(AttestConfig::default(), Clock::system()).unwrap();
+    hold_by(Kernel::new(AttestConfig::default(), Clock::system()).unwrap())
+}
+
+fn hold_by(kernel: Kernel) -> Hold {
     let pin = kernel.pin(std::process::id()).unwrap();
     Hold {
         kernel: Arc::new(kernel),
@@ -58,5 +67,31 @@ fn a_socket_that_no_held_process_has_is_refused() {
         inode: Some(u64::MAX),
         ..hold()
     };
+    assert!(matches!(hold.check(), Err(Why::NoHolder { .. })));
+}
+
+#[test]
+fn a_socket_that_its_process_gave_away_is_found_by_the_sweep_where_a_helper_looks() {
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let file = File::from(OwnedFd::from(socket.try_clone().unwrap()));
+    let inode = file.metadata().unwrap().ino();
+    drop(file);
+    let hold = Hold {
+        inode: Some(inode),
+        ..hold_by(Kernel::with_helper(helper()).unwrap())
+    };
+    hold.judge(&[Holder {
+        inode,
+        pid: std::process::id(),
+        fd: socket.as_raw_fd().cast_unsigned(),
+    }]);
+    hold.check().unwrap();
+    // The sweep overlooked it: the process is looked at again.
+    hold.judge(&[]);
+    hold.check().unwrap();
+    drop(socket);
+    // Nothing is asked before each request.
+    hold.check().unwrap();
+    hold.judge(&[]);
     assert!(matches!(hold.check(), Err(Why::NoHolder { .. })));
 }

@@ -19,7 +19,7 @@ use crate::attest::scan::Among;
 use crate::attest::sight::{Candidates, Programs, Seen, Sight};
 
 /// A helper that a thread of this process plays.
-fn helper() -> Helper {
+pub(in crate::attest) fn helper() -> Helper {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let sight = Arc::new(Sight::new(AttestConfig::default(), Clock::system(), false).unwrap());
     std::thread::spawn(move || serve::serve(&theirs, &sight));
