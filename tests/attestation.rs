@@ -344,8 +344,8 @@ fn groups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() {
     );
 }
 
-/// Cgroups of version 2 below the root, removed in the end.
-struct Cgroups(Vec<std::path::PathBuf>);
+/// Cgroups of version 2 below the root, removed in the end; and where the root is.
+struct Cgroups(Vec<std::path::PathBuf>, std::path::PathBuf);
 
 impl Cgroups {
     /// `None` where there is no writable tree of version 2.
@@ -353,7 +353,7 @@ impl Cgroups {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
         let root = Path::new(line.split(' ').nth(4)?);
-        let mut made = Self(Vec::new());
+        let mut made = Self(Vec::new(), root.to_owned());
         for path in paths {
             let at = root.join(path.trim_start_matches('/'));
             std::fs::create_dir_all(&at).ok()?;
@@ -361,12 +361,27 @@ impl Cgroups {
         }
         Some(made)
     }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.1.join(path.trim_start_matches('/'))
+    }
+
+    /// The path as a process sees it.
+    fn shown(&self, place: &Path) -> String {
+        format!("/{}", place.strip_prefix(&self.1).expect("below the root").display())
+    }
 }
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for path in self.0.iter().rev() {
             let _in_use = std::fs::remove_dir(path);
+            // Only folders of this test's own: others make theirs in the slices at the same time.
+            let above = path.ancestors().skip(1);
+            let own = |folder: &&Path| folder.to_string_lossy().contains("botmesh-live");
+            above.take_while(own).for_each(|folder| {
+                let _in_use = std::fs::remove_dir(folder);
+            });
         }
     }
 }
@@ -383,11 +398,21 @@ fn units_and_cgroups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() 
         format!("/{mark}-c"),
         format!("/{mark}-d"),
         format!("/user.slice/{mark}-a.service"),
+        // In what a user was given of the tree, which it makes folders in as it likes.
+        format!("/user.slice/{mark}-user@61053.service/{mark}-a.service"),
+        format!("/system.slice/{mark}-user@61053.service/{mark}-a.service"),
+        // Where engines put containers, under an id that looks like theirs.
+        format!("/{mark}-docker/{}/{mark}-a.service", "ab".repeat(32)),
+        format!("/system.slice/{mark}-docker-{}.scope/{mark}-a.service", "ab".repeat(32)),
     ];
     let Some(cgroups) = Cgroups::make(&places) else {
         println!("skipped: no writable cgroups of version 2 here");
         return;
     };
+    for given in ["/user.slice", "/system.slice"].map(|slice| format!("{slice}/{mark}-user@61053.service")) {
+        let given = cgroups.at(&given);
+        nix::unistd::chown(&given, Some(61_053.into()), Some(61_053.into())).expect("chown");
+    }
     let mesh = bare_host();
     mesh.apply(&bots(&[
         ("a", &format!("unit: {mark}-a.service")),
@@ -395,13 +420,20 @@ fn units_and_cgroups_alone_tell_bots_of_one_user_apart_through_the_live_proxy() 
         ("c", &format!("uid: 61053, cgroup: /{mark}-c")),
         ("d", &format!("uid: 61053, cgroup: /{mark}-d")),
     ]));
-    for (place, name) in cgroups.0.iter().zip(["prod/a", "prod/b", "prod/c", "prod/d", "nobody"]) {
+    let names = ["prod/a", "prod/b", "prod/c", "prod/d"];
+    let names = names.into_iter().chain(std::iter::repeat("nobody"));
+    for (place, name) in cgroups.0.iter().zip(names) {
         assert_eq!(
             who(&mesh, || in_cgroup(61_053, place)),
             [name; 2],
             "{}",
             place.display()
         );
+        let shown = cgroups
+            .shown(place)
+            .replace(&format!("{mark}-"), "")
+            .replace(&"ab".repeat(32), "abab...");
+        println!("{name:8} {shown}");
     }
     assert_eq!(
         who(&mesh, || as_user("curl", 61_053)),

@@ -409,3 +409,110 @@ fn a_clock_set_forward_a_day_locks_nobody_out_once_it_is_right_running_or_at_sta
     let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
     eventually("a call", || (get(&mut checkout).status == 200).then_some(()));
 }
+
+/// A clock that is a day off: which way, and whether the proxy ran or started by it.
+struct Off {
+    back: bool,
+    at_start: bool,
+}
+
+impl Off {
+    /// Has the clock of both hosts a day off, while both proxies run, or while that of web-1 does not.
+    fn happen(&self, mesh: &mut Mesh, hosts: &Hand) {
+        if self.at_start {
+            mesh.host_mut("web-1").process.kill();
+        }
+        if self.back {
+            hosts.back(DAY);
+        } else {
+            hosts.forward(DAY);
+        }
+        if self.at_start {
+            mesh.restart("web-1");
+            mesh.wait_for("web-1", "/livez");
+        }
+    }
+
+    fn mend(&self, hosts: &Hand) {
+        if self.back {
+            hosts.forward(DAY);
+        } else {
+            hosts.back(DAY);
+        }
+    }
+}
+
+#[test]
+fn a_clock_a_day_off_revives_nothing_and_locks_nobody_out_whichever_way_and_whenever() {
+    if !root_or_skip("clocks a day off") {
+        return;
+    }
+    println!("clock     when      while it is wrong                     once it is right");
+    for (back, at_start) in [(true, false), (true, true), (false, false), (false, true)] {
+        let off = Off { back, at_start };
+        let row = day_off(&off);
+        let (way, when) = (
+            if back { "back" } else { "forward" },
+            if at_start { "at start" } else { "running" },
+        );
+        println!("{way:9} {when:9} {row}");
+    }
+}
+
+/// What the calls of two bots came to, one with a rule that ends in twenty minutes, while the clock was off and after.
+fn day_off(off: &Off) -> String {
+    let dir = folder();
+    let (hosts, ca) = (Hand::new(dir.path()), Hand::named(dir.path(), "ca-clock.sock"));
+    let mut mesh = with_two_clocks(&hosts, &ca);
+    let text = std::fs::read_to_string(mesh.mesh_file()).expect("the mesh file");
+    let soon = spiffe::time::Timestamp::from_unix_millis(hosts.shows()) + 20 * MINUTE;
+    mesh.apply(&text.replace("2020-01-01T00:00:00Z", &soon.to_string()));
+    let at = mesh.host("web-1").bot_socket();
+    let ended_rule = |mesh_at: &str| Caller::new(REPORT, mesh_at).call("GET", "orders.prod.mesh", "/years/2019");
+    assert_eq!(ended_rule(&at).status, 200);
+    if off.back {
+        // An hour and a minute without the CA: the rule and the SVIDs have ended, and that is on disk.
+        mesh.ca.kill();
+        hosts.forward(HOUR + MINUTE);
+        arrived(&hosts, &mesh);
+        on_disk(&mesh, "web-1", hosts.shows());
+    }
+    off.happen(&mut mesh, &hosts);
+    unready(&mesh);
+    let mut checkout = Caller::new(CHECKOUT, &at);
+    let (identity, rule) = (refused(&get(&mut checkout)), refused(&ended_rule(&at)));
+    assert_eq!(identity, no_identity());
+    // By a clock that is ahead the whole policy is too old, and no rule is asked.
+    let shut = if off.back {
+        (403, "rule_expired".to_owned())
+    } else {
+        no_identity()
+    };
+    assert_eq!(rule, shut);
+    off.mend(&hosts);
+    if off.back {
+        ca.forward(HOUR + MINUTE);
+        mesh.restart_ca();
+    }
+    eventually("a call", || (get(&mut checkout).status == 200).then_some(()));
+    mesh.wait_for("web-1", "/readyz");
+    let after = eventually("the rule to be judged by the right time", || {
+        let answer = ended_rule(&at);
+        let word = if answer.status == 200 {
+            "200".to_owned()
+        } else {
+            answer.reason()
+        };
+        // An hour has gone by in the first two rows, and no time in the others.
+        (word == if off.back { "rule_expired" } else { "200" }).then_some(word)
+    });
+    format!("SVID {}, rule {:14} SVID 200, rule {after}", identity.1, rule.1)
+}
+
+/// A proxy that started by a wrong clock cannot hear the CA, which would tell it; it is unready for want of an identity.
+fn unready(mesh: &Mesh) {
+    eventually("the host to be unready", || {
+        let (status, _) = http_get(mesh.host("web-1").ports.metrics, "/readyz")?;
+        (status == 503).then_some(())
+    });
+}
