@@ -103,11 +103,10 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
         };
         let head = match head {
             Some(head) => head,
-            // A request may be on its way, and a peer that gets no answer cannot know whether it was carried.
-            None => match timeout(late, reader.head()).await {
-                Ok(head) => head,
-                // Closed between two calls (RFC 9112 §9.6).
-                Err(_none) => return writer.shutdown().await.unwrap_or_default(),
+            // Boxed, for this room is needed once and every connection would keep it.
+            None => match Box::pin(late_head(&mut reader, &mut writer, late)).await {
+                Some(head) => head,
+                None => return,
             },
         };
         late = late_again;
@@ -130,6 +129,22 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
             After::Next(same) => reader = same,
             After::End(Some(same)) => return linger(same, writer).await,
             After::End(None) => return,
+        }
+    }
+}
+
+/// Waits for a request that may be on its way to a proxy that ends: a peer that gets no answer cannot know whether it was
+/// carried. Where none comes the connection is closed between two calls (RFC 9112 §9.6).
+async fn late_head(
+    reader: &mut Reader<ReadEnd>,
+    writer: &mut Writer<WriteEnd>,
+    late: Duration,
+) -> Option<Result<Option<Bytes>, ReadError>> {
+    match timeout(late, reader.head()).await {
+        Ok(head) => Some(head),
+        Err(_none) => {
+            writer.shutdown().await.unwrap_or_default();
+            None
         }
     }
 }

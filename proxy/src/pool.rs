@@ -176,7 +176,8 @@ impl Pool {
                 tries -= 1;
                 continue;
             }
-            match exchange(send, request).await {
+            // Boxed, for every connection of a bot would keep the room of two requests.
+            match Box::pin(exchange(send, request)).await {
                 Ok(mut answer) => {
                     if answer.headers_mut().remove(CLOSING).is_some() {
                         self.retire(&lease);
