@@ -1,13 +1,16 @@
 //! A proxy whose sockets somebody holds: what it takes, what it refuses, and a restart that nobody notices.
 
+use std::io::{BufRead as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::kill::{Streaming, now_ms, outcomes};
 use crate::spine::{CHECKOUT, ORDERS, mesh_file, two_hosts};
 use crate::support::load::Load;
 use crate::support::manager::Manager;
-use crate::support::{Caller, Host, Mesh, Process, Setup, eventually, free_port, http_get, root_or_skip};
+use crate::support::{
+    Caller, Host, Mesh, PYTHON, Process, Setup, as_user, eventually, free_port, http_get, root_or_skip,
+};
 
 /// Every socket of a host's proxy, as words of the manager.
 pub(crate) fn sockets(host: &Host) -> Vec<String> {
@@ -262,4 +265,88 @@ fn a_stream_that_does_not_end_is_cut_at_the_end_of_the_drain_and_recorded() {
     let ends = outcomes(&mesh, "web-1");
     assert_eq!(ends, ["stopped"], "the end of the one call is in the ledger");
     println!("a stream without an end: cut and recorded {millis} ms after SIGTERM");
+}
+
+/// A client that connects, says so, and sends its request when it is told to.
+struct Slow {
+    child: std::process::Child,
+    from: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Slow {
+    fn connect(socket: &std::path::Path) -> Self {
+        const PROGRAM: &str = "import socket, sys\n\
+            s = socket.socket(socket.AF_UNIX)\n\
+            s.settimeout(25)\n\
+            s.connect(sys.argv[1])\n\
+            print('open', flush=True)\n\
+            sys.stdin.readline()\n\
+            s.sendall(b'GET /orders/17 HTTP/1.1\\r\\nHost: orders.prod.mesh\\r\\n\\r\\n')\n\
+            head = s.recv(65536).partition(b'\\r\\n\\r\\n')[0].decode().lower().split('\\r\\n')\n\
+            print(head[0], str('connection: close' in head).lower(), flush=True)\n";
+        let mut command = as_user(PYTHON, CHECKOUT);
+        command.args(["-c", PROGRAM]).arg(socket);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a client");
+        let from = std::io::BufReader::new(child.stdout.take().expect("its words"));
+        let mut slow = Self { child, from };
+        assert_eq!(slow.line(), "open");
+        slow
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.from.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    fn send(&mut self) {
+        self.child
+            .stdin
+            .as_mut()
+            .expect("its orders")
+            .write_all(b"\n")
+            .expect("told");
+    }
+}
+
+#[test]
+fn a_connection_that_was_taken_is_answered_and_one_that_waits_is_answered_by_the_next_process() {
+    if !root_or_skip("connections without a request at a restart") {
+        return;
+    }
+    let hosts = ["web-1", "web-2"];
+    let (mesh, [mut manager, _other], [process, _]) = two_held(&Setup {
+        hosts: &hosts,
+        ..Setup::default()
+    });
+    let (socket, metrics) = (
+        mesh.host("web-1").dir.join("bot.sock"),
+        mesh.host("web-1").ports.metrics,
+    );
+    let mut taken = Slow::connect(&socket);
+    eventually("the proxy to take the connection", || {
+        let (_, text) = http_get(metrics, "/metrics")?;
+        text.contains("botmesh_connections{listener=\"bots_socket\"} 1")
+            .then_some(())
+    });
+    let process = nix::unistd::Pid::from_raw(i32::try_from(process).expect("a process"));
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
+    eventually("the proxy to stop", || {
+        manager.log().contains("stopping: SIGTERM").then_some(())
+    });
+    let mut waits = Slow::connect(&socket);
+    waits.send();
+    taken.send();
+    assert_eq!(
+        taken.line(),
+        "http/1.1 200 ok true",
+        "answered, and told that it was the last"
+    );
+    assert_eq!(manager.wait().0, 0);
+    manager.start();
+    assert_eq!(waits.line(), "http/1.1 200 ok false", "answered by the next process");
 }
