@@ -15,6 +15,7 @@ mod policy;
 pub(crate) mod proxy;
 mod quarantine;
 mod run;
+mod seen;
 mod site;
 mod status;
 mod up;

@@ -35,6 +35,7 @@ mod privileges;
 mod reproof;
 mod restart;
 mod rules;
+mod seen;
 mod soak;
 mod spine;
 mod support;

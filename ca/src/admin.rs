@@ -6,6 +6,7 @@
 mod hosts;
 mod live_on;
 mod mesh;
+mod observed;
 mod operators;
 mod problem;
 mod quarantines;
@@ -181,6 +182,8 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::RELEASE, post(quarantines::release))
         .route(path::QUARANTINES, get(quarantines::list))
         .route(path::BOTS, get(reports::bots))
+        .route(path::EDGES, get(observed::edges))
+        .route(path::EVENTS, get(observed::events))
         .route(path::STATUS, get(reports::status))
         .fallback(|| std::future::ready(Refused::not_found()))
         .method_not_allowed_fallback(|| std::future::ready(Refused::method_not_allowed()))

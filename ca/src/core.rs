@@ -16,6 +16,7 @@ use crate::authority::Authority;
 use crate::config::Settings;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::observed::Observed;
 use crate::quarantine::Quarantines;
 use crate::quota::{Messages, Quotas};
 use crate::refusals::Refusals;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) quarantines: Quarantines,
     pub(crate) alerts: Alerts,
     pub(crate) refusals: Refusals,
+    pub(crate) observed: Observed,
     pub(crate) journal: Journal,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,

@@ -29,6 +29,7 @@ mod keys;
 mod mesh_file;
 mod metrics;
 mod node;
+mod observed;
 mod quarantine;
 mod quota;
 mod refusals;

@@ -92,6 +92,15 @@ impl Metrics {
         })
     }
 
+    /// How many refusals of hosts there were, of all reasons.
+    pub(crate) fn refused_in_all(&self) -> u64 {
+        let families = prometheus::core::Collector::collect(&self.refused);
+        let counts = families.iter().flat_map(|family| family.get_metric());
+        // Counters of integers are exact as floats far beyond what is counted here.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        counts.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
     /// Writes the Prometheus text format.
     pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();

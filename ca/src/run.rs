@@ -25,6 +25,7 @@ use crate::keys::{DiskKeys, KeyError};
 use crate::mesh_file::{self, MeshError};
 use crate::metrics::Metrics;
 use crate::node::{self, ServeError};
+use crate::observed::Observed;
 use crate::quarantine::{self, Quarantines};
 use crate::quota::{Messages, Quotas};
 use crate::refusals::{self, Refusals};
@@ -340,6 +341,7 @@ async fn build(
         cancel,
         alerts: Alerts::default(),
         refusals: Refusals::default(),
+        observed: Observed::default(),
         quotas: Quotas::default(),
         messages: Messages::default(),
         signing,

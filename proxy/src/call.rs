@@ -19,6 +19,7 @@ mod record;
 mod refusal;
 mod respond;
 mod route;
+mod tell;
 
 use std::sync::Arc;
 

@@ -386,6 +386,11 @@ impl Control {
         self.shared.up.event(kind.into(), json.into(), self.now());
     }
 
+    /// Counts an event that is not sent, because there are too many: the count goes up.
+    pub fn leave_out_event(&self) {
+        self.shared.up.leave_out_event();
+    }
+
     /// Sends a checkpoint of this host's ledger up to the CA. Never waits.
     pub fn send_checkpoint(&self, note: impl Into<String>) {
         self.shared.up.checkpoint(note.into());

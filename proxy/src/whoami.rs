@@ -6,10 +6,12 @@ use bytes::Bytes;
 use ca_api::proxy_admin::WhoAmI;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
+use spiffe::id::BotName;
 
 use crate::attest::Mode;
 use crate::call::{Answer, AnswerBody, Door, Nobody, Refusal};
 use crate::config::Disclose;
+use crate::control::Snapshot;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 
@@ -28,6 +30,21 @@ pub(crate) fn answer(proxy: &Arc<Proxy>, door: &Door) -> Result<Answer, Box<Refu
         body: AnswerBody::whole(Bytes::from(json)),
         last,
     })
+}
+
+/// What a bot that is cut off is told, and so whoever runs it.
+fn quarantined(proxy: &Proxy, snapshot: &Snapshot, bot: &BotName) -> Option<String> {
+    let release = if snapshot.quarantined_hosts.contains(&proxy.host) {
+        format!("--host {}", proxy.host)
+    } else if snapshot.quarantined_bots.contains(bot) {
+        bot.to_string()
+    } else {
+        return None;
+    };
+    Some(format!(
+        "quarantined: it can neither call nor be called until an operator ends that (`botmesh release {release}`, with \
+         --local where it was set on this host)"
+    ))
 }
 
 fn tell(proxy: &Arc<Proxy>, door: &Door) -> Result<WhoAmI, Box<Refusal>> {
@@ -50,11 +67,14 @@ fn tell(proxy: &Arc<Proxy>, door: &Door) -> Result<WhoAmI, Box<Refusal>> {
                 host: proxy.host.clone(),
                 facts: (*caller.facts).clone(),
                 svid_not_after: proxy.control.svid(&who.bot).map(|svid| svid.leaf().not_after()),
-                message: if proxy.attestor.mode() == Mode::SameUser {
-                    same_user.to_owned()
-                } else {
-                    String::new()
-                },
+                message: [
+                    quarantined(proxy, &snapshot, &who.bot),
+                    (proxy.attestor.mode() == Mode::SameUser).then(|| same_user.to_owned()),
+                ]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("; "),
                 may_call: may_call.cloned().collect(),
             })
         }

@@ -5,14 +5,15 @@ use ca_api::JoinToken;
 use ca_api::admin::{
     EvictRequest, EvictResponse, Host as HostStatus, HostList, QuarantineStatus, TokenRequest, TokenResponse, path,
 };
-
 use serde::Serialize;
+use spiffe::time::Timestamp;
 
 use crate::args::{Host, HostRef};
+use crate::cli::seen::{self, span};
 use crate::cli::{Context, quarantine};
 use crate::client::{Peer, Server};
 use crate::exit::Exit;
-use crate::output::Screen;
+use crate::output::{Screen, printable};
 
 /// Runs one of them.
 pub(crate) async fn run(command: Host, context: &Context) -> Result<Exit> {
@@ -62,34 +63,53 @@ async fn list(server: &Server, context: &Context) -> Result<Exit> {
         "HOST",
         "STATE",
         "STREAM",
+        "FROM",
         "APPLIED",
-        "NODE SVID UNTIL",
+        "NODE SVID",
         "LAST SEEN",
         "MESH ADDRESS",
-        "ALERTS",
     ];
-    context.screen.list(&list.hosts, &headings, row)?;
+    let now = context.clock.now();
+    context.screen.list(&list.hosts, &headings, |host| row(host, now))?;
+    if context.screen.is_table() {
+        for host in &list.hosts {
+            if let Some(error) = &host.failed {
+                let line = format!("{}: could not apply a newer revision: {}", host.host, printable(error));
+                context.screen.line(line)?;
+            }
+        }
+        seen::alerts(&list.hosts, now)
+            .into_iter()
+            .try_for_each(|line| context.screen.line(line))?;
+    }
     if list.hosts.is_empty() {
         context.screen.note("no host has joined: `botmesh host token HOST`");
     }
     Ok(Exit::Fine)
 }
 
-fn row(host: &HostStatus) -> Vec<String> {
+fn row(host: &HostStatus, now: Timestamp) -> Vec<String> {
+    let state = if host.quarantined { "quarantined" } else { &host.state };
+    let stream = match (host.connected, host.connected_since) {
+        (false, _) => "down".to_owned(),
+        (true, None) => "up".to_owned(),
+        (true, Some(since)) => format!("up {}", span(since, now)),
+    };
+    let svid = if host.not_after <= now {
+        format!("ended {} ago", span(host.not_after, now))
+    } else {
+        format!("ends in {}", span(now, host.not_after))
+    };
     vec![
         host.host.to_string(),
-        host.state.clone(),
-        if host.connected { "up" } else { "down" }.to_owned(),
+        state.to_owned(),
+        stream,
+        host.source.map_or_else(|| "-".to_owned(), |source| source.to_string()),
         host.applied
             .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
-        host.not_after.to_string(),
-        host.last_seen.to_string(),
+        svid,
+        format!("{} ago", span(host.last_seen, now)),
         host.advertise.clone().unwrap_or_else(|| "-".to_owned()),
-        host.alerts
-            .iter()
-            .map(|alert| alert.kind.as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
     ]
 }
 

@@ -7,7 +7,9 @@ use ca_api::admin::{BotList, CaStatus, HostList, path as ca_path};
 use ca_api::proxy_admin::{BotsResponse, ProxyStatus, path as proxy_path};
 use serde::Serialize;
 use serde_json::Value;
+use spiffe::time::Timestamp;
 
+use crate::cli::seen::{self, Seen, span};
 use crate::cli::{Context, audit};
 use crate::client::{Peer, Server};
 use crate::exit::{Exit, Failure, code_of};
@@ -32,7 +34,7 @@ pub(crate) async fn run(context: &Context) -> Result<Exit> {
         proxy: proxy.ok(),
     };
     if context.screen.is_table() {
-        view.show(&context.screen)?;
+        view.show(context.clock.now(), &context.screen)?;
     } else {
         context.screen.document(&view)?;
     }
@@ -51,6 +53,8 @@ struct CaView {
     status: CaStatus,
     hosts: HostList,
     bots: BotList,
+    /// What hosts told of calls in the last hour.
+    seen: Option<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +68,7 @@ async fn ca(server: &Server) -> Result<CaView> {
         status: server.get(ca_path::STATUS).await?,
         hosts: server.get(ca_path::HOSTS).await?,
         bots: server.get(ca_path::BOTS).await?,
+        seen: seen::ask(server, None).await,
     })
 }
 
@@ -80,18 +85,21 @@ fn denials(proxy: &ProxyView) -> Vec<Value> {
 }
 
 impl View {
-    fn show(&self, screen: &Screen) -> Result<()> {
+    fn show(&self, now: Timestamp, screen: &Screen) -> Result<()> {
         match &self.ca {
-            Some(ca) => ca.show(screen)?,
+            Some(ca) => ca.show(now, screen)?,
             None => screen.line(format!("{}     not reachable from here", bold("CA")))?,
         }
         match &self.proxy {
             Some(proxy) => proxy.show(screen)?,
             None => screen.line(format!("{}  not reachable from here", bold("proxy")))?,
         }
+        if let Some(seen) = self.ca.as_ref().and_then(|ca| ca.seen.as_ref()) {
+            refusals(seen, now, screen)?;
+        }
         let denials = self.denials.as_deref().unwrap_or_default();
         if !denials.is_empty() {
-            screen.line(bold("last refusals"))?;
+            screen.line(bold("last refusals in the ledger of this host"))?;
         }
         for record in denials {
             screen.line(format!("  {}", audit::line(record)))?;
@@ -100,8 +108,37 @@ impl View {
     }
 }
 
+/// What was refused anywhere in the mesh, as far as hosts have told.
+fn refusals(seen: &Seen, now: Timestamp, screen: &Screen) -> Result<()> {
+    let edges = seen::refused(&seen.edges, DENIALS_SHOWN, now);
+    let calls = seen::denied(&seen.events.denied, DENIALS_SHOWN, now);
+    let titles = [
+        format!("refused in the mesh in the last {}", span(seen.edges.since, now)),
+        "last refusals in the mesh".to_owned(),
+    ];
+    for (title, lines) in titles.into_iter().zip([edges, calls]) {
+        if !lines.is_empty() {
+            screen.line(bold(&title))?;
+        }
+        lines
+            .into_iter()
+            .try_for_each(|line| screen.line(format!("  {line}")))?;
+    }
+    for alert in seen.events.alerts.iter().take(DENIALS_SHOWN) {
+        screen.line(format!(
+            "{} {}: {}  {}  {} ago",
+            red("ALERT"),
+            alert.host,
+            bold(&printable(&alert.reason)),
+            printable(&alert.message),
+            span(alert.time, now)
+        ))?;
+    }
+    Ok(())
+}
+
 impl CaView {
-    fn show(&self, screen: &Screen) -> Result<()> {
+    fn show(&self, now: Timestamp, screen: &Screen) -> Result<()> {
         let status = &self.status;
         screen.line(format!(
             "{}     {} on {}, revision {}, root until {}",
@@ -115,9 +152,22 @@ impl CaView {
             "       {} of {} hosts connected, {} bots, {} SVIDs issued since {}",
             status.hosts_connected, status.hosts, status.bots, status.issued, status.started
         ))?;
+        if status.quarantines > 0 || status.refused > 0 {
+            screen.line(format!(
+                "       {} quarantined; hosts asked or said {} times what they may not",
+                status.quarantines, status.refused
+            ))?;
+        }
         notes(&status.notes, screen)?;
+        for line in seen::alerts(&self.hosts.hosts, now) {
+            screen.line(format!("  {line}"))?;
+        }
         for host in &self.hosts.hosts {
-            let stream = if host.connected { green("up") } else { red("down") };
+            let stream = match (host.quarantined, host.connected) {
+                (true, _) => red("quarantined"),
+                (false, true) => green("up"),
+                (false, false) => red("down"),
+            };
             let applied = host
                 .applied
                 .map_or_else(|| "nothing".to_owned(), |applied| applied.to_string());
@@ -179,7 +229,7 @@ fn notes(notes: &[String], screen: &Screen) -> Result<()> {
 pub(crate) async fn ca_status(context: &Context) -> Result<Exit> {
     let view = ca(&Server::find(Peer::Ca, context.global.server.as_deref())?).await?;
     if context.screen.is_table() {
-        view.show(&context.screen)?;
+        view.show(context.clock.now(), &context.screen)?;
     } else {
         context.screen.document(&view.status)?;
     }

@@ -2,6 +2,7 @@
 //!
 //! Every refusal is `application/problem+json` (RFC 9457), a [`Problem`].
 
+mod observed;
 pub mod path;
 mod quarantine;
 
@@ -13,6 +14,7 @@ use spiffe::time::Timestamp;
 
 use crate::Generation;
 
+pub use observed::{Denied, EdgeCount, EdgeList, EventList, MINUTES_MAX, ToldBy};
 pub use quarantine::{
     InvalidQuarantine, Quarantine, QuarantineRequest, QuarantineStatus, Quarantined, REASON_CHARS_MAX, ReleaseRequest,
 };
@@ -337,6 +339,12 @@ pub struct Bot {
     pub last_issued: Option<Timestamp>,
     /// When the longest-lived of its SVIDs ends.
     pub svid_not_after: Option<Timestamp>,
+    /// Whether it is quarantined at the CA.
+    #[serde(default)]
+    pub quarantined: bool,
+    /// The connected hosts that may claim it.
+    #[serde(default)]
+    pub connected_hosts: Vec<HostName>,
 }
 
 /// All bots of the live mesh, by name.
@@ -379,6 +387,12 @@ pub struct CaStatus {
     pub bots: u64,
     /// SVIDs issued since the start of this process.
     pub issued: u64,
+    /// Bots and hosts that are quarantined at the CA.
+    #[serde(default)]
+    pub quarantines: u64,
+    /// What hosts asked or said that they may not, since the start of this process.
+    #[serde(default)]
+    pub refused: u64,
     /// The folder of its ledger.
     pub ledger: String,
     /// What an operator should know: a key-encryption key in a file, for instance.

@@ -18,7 +18,7 @@ pub(super) async fn bots(State(core): State<Arc<Core>>) -> Result<Json<BotList>,
         .await
         .map_err(|error| Refused::unavailable("read the issuances", &error))?;
     let live = core.world.live();
-    let routes = core.world.routes();
+    let (routes, hosts, quarantines) = (core.world.routes(), core.world.hosts(), core.quarantines.list());
     let bots = live.mesh.iter().flat_map(|mesh| mesh.bots()).map(|(name, bot)| {
         let id = SpiffeId::for_bot(core.trust_domain(), name);
         let issued = issued.get(id.as_str());
@@ -35,6 +35,12 @@ pub(super) async fn bots(State(core): State<Arc<Core>>) -> Result<Json<BotList>,
             svid_ttl_seconds: bot.svid_ttl.as_secs(),
             last_issued: issued.map(|issued| issued.last_issued),
             svid_not_after: issued.map(|issued| issued.not_after),
+            quarantined: quarantines.has_bot(name),
+            connected_hosts: hosts
+                .values()
+                .filter(|view| view.session.is_some() && bot.may_run_on(&view.row.name))
+                .map(|view| view.row.name.clone())
+                .collect(),
         }
     });
     Ok(Json(BotList {
@@ -67,6 +73,8 @@ pub(super) async fn status(State(core): State<Arc<Core>>) -> Json<CaStatus> {
         hosts_connected: connected as u64,
         bots: live.mesh.as_ref().map_or(0, |mesh| mesh.bots().len()) as u64,
         issued: issued.iter().sum(),
+        quarantines: core.quarantines.list().quarantines.len() as u64,
+        refused: core.metrics.refused_in_all(),
         ledger: core.settings.ledger_dir().display().to_string(),
         notes: notes(&core),
     })

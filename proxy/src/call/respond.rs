@@ -78,6 +78,7 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
         key.rule.clone_from(&refusal.rule);
         key.class = SeriesKey::class_of(refusal.reason.status(door.side()));
         proxy.metrics.series(&key).observe(draft.started.elapsed());
+        super::tell::denied(&draft, &refusal);
     }
     let status = refusal.reason.status(door.side());
     let mut headers = HeaderMap::with_capacity(6);

@@ -72,6 +72,11 @@ impl UpQueue {
         }
     }
 
+    /// Counts an event as dropped.
+    pub(super) fn leave_out_event(&self) {
+        self.events_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Queues a checkpoint of the ledger. One that does not fit is followed by a
     /// newer one, which covers more.
     pub(super) fn checkpoint(&self, note: String) {

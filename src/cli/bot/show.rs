@@ -11,10 +11,14 @@ use spiffe::selector::SelectorSet;
 use spiffe::time::Timestamp;
 
 use crate::cli::Context;
+use crate::cli::seen::{self, Seen, span};
 use crate::client::{Peer, Server};
 use crate::exit::{Exit, Failure};
 use crate::output::{Screen, bold, dim, green, printable, red};
 use crate::sources;
+
+/// As many refusals as fit beside the rest.
+const DENIED_SHOWN: usize = 5;
 
 /// Runs it.
 pub(super) async fn run(name: &BotName, server: &Server, context: &Context) -> Result<Exit> {
@@ -30,7 +34,8 @@ pub(super) async fn run(name: &BotName, server: &Server, context: &Context) -> R
     });
     let mesh = sources::load(&read.collect::<Vec<_>>(), &context.screen)?;
     let here = here(name, context).await;
-    let shown = Shown::new(status, live.generation, &mesh, here);
+    let mut shown = Shown::new(status, live.generation, &mesh, here);
+    shown.seen = seen::ask(server, Some(name)).await;
     if context.screen.is_table() {
         shown.show(context.clock.now(), &context.screen)?;
     } else {
@@ -60,6 +65,8 @@ struct Shown {
     callees: Vec<Rule>,
     /// What the proxy of this host says of it.
     here: Option<LocalStatus>,
+    /// What hosts told of its calls in the last hour.
+    seen: Option<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +92,7 @@ impl Shown {
             callers: about.to_it.into_iter().map(Rule::new).collect(),
             callees: about.by_it.into_iter().map(Rule::new).collect(),
             here,
+            seen: None,
             status,
         }
     }
@@ -94,6 +102,10 @@ impl Shown {
         let hosts: Vec<String> = status.hosts.iter().map(ToString::to_string).collect();
         let never = || "never issued".to_owned();
         screen.line(format!("{}  {}", bold(status.bot.as_str()), status.id))?;
+        if status.quarantined {
+            let text = format!("quarantined; `botmesh release {}` ends it", status.bot);
+            screen.line(format!("  state      {}", red(&text)))?;
+        }
         screen.line(format!("  owner      {}", printable(&status.owner)))?;
         screen.line(format!("  hosts      {}", hosts.join(", ")))?;
         for (number, set) in self.attest.iter().enumerate() {
@@ -123,6 +135,9 @@ impl Shown {
         }
         rules("who may call it", &self.callers, now, screen)?;
         rules("whom it may call", &self.callees, now, screen)?;
+        if let Some(seen) = &self.seen {
+            calls(&status.bot, seen, now, screen)?;
+        }
         Ok(screen.line(dim(&format!(
             "revision {}; a deny rule wins over every allow",
             self.generation
@@ -144,6 +159,30 @@ impl Rule {
             until: rule.until,
         }
     }
+}
+
+/// Who called it and whom it called, as far as hosts told, and what was refused.
+fn calls(bot: &BotName, seen: &Seen, now: Timestamp, screen: &Screen) -> Result<()> {
+    let since = span(seen.edges.since, now);
+    let by_it = seen::calls(&seen.edges, |edge| (edge.from == *bot).then_some(&edge.to), now);
+    let to_it = seen::calls(&seen.edges, |edge| (edge.to == *bot).then_some(&edge.from), now);
+    for (title, lines) in [("who called it", to_it), ("whom it called", by_it)] {
+        screen.line(bold(&format!("{title} in the last {since}")))?;
+        if lines.is_empty() {
+            screen.line("  nobody, as far as hosts have told")?;
+        }
+        lines
+            .into_iter()
+            .try_for_each(|line| screen.line(format!("  {line}")))?;
+    }
+    let denied = seen::denied(&seen.events.denied, DENIED_SHOWN, now);
+    if !denied.is_empty() {
+        screen.line(bold("last refusals"))?;
+    }
+    denied
+        .into_iter()
+        .try_for_each(|line| screen.line(format!("  {line}")))?;
+    Ok(())
 }
 
 fn place(serve: &Serve) -> String {

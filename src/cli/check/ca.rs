@@ -131,6 +131,8 @@ mod tests {
             hosts_connected: 1,
             bots: 0,
             issued: 0,
+            quarantines: 0,
+            refused: 0,
             ledger: String::new(),
             notes: vec!["a key in a file".to_owned()],
         };

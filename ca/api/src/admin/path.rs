@@ -28,3 +28,7 @@ pub const BOTS: &str = "/v1/bots";
 pub const STATUS: &str = "/v1/status";
 /// `GET` → [`MeshSources`](super::MeshSources).
 pub const MESH: &str = "/v1/mesh";
+/// `GET ?bot=&minutes=` → [`EdgeList`](super::EdgeList): who called whom in the last minutes, at most 60.
+pub const EDGES: &str = "/v1/edges";
+/// `GET ?bot=` → [`EventList`](super::EventList): the newest refused calls and alerts.
+pub const EVENTS: &str = "/v1/events";

@@ -1,14 +1,17 @@
 //! What a host says, believed only as far as it goes.
 
+use ca_api::admin::ToldBy;
 use ca_api::node::host_message::Message;
 use ca_api::node::{Applied, Checkpoint, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied};
 use ca_api::observation::{ALERT, DENIED, DeniedCall, EVENTS_DROPPED, EventsDropped, TEXT_BYTES_MAX, ToldAlert};
 use policy::{Mesh, RuleId};
 use spiffe::id::{BotName, IdKind, SpiffeId};
+use spiffe::time::Timestamp;
 use tokio::time::Instant;
 
 use super::outbox::Receipt;
 use super::{Caller, Stream};
+use crate::observed::{EdgeKey, shorten};
 use crate::refusals::HostRefusal;
 use crate::world::Cut;
 
@@ -133,10 +136,15 @@ impl Stream<'_> {
         for edge in &edges.edges {
             let told = self.told(edge);
             self.count("edges", told.is_ok());
-            if let Err(refusal) = told {
-                self.refuse(refusal, &format!("{} → {}", edge.from, edge.to));
+            match told {
+                Ok(key) => self
+                    .core
+                    .observed
+                    .edge(&self.caller.host, key, edge.count, self.core.now()),
+                Err(refusal) => self.refuse(refusal, &format!("{} → {}", edge.from, edge.to)),
             }
         }
+        self.core.observed.edges_dropped(edges.dropped);
         Ok(())
     }
 
@@ -156,6 +164,8 @@ impl Stream<'_> {
     /// A kind of event that this version does not know is passed over, not believed.
     fn told_event(&self, event: &Event) -> Result<(), HostRefusal> {
         let unreadable = |_error: serde_json::Error| HostRefusal::EventUnreadable;
+        // A host's time is believed, but not in the future.
+        let time = Timestamp::from_unix_millis(event.unix_ms).min(self.core.now());
         match event.kind.as_str() {
             DENIED => {
                 let call: DeniedCall = serde_json::from_str(&event.json).map_err(unreadable)?;
@@ -163,12 +173,27 @@ impl Stream<'_> {
                 if !ends.into_iter().flatten().any(|bot| self.is_own(bot)) {
                     return Err(HostRefusal::EventNotYours);
                 }
+                let bots = ends.into_iter().flatten().collect::<Vec<_>>();
+                if !bots
+                    .into_iter()
+                    .all(|bot| self.by_mesh(|mesh| mesh.bots().contains_key(bot)))
+                {
+                    return Err(HostRefusal::EventUnreadable);
+                }
+                self.core.observed.denied(&self.caller.host, time, call);
             }
             ALERT => {
-                let _alert: ToldAlert = serde_json::from_str(&event.json).map_err(unreadable)?;
+                let alert: ToldAlert = serde_json::from_str(&event.json).map_err(unreadable)?;
+                self.core.observed.alert(ToldBy {
+                    time,
+                    host: self.caller.host.clone(),
+                    reason: alert.reason,
+                    message: alert.message,
+                });
             }
             EVENTS_DROPPED => {
-                let _dropped: EventsDropped = serde_json::from_str(&event.json).map_err(unreadable)?;
+                let dropped: EventsDropped = serde_json::from_str(&event.json).map_err(unreadable)?;
+                self.core.observed.events_dropped(dropped.count);
             }
             _unknown => {
                 let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&event.json);
@@ -193,18 +218,27 @@ impl Stream<'_> {
     }
 
     /// A host may tell of calls that one of its own bots made or got, with a rule and words that exist.
-    fn told(&self, edge: &Edge) -> Result<(), HostRefusal> {
-        let own = |end: &str| self.bot(end).is_some_and(|bot| self.is_own(&bot));
-        if !own(&edge.from) && !own(&edge.to) {
+    fn told(&self, edge: &Edge) -> Result<EdgeKey, HostRefusal> {
+        let (Some(from), Some(to)) = (self.bot(&edge.from), self.bot(&edge.to)) else {
+            return Err(HostRefusal::EdgeNotYours);
+        };
+        if !self.is_own(&from) && !self.is_own(&to) {
             return Err(HostRefusal::EdgeNotYours);
         }
+        let has_bots = self.by_mesh(|mesh| mesh.bots().contains_key(&from) && mesh.bots().contains_key(&to));
         let has_rule = |mesh: &Mesh| RuleId::parse(&edge.rule).is_some_and(|rule| mesh.rule_place(&rule).is_some());
         let has_rule = edge.rule.is_empty() || self.by_mesh(has_rule);
         let short = edge.latency_us_buckets.len() <= BUCKETS_MAX && edge.route.len() <= TEXT_BYTES_MAX;
-        if !has_rule || !short || !VERDICTS.contains(&edge.verdict.as_str()) || !is_word(&edge.reason) {
+        if !has_bots || !has_rule || !short || !VERDICTS.contains(&edge.verdict.as_str()) || !is_word(&edge.reason) {
             return Err(HostRefusal::EdgeUnreadable);
         }
-        Ok(())
+        Ok(EdgeKey {
+            from,
+            to,
+            rule: edge.rule.clone(),
+            verdict: edge.verdict.clone(),
+            reason: edge.reason.clone(),
+        })
     }
 
     /// The bot that an end of an edge names, by its ID or its name.
@@ -253,10 +287,4 @@ impl Stream<'_> {
 /// Whether a text can be a reason; the list of them is longer with each version.
 fn is_word(text: &str) -> bool {
     text.len() <= WORD_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-/// Cuts a text at a character boundary.
-fn shorten(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
 }
