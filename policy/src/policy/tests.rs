@@ -258,3 +258,23 @@ fn audit_only_carries_what_no_rule_speaks_of_and_nothing_else_until_it_ends() {
         [Some(1), Some(120), Some(120), None]
     );
 }
+
+#[test]
+fn a_browsers_call_is_told_apart_from_an_ended_rule() {
+    let policy = policy(
+        "allow:\n\
+         - {id: ended, from: a, to: b, http: GET /x, until: '1970-01-01T00:00:01Z', reason: r, browser: true}\n\
+         - {id: plain, from: a, to: b, http: GET /y, until: '1970-01-01T00:00:01Z', reason: r}\n",
+    );
+    let browser = |now, path| {
+        let call = Call {
+            browser: true,
+            ..call(id("a"), "b", path)
+        };
+        decide(&policy, now, call)
+    };
+    assert_eq!([browser(0, "/x"), browser(1, "/x")], ["ended", "rule_expired"]);
+    // A rule that has ended would not have taken it before either: no rule speaks of it any more.
+    assert_eq!([browser(0, "/y"), browser(1, "/y")], ["browser_refused", "no_rule"]);
+    assert_eq!(decide(&policy, 1, call(id("a"), "b", "/y")), "rule_expired");
+}

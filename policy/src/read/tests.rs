@@ -135,3 +135,18 @@ fn a_rule_and_a_limit_do_not_share_an_id_whichever_comes_first() {
     }
     assert_eq!(codes(&[ONE_BOT, &rule.replace("id: x", "id: y"), limit]), NONE);
 }
+
+#[test]
+fn beside_errors_neither_a_missing_trust_domain_nor_warnings_are_told() {
+    let bad = "bots: {a: {owner: o, hosts: h, attest: {uid: 1}, serve: {http: 80}}}\n\
+        groups: {g: a}\nallow: [{id: r, from: b, to: a, http: GET /}]";
+    assert_eq!(codes(&[bad]), ["BM0121"]);
+    assert_eq!(codes(&[&format!("{HEAD}{bad}")]), ["BM0121"], "the group is unused");
+}
+
+#[test]
+fn of_a_slice_with_tests_only_that_is_told() {
+    let slice = "slice: h\ntests: [{name: t, from: x, to: y, deny: GET /}]";
+    assert_eq!(codes(&[&format!("{HEAD}{slice}")]), ["BM0160"]);
+    assert_eq!(codes(&[HEAD, "slice: h"]), ["BM0160"], "nor is a slice merged");
+}
