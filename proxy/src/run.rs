@@ -3,6 +3,7 @@
 mod bind;
 mod descent;
 mod drain;
+mod error;
 mod notify;
 mod passed;
 
@@ -13,21 +14,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use audit::{EventKind, EventRecord, Ledger, LedgerConfig, OpenError};
+use audit::{EventKind, EventRecord, Ledger, LedgerConfig};
 use spiffe::id::SpiffeId;
 use spiffe::time::Clock;
-use spiffe_tls::{BundleSource, ClientAuth, ServerIdentity, TlsError, server_config};
-use thiserror::Error;
+use spiffe_tls::{BundleSource, ClientAuth, ServerIdentity, server_config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
-use crate::attest::{AttestConfig, Attestor, Helper, KernelError, Mode};
+use crate::attest::{AttestConfig, Attestor, Helper, Mode};
 use crate::bots::{self, Listeners, Source, WayIn};
 use crate::call::Route;
 use crate::callee::Callees;
 use crate::config::Settings;
-use crate::control::{Control, ControlConfig, StartError};
+use crate::control::{Control, ControlConfig};
 use crate::http1::Limits;
 use crate::limiter::Limiter;
 use crate::live;
@@ -38,6 +38,7 @@ use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
 use bind::Bound;
 pub use descent::{Descent, DescentError};
+pub use error::RunError;
 pub use passed::{Passed, PassedError, Variables};
 
 /// How often idle connections are looked through.
@@ -350,96 +351,4 @@ fn event(proxy: &Proxy, kind: EventKind) {
             "an event is missing in the ledger"
         );
     }
-}
-
-/// Why the proxy did not start.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// A listener could not be bound.
-    #[error("listen on {setting} {address}")]
-    Bind {
-        /// The setting.
-        setting: &'static str,
-        /// Where.
-        address: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A socket of the service manager is none of this proxy's.
-    #[error("take the sockets of the service manager")]
-    Passed {
-        /// Why.
-        #[source]
-        source: PassedError,
-    },
-    /// A folder could not be made.
-    #[error("make the folder {}", path.display())]
-    Dir {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A destination's name makes no host.
-    #[error("listeners: {bot} makes no host name")]
-    Destination {
-        /// The bot.
-        bot: String,
-    },
-    /// The ledger could not be opened.
-    #[error("open the ledger in {}", dir.display())]
-    Ledger {
-        /// Its folder.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        source: OpenError,
-    },
-    /// Root could not become the proxy's user.
-    #[error("give up the rights of root")]
-    Descent {
-        /// Why.
-        #[source]
-        source: DescentError,
-    },
-    /// The process that looks into others has ended; without it nobody can be named.
-    #[error("the attest helper has ended, so nobody can be named")]
-    HelperGone,
-    /// The kernel cannot be asked about processes.
-    #[error("look into processes")]
-    Attest {
-        /// Why.
-        #[source]
-        source: KernelError,
-    },
-    /// The control side did not start.
-    #[error("find out who this host is")]
-    Control {
-        /// Why.
-        #[source]
-        source: Box<StartError>,
-    },
-    /// The metrics could not be registered.
-    #[error("register the metrics")]
-    Metrics {
-        /// Why.
-        #[source]
-        source: prometheus::Error,
-    },
-    /// TLS could not be set up.
-    #[error("set up TLS for the mesh side")]
-    Tls {
-        /// Why.
-        #[source]
-        source: TlsError,
-    },
-    /// A thread for blocking work ended.
-    #[error("wait for a thread")]
-    Blocking {
-        /// Why.
-        #[source]
-        source: tokio::task::JoinError,
-    },
 }
