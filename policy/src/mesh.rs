@@ -157,6 +157,12 @@ impl Mesh {
         canonical::write(&slice::cut(self, host))
     }
 
+    /// Names the bots that those of a host may call, by a rule or by what is `audit_only`: whose addresses it needs. The
+    /// slice names more, such as the callers of its own bots and the far ends of rules that forbid calls.
+    pub fn callees_for(&self, host: &HostName) -> BTreeSet<BotName> {
+        slice::callees(self, host)
+    }
+
     /// Gives the words that a host must know to enforce its slice; see [`feature`](crate::feature).
     pub fn features_for(&self, host: &HostName) -> BTreeSet<&'static str> {
         let whole = self.features();

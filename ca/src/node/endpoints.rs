@@ -1,13 +1,11 @@
 //! The slice of one host, and where the bots in it can be reached; pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ca_api::Generation;
 use ca_api::node::{BotEndpoints, DOWN_MESSAGE_BYTES_MAX};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use spiffe::id::{BotName, HostName};
 
 use crate::Digest;
@@ -29,8 +27,8 @@ pub(super) struct HostSlice {
     pub(super) sha256: Digest,
     /// What the host must be able to enforce to apply it.
     pub(super) features: BTreeSet<&'static str>,
-    /// Every bot that the slice mentions: the host learns of no other address.
-    bots: BTreeSet<BotName>,
+    /// The bots that those of the host may call: it learns of no other address.
+    callees: BTreeSet<BotName>,
     /// What it was cut from.
     pub(super) mesh: Arc<policy::Mesh>,
 }
@@ -38,12 +36,6 @@ pub(super) struct HostSlice {
 /// Why there is no slice.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SliceError {
-    #[error("the slice of {host} is no mesh file")]
-    Read {
-        host: HostName,
-        #[source]
-        source: serde_json::Error,
-    },
     #[error("the slice of {host} has {bytes} bytes, more than a message holds")]
     TooLong { host: HostName, bytes: usize },
 }
@@ -51,11 +43,6 @@ pub(super) enum SliceError {
 impl HostSlice {
     /// Cuts the slice; `None` before the first apply.
     pub(super) fn cut(live: &Live, host: &HostName) -> Result<Option<Self>, SliceError> {
-        #[derive(Deserialize)]
-        struct Bots {
-            #[serde(default)]
-            bots: BTreeMap<BotName, IgnoredAny>,
-        }
         let Some(mesh) = &live.mesh else { return Ok(None) };
         let json = mesh.slice(host);
         if json.len() > SLICE_BYTES_MAX {
@@ -64,24 +51,17 @@ impl HostSlice {
                 bytes: json.len(),
             });
         }
-        let read = serde_json::from_str::<Bots>(&json);
-        let bots = read
-            .map_err(|source| SliceError::Read {
-                host: host.clone(),
-                source,
-            })?
-            .bots;
         Ok(Some(Self {
             mesh: Arc::clone(mesh),
             generation: live.generation,
             features: mesh.features_for(host),
             sha256: sha256(json.as_bytes()),
             json,
-            bots: bots.into_keys().collect(),
+            callees: mesh.callees_for(host),
         }))
     }
 
-    /// Lists where the serving bots of the slice can be reached: at every host that
+    /// Lists where the bots that the host's own may call can be reached: at every host that
     /// may claim them, in order, whether its stream is up or not (the proxies deal
     /// with one that does not answer), unless it is quarantined.
     pub(super) fn endpoints(
@@ -90,7 +70,7 @@ impl HostSlice {
         routes: &Routes,
         quarantines: &QuarantineList,
     ) -> Vec<BotEndpoints> {
-        let serving = self.bots.iter().filter_map(|name| {
+        let serving = self.callees.iter().filter_map(|name| {
             let bot = mesh.bots().get(name).filter(|bot| bot.serve.is_some())?;
             let address = routes
                 .iter()

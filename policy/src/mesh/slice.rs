@@ -19,16 +19,12 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
     let mut roster = mesh.roster();
     let own = own_bots(mesh, host);
     let mut kept = own.clone();
-    let mut callees = own.clone();
     let mut rules: Vec<(&RuleId, &Arc<Rule>)> = Vec::new();
     for (id, rule) in &mesh.rules {
         let (from, to) = (roster.expand(&rule.from), roster.expand(&rule.to));
         let (calls, called) = (from.intersects(&own), to.intersects(&own));
         if calls {
             kept.extend(&to);
-        }
-        if calls && rule.effect == Effect::Allow {
-            callees.extend(&to);
         }
         if called {
             kept.extend(&from);
@@ -38,7 +34,7 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
         }
     }
     let audit_only = audits(mesh, &mut roster, &own, &mut kept);
-    let destinations = destinations(mesh, &mut roster, callees);
+    let destinations = destinations(mesh, &mut roster, &own);
     let limits = limits(mesh, &mut roster, &own);
     let limited = limits.values().flat_map(|limit| limit.from.iter().chain(&limit.to));
     let groups: BTreeSet<&str> = rules
@@ -85,14 +81,42 @@ fn own_bots(mesh: &Mesh, host: &HostName) -> Bits {
     own
 }
 
-/// Gives what is said of calls to the host's own bots and to those that its own may call by rules, or by `audit_only`.
-fn destinations<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, mut callees: Bits) -> BTreeMap<BotName, Destination> {
-    if mesh.destinations.is_empty() || callees.iter().next().is_none() {
-        return BTreeMap::new();
+/// Names the bots that those of a host may call. A rule that forbids a call needs the name of the other end, and
+/// nobody's address.
+pub(super) fn callees(mesh: &Mesh, host: &HostName) -> BTreeSet<BotName> {
+    let mut roster = mesh.roster();
+    let own = own_bots(mesh, host);
+    let called = called_by(mesh, &mut roster, &own);
+    called
+        .iter()
+        .filter_map(|number| roster.name(number).cloned())
+        .collect()
+}
+
+/// Gives the bots that a host's own may call by rules, or by `audit_only`.
+fn called_by<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> Bits {
+    let mut called = Bits::empty(roster.len());
+    if own.iter().next().is_none() {
+        return called;
+    }
+    for rule in mesh.rules.values().filter(|rule| rule.effect == Effect::Allow) {
+        if roster.expand(&rule.from).intersects(own) {
+            called.extend(&roster.expand(&rule.to));
+        }
     }
     for entry in &mesh.audit_only {
-        callees.extend(&roster.expand(&entry.to));
+        called.extend(&roster.expand(&entry.to));
     }
+    called
+}
+
+/// Gives what is said of calls to the host's own bots and to those that its own may call.
+fn destinations<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTreeMap<BotName, Destination> {
+    if mesh.destinations.is_empty() {
+        return BTreeMap::new();
+    }
+    let mut callees = called_by(mesh, roster, own);
+    callees.extend(own);
     let called = |name: &BotName| roster.number(name).is_some_and(|number| callees.contains(number));
     let needed = mesh.destinations.iter().filter(|(name, _)| called(name));
     needed.map(|(name, found)| (name.clone(), *found)).collect()

@@ -296,6 +296,35 @@ fn meshes_that_say_something_else_are_not_equal() {
 }
 
 #[test]
+fn a_host_needs_the_addresses_of_those_whom_its_bots_may_call_and_of_nobody_else() {
+    let mesh = |extra: &str| {
+        load(format!(
+            "version: 1\ntrust_domain: acme.internal\nbots:\n  a: {{owner: o, hosts: [h1], attest: {{uid: 1}}, serve: {{http: 80}}}}\n  b: {{owner: o, hosts: [h2], attest: {{uid: 2}}, serve: {{http: 81}}}}\n  c: {{owner: o, hosts: [h3], attest: {{uid: 3}}, serve: {{http: 82}}}}\nallow: [{{id: ab, from: a, to: b, http: [GET /]}}]\n{extra}"
+        ))
+    };
+    let needed = |mesh: &Mesh, host: &str| {
+        let callees = mesh.callees_for(&HostName::parse(host).unwrap());
+        callees.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let denied = mesh("deny: [{id: no, from: \"**\", to: \"**\", http: [\"* /admin\"], reason: r}]\n");
+    assert_eq!(needed(&denied, "h1"), ["b"], "a rule that forbids needs names only");
+    assert_eq!(
+        needed(&denied, "h2"),
+        Vec::<String>::new(),
+        "who is called calls nobody"
+    );
+    assert_eq!(needed(&denied, "h9"), Vec::<String>::new());
+    let audited = mesh("audit_only: [{to: c, until: 2100-01-01T00:00:00Z, reason: r}]\n");
+    assert_eq!(needed(&audited, "h1"), ["b", "c"]);
+    assert_eq!(needed(&audited, "h2"), ["c"]);
+    assert_eq!(
+        needed(&audited, "h9"),
+        Vec::<String>::new(),
+        "it has no bot that could call"
+    );
+}
+
+#[test]
 fn a_slice_tells_of_other_hosts_only_what_is_needed() {
     let slice = load(mesh().slice(&HostName::parse("web-2").unwrap()));
     let bot = |name: &str| slice.bots().get(&BotName::parse(name).unwrap()).cloned();
