@@ -39,4 +39,5 @@ mod seen;
 mod soak;
 mod spine;
 mod support;
+mod upgrade;
 mod ways;

@@ -51,6 +51,15 @@ impl Long {
         long
     }
 
+    /// Ends the caller's half; gives the last bytes that came until the callee had ended the other.
+    pub(crate) fn end(&mut self) -> String {
+        writeln!(self.to, "end").unwrap();
+        let line = self.line();
+        let told = line.trim_end().splitn(4, ' ').collect::<Vec<_>>();
+        assert_eq!(told.get(2), Some(&"end"), "{}: {line}", self.kind);
+        told.get(3).copied().unwrap_or_default().to_owned()
+    }
+
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
@@ -95,7 +104,7 @@ fn proofs(mesh: &Mesh, host: &str, result: &str) -> u64 {
 }
 
 /// The kinds of calls that live long.
-const KINDS: [&str; 2] = ["sse", "duplex"];
+const KINDS: [&str; 3] = ["upgrade", "sse", "duplex"];
 
 fn open_all(mesh: &Mesh) -> Vec<Long> {
     let socket = mesh.host("web-1").bot_socket();
@@ -103,6 +112,14 @@ fn open_all(mesh: &Mesh) -> Vec<Long> {
         .into_iter()
         .map(|kind| Long::open(CHECKOUT, &socket, kind))
         .collect()
+}
+
+/// The mesh file with what calls of every kind need.
+pub(crate) fn with_long_calls(text: &str) -> String {
+    let rule = "http: [GET /orders/*, POST /refunds, GET /admin/keys]}";
+    assert!(text.contains(rule), "{text}");
+    let wider = "http: [GET /orders/*, POST /refunds, GET /admin/keys, POST /orders/echo], upgrade: [websocket]}";
+    text.replace(rule, wider)
 }
 
 /// A mesh of two hosts whose CA has a clock of its own, so that no host asks for an SVID before the CA knows the time.
@@ -118,7 +135,7 @@ impl Clocks {
         let (hosts, ca) = (Hand::new(dir.path()), Hand::named(dir.path(), "ca-clock.sock"));
         let mesh = with_two_clocks(&hosts, &ca);
         let text = std::fs::read_to_string(mesh.mesh_file()).unwrap();
-        mesh.apply(&text.replace("POST /refunds,", "POST /refunds, POST /orders/echo,"));
+        mesh.apply(&with_long_calls(&text));
         (Self { hosts, ca, _dir: dir }, mesh)
     }
 

@@ -107,6 +107,7 @@ fn call(rule: usize, method: &str, path: &str, ends: Ends) -> Call {
         method: Method::parse(method).expect("a method"),
         path: CanonicalPath::parse(path.replace("{}", &rule.to_string()).as_bytes()).expect("a path"),
         browser: false,
+        upgrade: None,
     }
 }
 

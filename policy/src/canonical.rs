@@ -14,6 +14,7 @@ use crate::limit::{Limit, Rate};
 use crate::mesh::{Bot, Mesh, Serve, Target};
 use crate::rule::{Effect, Rule, RuleId};
 use crate::tests_of_mesh::MeshTest;
+use crate::upgrade::Protocol;
 
 /// Keys are in the order of the alphabet, here and below; absent values are left out.
 #[derive(Serialize)]
@@ -49,6 +50,8 @@ struct RuleOut<'m> {
     to: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upgrade: Vec<&'m str>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +179,7 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         reason: rule.reason.as_deref(),
         to: rule.to.iter().map(ToString::to_string).collect(),
         until: rule.until.map(|until| until.to_string()),
+        upgrade: rule.upgrade.iter().map(Protocol::as_str).collect(),
     }
 }
 

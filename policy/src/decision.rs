@@ -12,6 +12,7 @@ use crate::generation::Generation;
 use crate::method::Method;
 use crate::path::CanonicalPath;
 use crate::rule::RuleId;
+use crate::upgrade::Protocol;
 
 /// One call: who, to whom, what. Made once from the request; what is decided is what is recorded and forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Call {
     pub path: CanonicalPath,
     /// Whether the request looks like one that a browser made (`Origin`, `Sec-Fetch-*`).
     pub browser: bool,
+    /// The protocol that the caller asks to switch to.
+    pub upgrade: Option<Protocol>,
 }
 
 /// A call that may be carried. It owns the call, and only [`Policy::decide`](crate::Policy::decide) makes one.
@@ -197,6 +200,8 @@ pub enum Attribute {
     Until,
     /// Whether the rule takes calls that look like a browser's.
     Browser,
+    /// The protocols that the rule lets a caller switch to.
+    Upgrade,
 }
 
 impl Attribute {
@@ -209,6 +214,7 @@ impl Attribute {
             Self::Path => "path",
             Self::Until => "until",
             Self::Browser => "browser",
+            Self::Upgrade => "upgrade",
         }
     }
 }
@@ -249,10 +255,11 @@ mod tests {
             Attribute::Path,
             Attribute::Until,
             Attribute::Browser,
+            Attribute::Upgrade,
         ];
         assert_eq!(
             attributes.map(|a| a.to_string()),
-            ["from", "to", "method", "path", "until", "browser"]
+            ["from", "to", "method", "path", "until", "browser", "upgrade"]
         );
         assert_eq!(serde_json::to_string(&attributes[4]).unwrap(), "\"until\"");
     }

@@ -160,6 +160,7 @@ impl<'m> Explainer<'m> {
             method: method.clone(),
             path: path.clone(),
             browser: false,
+            upgrade: None,
         };
         let candidates = self.candidates(now, &call);
         let limits = self.limits(&call);

@@ -27,8 +27,11 @@ pub const LIMITS: &str = "limits";
 /// Calls to a bot that are waited for no longer than it says: `destinations`.
 pub const DESTINATIONS: &str = "destinations";
 
+/// Rules that let a caller switch to another protocol: `upgrade`.
+pub const UPGRADE: &str = "upgrade";
+
 /// What this version's proxies enforce, as they tell the CA.
-pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY, LIMITS, DESTINATIONS];
+pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY, LIMITS, DESTINATIONS, UPGRADE];
 
 impl Mesh {
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -51,6 +54,9 @@ impl Mesh {
         }
         if !self.destinations.is_empty() {
             features.insert(DESTINATIONS);
+        }
+        if self.rules.values().any(|rule| !rule.upgrade.is_empty()) {
+            features.insert(UPGRADE);
         }
         features
     }

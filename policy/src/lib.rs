@@ -43,6 +43,7 @@ mod schema;
 mod source;
 mod suggest;
 mod tests_of_mesh;
+mod upgrade;
 mod yaml;
 
 pub use audit_only::AuditOnlyAbout;
@@ -63,3 +64,4 @@ pub use rule::RuleId;
 pub use schema::json_schema;
 pub use source::{Place, Source};
 pub use tests_of_mesh::{TestOutcome, TestReport};
+pub use upgrade::Protocol;

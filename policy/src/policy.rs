@@ -65,7 +65,7 @@ impl Policy {
     ///
     /// Caller and callee must both be bots of the mesh: an SVID of a bot that was removed matches no rule. A rule with
     /// `until` has ended at that very moment. `audit_only` carries what no rule speaks of and nothing else: a call that
-    /// looks like a browser's needs a rule that says so.
+    /// looks like a browser's, or asks for another protocol, needs a rule that says so.
     ///
     /// # Errors
     /// With the [`Denial`] when no rule allows the call or a deny rule forbids it.
@@ -87,14 +87,21 @@ impl Policy {
             return Ok(Permit::new(call, Grounds::Rule(rule), self.generation));
         }
         let nearest = self.allow.nearest(&ask, &call, now);
-        if let Some(rule) = self.allow.first(&ask, |rule| call.browser && rule.is_live(now)) {
+        if let Some(rule) = self
+            .allow
+            .first(&ask, |rule| call.browser && rule.is_live(now) && rule.switches(&call))
+        {
             return Err(denial(call, DenyReason::BrowserRefused, Some(rule), nearest));
         }
         let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(&call));
         if ended.is_some() {
             return Err(denial(call, DenyReason::RuleExpired, ended, nearest));
         }
-        match self.audits.of(to, now).filter(|_| !call.browser) {
+        match self
+            .audits
+            .of(to, now)
+            .filter(|_| !call.browser && call.upgrade.is_none())
+        {
             Some(lasting) => {
                 let audit = Audit {
                     until: lasting.until,

@@ -10,6 +10,7 @@ use spiffe::time::Timestamp;
 use crate::method::Method;
 use crate::pattern::{NamePattern, PathPattern};
 use crate::source::Place;
+use crate::upgrade::Protocol;
 
 /// The longest id of a rule, in bytes.
 const RULE_ID_BYTES_MAX: usize = 63;
@@ -128,6 +129,8 @@ pub(crate) struct Rule {
     pub(crate) until: Option<Timestamp>,
     pub(crate) reason: Option<Arc<str>>,
     pub(crate) browser: bool,
+    /// What a caller may switch to, in the order of the names, each once.
+    pub(crate) upgrade: Vec<Protocol>,
     pub(crate) place: Place,
 }
 
@@ -136,6 +139,7 @@ impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
         (self.effect, &self.from, &self.to, &self.http) == (other.effect, &other.from, &other.to, &other.http)
             && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
+            && self.upgrade == other.upgrade
     }
 }
 

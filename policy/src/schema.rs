@@ -137,6 +137,8 @@ fn rule(allow: bool) -> Value {
     if allow && let Some(properties) = properties.as_object_mut() {
         let browser = json!({"type": "boolean", "description": "Takes calls that look like a browser's."});
         properties.insert("browser".to_owned(), browser);
+        let protocol = json!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$"});
+        properties.insert("upgrade".to_owned(), one_or_many(&protocol));
     }
     let required = if allow {
         json!(["id", "from", "to", "http"])

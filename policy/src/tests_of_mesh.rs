@@ -189,6 +189,7 @@ fn outcome(mesh: &Mesh, policy: &Policy, test: &MeshTest, call: &PlacedCall, now
         method: call.method.clone(),
         path: call.path.clone(),
         browser: false,
+        upgrade: None,
     };
     let (got, rule) = match policy.decide(now, asked) {
         Ok(permit) => (permit.verdict(), permit.rule().cloned()),

@@ -78,6 +78,7 @@ impl BotSide {
             target,
             headers: head.headers,
             body,
+            upgrade: head.upgrade,
         };
         Reply::Answer(call::serve(proxy, &self.door, asked, patience).await)
     }

@@ -25,10 +25,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use policy::Protocol;
 
-pub(crate) use body::{AnswerBody, RequestBody, RequestCount, RequestError};
-pub(crate) use end::CALLER_GONE;
-pub(crate) use headers::is_browser_shaped;
+pub(crate) use body::{AnswerBody, Later, RequestBody, RequestCount, RequestError};
+pub(crate) use end::{CALLER_GONE, End};
+pub(crate) use headers::{BOTMESH_UPGRADE, is_browser_shaped};
 pub(crate) use id::push_hex;
 pub(crate) use identify::{Door, Nobody, Who};
 pub(crate) use refusal::Refusal;
@@ -51,6 +52,8 @@ pub(crate) struct Asked {
     pub(crate) target: Bytes,
     pub(crate) headers: HeaderMap,
     pub(crate) body: RequestBody,
+    /// What the caller asks to switch to.
+    pub(crate) upgrade: Option<Protocol>,
 }
 
 /// An answer, as its connection writes it.

@@ -6,6 +6,7 @@
 //! call; it is never used for another callee.
 
 mod exchange;
+mod switch;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
 
 pub(crate) use exchange::CalleeBody;
+pub(crate) use switch::{Switched, TunnelBody, Wish};
 
 /// The most connections to one callee that are kept open between calls.
 const IDLE_MAX: usize = 64;

@@ -1,5 +1,7 @@
 //! One HTTP/1.1 connection, of a bot or of a foreign peer: request after request, answered in their order.
 
+mod tunnel;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use crate::http1::write::{Tail, WriteError, Writer};
 use crate::live::Lane;
 use crate::mesh;
 use crate::proxy::Proxy;
+use tunnel::Asking;
 
 /// How much of a body that nobody wanted is read, so that the connection can go on.
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
@@ -72,6 +75,7 @@ impl Handler {
                     target,
                     headers: head.headers,
                     body,
+                    upgrade: head.upgrade,
                 };
                 Reply::Answer(call::serve(proxy, door, asked, patience).await)
             }
@@ -179,12 +183,16 @@ impl Conversation<'_> {
     async fn hold(mut self, handler: &mut Handler, reader: Box<Reader<ReadEnd>>, head: RequestHead) -> After {
         let (method, version, persists) = (head.method.clone(), head.version, head.persists);
         let expects = head.expects_continue;
-        let (body, at) = split(reader, head.framing);
+        let (body, at, asking) = take(reader, &head);
         let (reply, mut at) = self.reply(handler, head, body, at, expects).await;
         let answer = match reply {
+            Reply::Answer(answer) if answer.status == StatusCode::SWITCHING_PROTOCOLS => {
+                return self.switched(handler, answer, at, asking).await;
+            }
             Reply::Answer(answer) => answer,
             Reply::Opened(headers) => return self.open(&headers, at).await,
         };
+        drop(asking);
         let goes_on = persists && !answer.last && !self.proxy.closing.is_cancelled() && at.settle(expects);
         let Answer {
             status,
@@ -230,6 +238,15 @@ impl Conversation<'_> {
         // With the body, the call ends: the record of its end does not wait for the next request.
         drop(body);
         at.after(keeps_open).await
+    }
+
+    /// Becomes a tunnel, where that was asked for; the connection ends with it.
+    async fn switched(self, handler: &Handler, answer: Answer, at: Whereabouts, asking: Option<Asking>) -> After {
+        if let (Whereabouts::Here(reader), Some(asking)) = (at, asking) {
+            // Few connections ever switch, and none needs the room before.
+            Box::pin(self.tunnel(handler, answer, reader, asking)).await;
+        }
+        After::End(None)
     }
 
     /// Waits for the reply, and says `100 Continue` when somebody wants the body first.
@@ -291,6 +308,21 @@ enum Whereabouts {
     Back(Box<Reader<ReadEnd>>, Left),
     /// Lost with a broken body.
     Lost,
+}
+
+/// Takes the body of a request, and what is kept while its reply is waited for.
+fn take(reader: Box<Reader<ReadEnd>>, head: &RequestHead) -> (RequestBody, Whereabouts, Option<Asking>) {
+    let Some(protocol) = head.upgrade.clone() else {
+        let (body, at) = split(reader, head.framing);
+        return (body, at, None);
+    };
+    let (body, later) = RequestBody::later();
+    let asking = Asking {
+        protocol,
+        later,
+        count: body.count(),
+    };
+    (body, Whereabouts::Here(reader), Some(asking))
 }
 
 /// Takes the body out of the reader if it is there whole, or sends the reader away with it.

@@ -114,6 +114,7 @@ mod tests {
             method: Method::parse("GET").unwrap(),
             path: CanonicalPath::parse(b"/").unwrap(),
             browser: false,
+            upgrade: None,
         };
         let from = BotName::parse(from).unwrap();
         let admitted = limiter.admit(policy, &call, &from, Timestamp::from_unix_millis(now));

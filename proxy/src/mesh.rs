@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use policy::Protocol;
 use rustls::{ServerConfig, ServerConnection};
 use spiffe::id::IdKind;
 use spiffe_tls::{Role, peer_leaf, refusal_of};
@@ -25,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use crate::call::{self, Answer, AnswerBody, Asked, Door, Refusal, RequestBody, Route, Who};
+use crate::call::{self, Answer, AnswerBody, Asked, BOTMESH_UPGRADE, Door, Refusal, RequestBody, Route, Who};
 use crate::connection::{self, Handler};
 use crate::ends;
 use crate::http1::deadline::Deadline;
@@ -228,11 +229,12 @@ async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<
     let streams = STREAMS_MAX + u32::from(control.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
         let (proxy, door, control) = (Arc::clone(&shared), Arc::clone(&door), control.clone());
+        let ours = if control.is_some() { By::Proxy } else { By::Foreigner };
         async move {
             if let Some(control) = control.filter(|control| control.is_for(&request)) {
                 return Ok(control.answer(request));
             }
-            Ok::<_, Infallible>(answer_http2(&proxy, &door, request).await)
+            Ok::<_, Infallible>(answer_http2(&proxy, &door, ours, request).await)
         }
     });
     let connection = http2::Builder::new(Tasks::of(proxy))
@@ -266,8 +268,35 @@ async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<
     }
 }
 
-async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming>) -> Response<AnswerBody> {
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// Another proxy's.
+    Proxy,
+    /// A foreign peer's.
+    Foreigner,
+}
+
+/// Answers a request; `asked_by` says whose connection it is.
+async fn answer_http2(
+    proxy: &Arc<Proxy>,
+    door: &Door,
+    asked_by: By,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
+    // Between two proxies, a request that would switch carries both directions in its bodies. From anybody else the field
+    // is one of ours that came in, and is removed.
+    let upgrade = match asked_by {
+        By::Proxy => parts
+            .headers
+            .get(BOTMESH_UPGRADE)
+            .and_then(|value| Protocol::parse(value.as_bytes())),
+        By::Foreigner => None,
+    };
+    let switch = upgrade
+        .as_ref()
+        .and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
     let host = parts
         .headers
         .get_all(http::header::HOST)
@@ -283,10 +312,19 @@ async fn answer_http2(proxy: &Arc<Proxy>, door: &Door, request: Request<Incoming
         method: parts.method,
         headers: parts.headers,
         body: RequestBody::http2(body),
+        upgrade,
     };
     let Answer {
-        status, headers, body, ..
+        mut status,
+        mut headers,
+        body,
+        ..
     } = call::serve(proxy, door, asked, &mut Deadline::default()).await;
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(switch)) = (status, switch) {
+        // HTTP/2 has no 101 (RFC 9113 §8.6).
+        status = StatusCode::OK;
+        headers.insert(BOTMESH_UPGRADE, switch);
+    }
     let mut answer = Response::new(if is_head { body.without_bytes() } else { body });
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;

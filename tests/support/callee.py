@@ -43,9 +43,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        self.wfile.flush()
         try:
             while body := self.chunk():
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
+                self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
             pass
@@ -57,9 +59,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("connection", "Upgrade")
         self.send_header("upgrade", self.headers["upgrade"])
         self.end_headers()
+        self.wfile.flush()
         try:
             while body := self.rfile.read1(65536):
                 self.wfile.write(body)
+                self.wfile.flush()
             self.wfile.write(b"bye")
         except OSError:
             pass

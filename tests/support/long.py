@@ -1,6 +1,6 @@
 """A bot with one long call under way. Arguments: unix:PATH of its proxy, host, and `sse`, `duplex` or `upgrade`.
 
-Says "open" once bytes come back. For each line that it is told it makes a byte go the whole way again (sse: waits for one that comes later) and says "pong UNIX-MILLISECONDS". Says "closed UNIX-MILLISECONDS WHY" once the call was ended by the other side.
+Says "open" once bytes come back. For each line that it is told it makes a byte go the whole way again (sse: waits for one that comes later) and says "pong UNIX-MILLISECONDS". Told "end", it ends its half. Says "closed UNIX-MILLISECONDS WHY TAIL" once the call was ended by the other side.
 """
 import socket
 import sys
@@ -50,23 +50,27 @@ arrived = threading.Condition()
 
 def read():
     global count
-    why = "end"
+    why, tail = "end", b""
     try:
         while True:
             more = conn.recv(65536)
             if not more:
                 break
+            tail = (tail + more)[-8:]
             with arrived:
                 count += 1
                 arrived.notify_all()
     except OSError as e:
         why = type(e).__name__
-    say("closed", int(time.time() * 1000), why)
+    say("closed", int(time.time() * 1000), why, tail.decode("latin-1"))
 
 
 threading.Thread(target=read, daemon=True).start()
 say("open")
-for _ in sys.stdin:
+for line in sys.stdin:
+    if line == "end\n":
+        conn.shutdown(socket.SHUT_WR)
+        continue
     with arrived:
         before = count
         try:

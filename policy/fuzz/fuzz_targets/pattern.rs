@@ -33,6 +33,7 @@ fuzz_target!(|input: (&str, &str)| {
             method: Method::parse("GET").expect("a method"),
             path: path.clone(),
             browser: false,
+upgrade: None,
         };
         let allowed = mesh.compile(Generation::default()).decide(Timestamp::from_unix_millis(0), call).is_ok();
         let fold = effect == "deny";

@@ -4,6 +4,7 @@ use spiffe::time::Timestamp;
 
 use crate::decision::{Attribute, Call, Difference};
 use crate::rule::{HttpMatch, Rule};
+use crate::upgrade::Protocol;
 
 /// Says whether a rule has not ended: one with `until` has ended at that very moment.
 pub(super) fn is_live(until: Option<Timestamp>, now: Timestamp) -> bool {
@@ -22,7 +23,17 @@ pub(crate) fn differences(rule: &Rule, call: &Call, now: Timestamp) -> Vec<Diffe
 /// Counts the attributes in which an allow rule and a call differ, but for their ends, without allocating.
 pub(super) fn count(rule: &Rule, call: &Call, now: Timestamp) -> usize {
     let items = rule.http.iter().map(|item| distance(item, call)).min().unwrap_or(0);
-    items + usize::from(!is_live(rule.until, now)) + usize::from(call.browser && !rule.browser)
+    items
+        + usize::from(!is_live(rule.until, now))
+        + usize::from(call.browser && !rule.browser)
+        + usize::from(!switches(rule, call))
+}
+
+/// Says whether a rule lets a call switch to the protocol that it asks for, if it asks.
+pub(super) fn switches(rule: &Rule, call: &Call) -> bool {
+    call.upgrade
+        .as_ref()
+        .is_none_or(|protocol| rule.upgrade.contains(protocol))
 }
 
 fn distance(item: &HttpMatch, call: &Call) -> usize {
@@ -63,6 +74,18 @@ pub(crate) fn compare(rule: &Rule, call: &Call, now: Timestamp) -> Vec<(bool, Di
         compared.push((
             rule.browser,
             difference(Attribute::Browser, rule.browser.to_string(), "true"),
+        ));
+    }
+    if let Some(protocol) = &call.upgrade {
+        let names: Vec<_> = rule.upgrade.iter().map(Protocol::as_str).collect();
+        let rule_has = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
+        compared.push((
+            switches(rule, call),
+            difference(Attribute::Upgrade, rule_has, protocol.as_str()),
         ));
     }
     compared

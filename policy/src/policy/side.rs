@@ -5,7 +5,7 @@ use std::sync::Arc;
 use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 
-use super::compare::{count, differences, is_live};
+use super::compare::{count, differences, is_live, switches};
 use super::trie::{Terminal, Trie};
 use crate::bits::{Bits, Sparse};
 use crate::decision::{Call, Nearest};
@@ -41,9 +41,14 @@ impl Compiled {
         is_live(self.until, now)
     }
 
-    /// Says whether the rule takes the call for all that it looks like a browser's.
+    /// Says whether the rule takes the call for all that it looks like a browser's, or asks for another protocol.
     pub(super) fn takes(&self, call: &Call) -> bool {
-        self.browser || !call.browser
+        (self.browser || !call.browser) && self.switches(call)
+    }
+
+    /// Says whether the rule lets the call switch to what it asks for.
+    pub(super) fn switches(&self, call: &Call) -> bool {
+        switches(&self.rule, call)
     }
 }
 

@@ -1,7 +1,9 @@
 use super::*;
+use crate::decision::Attribute;
 use crate::method::Method;
 use crate::path::CanonicalPath;
 use crate::source::Source;
+use crate::upgrade::Protocol;
 
 /// A mesh of bots `a`, `b` and `c` with rules.
 fn policy(rules: &str) -> Policy {
@@ -36,6 +38,7 @@ fn call(from: SpiffeId, to: &str, path: &str) -> Call {
         method: Method::parse("GET").unwrap(),
         path,
         browser: false,
+        upgrade: None,
     }
 }
 
@@ -92,6 +95,40 @@ fn a_rule_ends_at_the_very_moment_of_until() {
     );
     assert_eq!(decide(&policy, 59, call(id("c"), "b", "/")), "denied_by_rule");
     assert_eq!(decide(&policy, 60, call(id("c"), "b", "/")), "no_rule");
+}
+
+#[test]
+fn a_call_that_would_switch_needs_a_rule_that_names_the_protocol() {
+    let policy = policy(
+        "allow: [{id: plain, from: [a, c], to: b, http: GET /}, {id: socket, from: a, to: b, http: GET /, upgrade: [websocket, x-1]}, {id: other, from: a, to: b, http: GET /q, upgrade: x-2}]",
+    );
+    let asks = |from, path, protocol: &str| Call {
+        upgrade: Some(Protocol::parse(protocol.as_bytes()).unwrap()),
+        ..call(id(from), "b", path)
+    };
+    assert_eq!(
+        decide(&policy, 0, call(id("a"), "b", "/q")),
+        "other",
+        "without a switch too"
+    );
+    assert_eq!(decide(&policy, 0, asks("a", "/", "WebSocket")), "socket");
+    assert_eq!(decide(&policy, 0, asks("c", "/", "websocket")), "no_rule");
+    let denial = policy
+        .decide(Timestamp::from_unix_seconds(0), asks("a", "/q", "websocket"))
+        .unwrap_err();
+    let nearest = denial.nearest.unwrap();
+    let [difference] = nearest.differs.as_slice() else {
+        panic!("{nearest:?}")
+    };
+    assert_eq!(
+        (
+            nearest.rule.as_str(),
+            difference.attribute,
+            difference.rule_has.as_str(),
+            difference.call_has.as_str()
+        ),
+        ("other", Attribute::Upgrade, "x-2", "websocket")
+    );
 }
 
 #[test]

@@ -59,8 +59,8 @@ pub(crate) const SERVE: Keys = Keys {
 
 const ALLOW: Keys = Keys {
     of: "an allow rule",
-    known: &["id", "from", "to", "http", "until", "reason", "browser"],
-    later: &["grpc", "tcp", "upgrade", "inject", "justify", "headers", "when"],
+    known: &["id", "from", "to", "http", "until", "reason", "browser", "upgrade"],
+    later: &["grpc", "tcp", "inject", "justify", "headers", "when"],
 };
 
 const DENY: Keys = Keys {

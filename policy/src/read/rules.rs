@@ -8,7 +8,11 @@ use crate::pattern::PathPattern;
 use crate::read::fields::Fields;
 use crate::rule::{Effect, HttpMatch, MethodMatch, Rule, RuleId, Subject};
 use crate::source::{Place, Span};
+use crate::upgrade::Protocol;
 use crate::yaml::{Node, Value};
+
+/// The most protocols of one rule.
+const PROTOCOLS_MAX: usize = 8;
 
 impl Reader {
     pub(super) fn rules(&mut self, allow: Option<&Node>, deny: Option<&Node>) {
@@ -38,6 +42,7 @@ impl Reader {
                 .get("reason")
                 .and_then(|node| self.shown_text(node, code::UNTIL_REASON)),
             browser: fields.get("browser").is_some_and(|node| self.browser(node)),
+            upgrade: fields.get("upgrade").map(|node| self.upgrade(node)).unwrap_or_default(),
             place: Place {
                 file: "".into(),
                 line: 0,
@@ -87,6 +92,35 @@ impl Reader {
             return false;
         };
         browser
+    }
+
+    /// The protocols that a caller may switch to; their order plays no part.
+    fn upgrade(&mut self, node: &Node) -> Vec<Protocol> {
+        let items = self.items(node);
+        if items.is_empty() || items.len() > PROTOCOLS_MAX {
+            self.error(
+                code::WRONG_KIND,
+                node.span,
+                "`upgrade` has 1 to 8 protocols",
+                "not as many",
+            );
+        }
+        let mut protocols = Vec::new();
+        for item in items {
+            let Some(text) = self.text(item) else { continue };
+            match Protocol::parse(text.as_bytes()) {
+                Some(protocol) => protocols.push(protocol),
+                None => self.error(
+                    code::WRONG_KIND,
+                    item.span,
+                    "a protocol is one name as `Upgrade` has it, such as `websocket`, and not HTTP or TLS again",
+                    "not such a name",
+                ),
+            }
+        }
+        protocols.sort();
+        protocols.dedup();
+        protocols
     }
 
     /// Checks that a rule which ends says why, that an allow rule with a reason ends, and that a deny rule has one.

@@ -177,6 +177,7 @@ impl Ask {
             method: Method::parse(&self.method).unwrap(),
             path: CanonicalPath::parse(self.path.as_bytes()).unwrap(),
             browser: self.browser,
+            upgrade: None,
         }
     }
 }

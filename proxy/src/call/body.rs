@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::end::{CALLEE_GONE, DONE, End};
 use super::headers;
-use crate::callee::CalleeBody;
+use crate::callee::{CalleeBody, TunnelBody};
 use crate::ends::ReadEnd;
 use crate::http1::body::BodyError;
 use crate::live::{Held, Lane};
@@ -25,6 +26,8 @@ use crate::reason::Reason;
 pub(crate) struct RequestBody {
     kind: RequestKind,
     count: RequestCount,
+    /// Ends the body with its tunnel.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Ends the body with the call's right, where nobody else reads on for it.
     held: Option<Held>,
 }
@@ -35,8 +38,26 @@ enum RequestKind {
     Whole(Bytes),
     Http1(crate::http1::body::Body<ReadEnd>),
     Http2(Incoming),
+    /// What a caller says once it is told that its connection is another protocol's; no byte comes before that.
+    Later(oneshot::Receiver<crate::http1::body::Body<ReadEnd>>),
     /// Of no call: what this proxy says to another on a control stream.
     Control(mpsc::Receiver<Bytes>),
+}
+
+/// Begins the body of a tunnel: what its connection keeps. Dropped, it leaves the body empty.
+#[derive(Debug)]
+pub(crate) struct Later {
+    give: oneshot::Sender<crate::http1::body::Body<ReadEnd>>,
+    stop: CancellationToken,
+}
+
+impl Later {
+    /// Begins the body. Whoever wants it gone before its end drops the guard.
+    pub(crate) fn begin(self, body: crate::http1::body::Body<ReadEnd>) -> DropGuard {
+        // Where nobody wants it any more it goes back to its connection.
+        drop(self.give.send(body));
+        self.stop.drop_guard()
+    }
 }
 
 /// How many bytes of a request's body have passed.
@@ -63,6 +84,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Empty,
             count: RequestCount::Known(0),
+            stop: None,
             held: None,
         }
     }
@@ -73,6 +95,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Whole(bytes),
             count,
+            stop: None,
             held: None,
         }
     }
@@ -82,6 +105,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Http1(body),
             count: RequestCount::Counted(Arc::default()),
+            stop: None,
             held: None,
         }
     }
@@ -94,6 +118,7 @@ impl RequestBody {
         Self {
             kind: RequestKind::Http2(body),
             count: RequestCount::Counted(Arc::default()),
+            stop: None,
             held: None,
         }
     }
@@ -103,13 +128,29 @@ impl RequestBody {
         Self {
             kind: RequestKind::Control(said),
             count: RequestCount::Known(0),
+            stop: None,
             held: None,
         }
     }
 
+    /// A body that may begin later, with a tunnel.
+    pub(crate) fn later() -> (Self, Later) {
+        let ((give, arrives), stop) = (oneshot::channel(), CancellationToken::new());
+        let body = Self {
+            kind: RequestKind::Later(arrives),
+            count: RequestCount::Counted(Arc::default()),
+            stop: Some(Box::pin(stop.clone().cancelled_owned())),
+            held: None,
+        };
+        (body, Later { give, stop })
+    }
+
     /// Has the body end with the call's right.
     pub(crate) fn held(mut self, held: &Held) -> Self {
-        if matches!(self.kind, RequestKind::Http1(_) | RequestKind::Http2(_)) {
+        if matches!(
+            self.kind,
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Later(_)
+        ) {
             self.held = Some(held.clone());
         }
         self
@@ -125,7 +166,7 @@ impl RequestBody {
         match &self.kind {
             RequestKind::Empty => Some(Bytes::new()),
             RequestKind::Whole(bytes) => Some(bytes.clone()),
-            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Control(_) => None,
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Later(_) | RequestKind::Control(_) => None,
         }
     }
 
@@ -147,8 +188,18 @@ impl Body for RequestBody {
             this.kind = RequestKind::Empty;
             return Poll::Ready(Some(Err(RequestError::Cut { reason })));
         }
+        if let Some(stop) = &mut this.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            this.kind = RequestKind::Empty;
+            return Poll::Ready(Some(Err(RequestError::Gone)));
+        }
+        if let RequestKind::Later(arrives) = &mut this.kind {
+            // What never begins is empty.
+            this.kind = ready!(Pin::new(arrives).poll(cx)).map_or(RequestKind::Empty, RequestKind::Http1);
+        }
         let mut frame = match &mut this.kind {
-            RequestKind::Empty => return Poll::Ready(None),
+            RequestKind::Later(_) | RequestKind::Empty => return Poll::Ready(None),
             RequestKind::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = RequestKind::Empty;
@@ -175,7 +226,7 @@ impl Body for RequestBody {
             RequestKind::Whole(bytes) => bytes.is_empty(),
             RequestKind::Http1(body) => body.is_end_stream(),
             RequestKind::Http2(body) => body.is_end_stream(),
-            RequestKind::Control(_) => false,
+            RequestKind::Later(_) | RequestKind::Control(_) => false,
         }
     }
 
@@ -185,7 +236,7 @@ impl Body for RequestBody {
             RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestKind::Http1(body) => body.size_hint(),
             RequestKind::Http2(body) => body.size_hint(),
-            RequestKind::Control(_) => SizeHint::default(),
+            RequestKind::Later(_) | RequestKind::Control(_) => SizeHint::default(),
         }
     }
 }
@@ -208,6 +259,9 @@ pub(crate) enum RequestError {
         /// Why.
         reason: Reason,
     },
+    /// Its tunnel has ended.
+    #[error("the tunnel has ended")]
+    Gone,
     /// By HTTP/1.1.
     #[error("read the caller's body")]
     Http1 {
@@ -238,6 +292,8 @@ enum AnswerKind {
     Empty,
     Whole(Bytes),
     Callee(Box<CalleeBody>),
+    /// A bot of this host that speaks another protocol.
+    Tunnel(Box<TunnelBody>),
     Hop {
         body: Incoming,
         /// Given back with the last byte.
@@ -261,6 +317,15 @@ impl AnswerBody {
     pub(crate) fn callee(body: CalleeBody, held: Held) -> Self {
         Self {
             kind: AnswerKind::Callee(Box::new(body)),
+            end: None,
+            held: Some(held),
+        }
+    }
+
+    /// What a bot of this host says in a tunnel.
+    pub(crate) fn tunnel(body: TunnelBody, held: Held) -> Self {
+        Self {
+            kind: AnswerKind::Tunnel(Box::new(body)),
             end: None,
             held: Some(held),
         }
@@ -312,6 +377,16 @@ impl AnswerBody {
         self.held.clone().filter(|_| !self.is_end_stream())
     }
 
+    /// Why the call was cut, if it was.
+    pub(crate) fn held_cut(&self) -> Option<Reason> {
+        self.held.as_ref().and_then(Held::cut)
+    }
+
+    /// How many of its bytes have passed.
+    pub(crate) fn wrote(&self) -> u64 {
+        self.end.as_ref().map_or(0, |end| end.response_bytes())
+    }
+
     /// Ends the body, for the call may not go on: nothing more comes of it.
     fn cut(&mut self, reason: Reason) -> AnswerError {
         self.kind = AnswerKind::Empty;
@@ -328,6 +403,9 @@ impl AnswerBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             AnswerKind::Callee(body) => body
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Callee { source }))),
+            AnswerKind::Tunnel(body) => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Callee { source }))),
             AnswerKind::Hop { body, .. } => Pin::new(body)
@@ -388,6 +466,7 @@ impl Body for AnswerBody {
             AnswerKind::Empty => true,
             AnswerKind::Whole(bytes) => bytes.is_empty(),
             AnswerKind::Callee(body) => body.is_end_stream(),
+            AnswerKind::Tunnel(body) => body.is_end_stream(),
             AnswerKind::Hop { body, .. } => body.is_end_stream(),
             AnswerKind::Control(_) => false,
         }
@@ -398,8 +477,18 @@ impl Body for AnswerBody {
             AnswerKind::Empty => SizeHint::with_exact(0),
             AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             AnswerKind::Callee(body) => body.size_hint(),
+            AnswerKind::Tunnel(_) => SizeHint::default(),
             AnswerKind::Hop { body, .. } => body.size_hint(),
             AnswerKind::Control(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A tunnel's call ends with its last direction: where the other one goes on, the record of the end goes with it.
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let (AnswerKind::Tunnel(body), Some(end)) = (&mut self.kind, self.end.take()) {
+            body.hand_over(end);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use audit::{Actor, CallId, CallRecord, Callee, Direction, Party, Verdict};
+use policy::Protocol;
 use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ pub(super) struct Draft {
     pub(super) now: Timestamp,
     pub(super) started: Instant,
     pub(super) record: CallRecord,
+    /// What the caller asks to switch to.
+    pub(super) upgrade: Option<Protocol>,
     /// The SVID that a peer calls by.
     pub(super) shown: Option<Arc<Shown>>,
     /// Whether the record was written as an allowed call.
@@ -74,6 +77,7 @@ impl Draft {
             now,
             started,
             record,
+            upgrade: None,
             shown: None,
             recorded: false,
             series,

@@ -99,6 +99,11 @@ impl End {
         self.response_bytes = self.response_bytes.saturating_add(bytes as u64);
     }
 
+    /// How many bytes of the answer have passed.
+    pub(super) const fn response_bytes(&self) -> u64 {
+        self.response_bytes
+    }
+
     /// Notes how it ended; a fault stays the cause.
     pub(crate) const fn ended(&mut self, outcome: &'static str) {
         if self.fault.is_none() {

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
-use policy::{CanonicalPath, Permit, Serve, Target};
+use policy::{CanonicalPath, Permit, Protocol, Serve, Target};
 use spiffe::svid::Serial;
 use spiffe_tls::Svid;
 use tokio::time::Instant;
@@ -17,14 +17,14 @@ use tokio::time::Instant;
 use super::body::{AnswerBody, RequestCount};
 use super::draft::Draft;
 use super::end::{End, Half};
-use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED, CALLER, CLIENT_CERT};
+use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED, BOTMESH_UPGRADE, CALLER, CLIENT_CERT};
 use super::id;
 use super::identify::{Door, Who};
 use super::limit;
 use super::normalize::Rest;
 use super::refusal::Refusal;
 use super::route::Route;
-use crate::callee::{CalleeFault, CalleeRequest};
+use crate::callee::{CalleeFault, CalleeRequest, Switched, Wish};
 use crate::config::LocalHop;
 use crate::http1::deadline::Deadline;
 use crate::live::{Held, Lane, Subject};
@@ -247,9 +247,14 @@ async fn to_callee(
     headers.insert(CLIENT_CERT, client_cert(draft, who, &to)?);
     let call = permit.into_call();
     let target = target(&call.path, query.as_ref());
+    let upgrade = call.upgrade.clone();
     let held = hold(draft, who, call)?;
     let proxy = draft.proxy();
     let (waits, count) = (draft.snapshot.mesh.destination(&to.bot), body.count());
+    if let Some(protocol) = &upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol_value(protocol)?);
+    }
     let request = CalleeRequest {
         method,
         target,
@@ -257,6 +262,33 @@ async fn to_callee(
         patience: waits.request_timeout.unwrap_or(proxy.bounds.request),
         connect: waits.connect_timeout,
     };
+    if let Some(protocol) = upgrade {
+        let wish = Wish {
+            request,
+            protocol,
+            tasks: proxy.tasks.clone(),
+        };
+        let switching = proxy
+            .callees
+            .switch(&proxy.attestor, &to.bot, &place, wish, body.held(&held));
+        // Switching is rare and needs much room.
+        let switching = Box::pin(switching);
+        return match held
+            .while_allowed(Lane::Answer, std::pin::pin!(switching))
+            .await
+            .map_err(ended)?
+        {
+            Ok((head, Switched::Tunnel(body))) => {
+                held.may_stand_still(waits.stream_idle, count);
+                Ok((head.status, head.headers, (AnswerBody::tunnel(body, held), From::Bot)))
+            }
+            Ok((head, Switched::Not(body))) => {
+                held.may_stand_still(waits.stream_idle, count);
+                Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot)))
+            }
+            Err(fault) => Err(callee_refusal(&to, &fault)),
+        };
+    }
     let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body));
     match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
         Ok((head, body)) => {
@@ -353,6 +385,7 @@ async fn across(
     };
     let call = permit.into_call();
     let target = target(&call.path, query.as_ref());
+    let upgrade = call.upgrade.clone();
     let held = hold(draft, who, call)?;
     let target = PathAndQuery::from_maybe_shared(target).map_err(|_invalid| bad())?;
     let mut uri = http::uri::Parts::default();
@@ -360,6 +393,9 @@ async fn across(
     uri.authority = Some(to.authority.clone());
     uri.path_and_query = Some(target);
     headers.insert(BOTMESH_CALL, call_value(draft)?);
+    if let Some(protocol) = &upgrade {
+        headers.insert(BOTMESH_UPGRADE, protocol_value(protocol)?);
+    }
     let count = body.count();
     let mut request = Request::new(body.held(&held));
     *request.method_mut() = method;
@@ -385,14 +421,27 @@ async fn across(
         Ok((answer, lease)) => {
             let (parts, body) = answer.into_parts();
             held.may_stand_still(waits.stream_idle, count);
-            Ok((
-                parts.status,
-                parts.headers,
-                (AnswerBody::hop(body, lease, held), From::Proxy),
-            ))
+            let switched = upgrade.is_some_and(|asked| switches_to(&parts.headers, &asked));
+            let status = if switched && parts.status == StatusCode::OK {
+                StatusCode::SWITCHING_PROTOCOLS
+            } else {
+                parts.status
+            };
+            Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), From::Proxy)))
         }
         Err(fault) => Err(pool_refusal(&to, &fault)),
     }
+}
+
+fn protocol_value(protocol: &Protocol) -> Result<HeaderValue, Box<Refusal>> {
+    HeaderValue::from_str(protocol.as_str())
+        .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the protocol is no field value"))
+}
+
+/// Tells whether the other proxy says that the callee has switched.
+fn switches_to(headers: &HeaderMap, asked: &Protocol) -> bool {
+    let said = headers.get(BOTMESH_UPGRADE);
+    said.is_some_and(|said| Protocol::parse(said.as_bytes()).is_some_and(|said| said == *asked))
 }
 
 /// Waits as long as something of the request moves, and `limit` after that.

@@ -5,6 +5,9 @@ use http::header::{self, HeaderMap, HeaderName};
 /// The call's id, towards the caller on every answer and on the hop between two proxies.
 pub(crate) const BOTMESH_CALL: HeaderName = HeaderName::from_static("botmesh-call");
 
+/// On the hop between two proxies: what a request asks to switch to, and what its answer switches to.
+pub(crate) const BOTMESH_UPGRADE: HeaderName = HeaderName::from_static("botmesh-upgrade");
+
 /// The call's id, on refusals.
 pub(crate) const BOTMESH_DENIED: HeaderName = HeaderName::from_static("botmesh-denied");
 

@@ -52,8 +52,10 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
         target,
         mut headers,
         body,
+        upgrade,
     } = asked;
     draft.record.method = method.as_str().to_owned();
+    draft.upgrade.clone_from(&upgrade);
     let (path, query) = split(&target);
     let to = to.inspect_err(|_refused| draft.record.path = raw(path))?;
     draft.record.to.id = Some(to.id.clone());
@@ -78,6 +80,7 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
         method: word,
         path,
         browser,
+        upgrade,
     };
     Ok(Plain {
         call,

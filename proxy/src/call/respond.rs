@@ -240,7 +240,12 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     if !path.bytes().all(plain) {
         return None;
     }
+    let upgrade = draft
+        .upgrade
+        .as_ref()
+        .map(|protocol| format!(", upgrade: [{protocol}]"))
+        .unwrap_or_default();
     Some(format!(
-        "botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, http: [{method} {path}]}}"
+        "botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, http: [{method} {path}]{upgrade}}}"
     ))
 }

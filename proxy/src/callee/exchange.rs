@@ -17,7 +17,7 @@ use crate::http1::status::AnswerHead;
 use crate::http1::write::Tail;
 
 /// The most interim answers (RFC 9110 §15.2) before a final one.
-const INTERIM_MAX: usize = 8;
+pub(super) const INTERIM_MAX: usize = 8;
 
 /// Sends the request and reads the head of its answer; the body may still be on its way when it comes.
 pub(super) async fn exchange(
@@ -75,8 +75,7 @@ async fn answer(
     count: &RequestCount,
 ) -> Result<AnswerHead, CalleeFault> {
     for _ in 0..=INTERIM_MAX {
-        let bytes = answer_bytes(connection, upload, request, count).await?;
-        let head = AnswerHead::parse(&bytes, &request.method).map_err(|source| CalleeFault::NotHttp { source })?;
+        let head = next_head(connection, upload, request, count).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(CalleeFault::Interim);
         }
@@ -85,6 +84,17 @@ async fn answer(
         }
     }
     Err(CalleeFault::Interim)
+}
+
+/// Reads the next head, interim or final.
+pub(super) async fn next_head(
+    connection: &mut Connection,
+    upload: &mut Option<Upload>,
+    request: &CalleeRequest,
+    count: &RequestCount,
+) -> Result<AnswerHead, CalleeFault> {
+    let bytes = answer_bytes(connection, upload, request, count).await?;
+    AnswerHead::parse(&bytes, &request.method).map_err(|source| CalleeFault::NotHttp { source })
 }
 
 /// Reads one head. It is waited for as long as the body moves, and `patience` after that.
@@ -143,6 +153,17 @@ pub(crate) struct CalleeBody {
 }
 
 impl CalleeBody {
+    /// The body of an answer on a connection that carries no other call.
+    pub(super) fn alone(home: &Arc<Callees>, connection: Box<Connection>, left: Left) -> Self {
+        Self {
+            connection: Some(connection),
+            left,
+            upload: None,
+            persists: false,
+            home: Arc::clone(home),
+        }
+    }
+
     /// Takes the next frame, and sends what is left of the request meanwhile.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(connection) = &mut self.connection else {

@@ -44,6 +44,17 @@ pub fn answer_head(
     out.put_slice(b"\r\n");
 }
 
+/// Appends the head that switches to another protocol (RFC 9110 §15.2.2). `headers` holds no field of this connection.
+pub fn switch_head(out: &mut BytesMut, headers: &HeaderMap, protocol: &str) {
+    out.put_slice(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ");
+    out.put_slice(protocol.as_bytes());
+    out.put_slice(b"\r\n");
+    for (name, value) in headers {
+        line(out, name, value);
+    }
+    out.put_slice(b"\r\n");
+}
+
 /// Appends the head of a request; `target` is written as it is.
 pub fn request_head(out: &mut BytesMut, method: &Method, target: &[u8], headers: &HeaderMap, form: Form) {
     out.put_slice(method.as_str().as_bytes());

@@ -35,6 +35,8 @@ pub struct Connection {
     pub close: bool,
     /// `keep-alive`
     pub keep_alive: bool,
+    /// `upgrade`
+    pub upgrade: bool,
 }
 
 /// Reads `Content-Length` and `Transfer-Encoding`, of a request or an answer.
@@ -84,6 +86,8 @@ pub fn connection(headers: &HeaderMap) -> Result<Connection, HeadError> {
                 connection.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 connection.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                connection.upgrade = true;
             } else if !is_token(option) || names_framing(option) {
                 return Err(HeadError::Connection);
             }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::Method;
 use http::header::{self, HeaderMap};
+use policy::Protocol;
 use thiserror::Error;
 
 use super::FIELDS_MAX;
@@ -32,6 +33,8 @@ pub struct RequestHead {
     pub persists: bool,
     /// Whether the sender waits for `100 Continue` before its body.
     pub expects_continue: bool,
+    /// What the sender asks to switch to.
+    pub upgrade: Option<Protocol>,
 }
 
 impl RequestHead {
@@ -54,7 +57,7 @@ impl RequestHead {
         let authority = host(&headers, &target, named)?;
         let framing = framing::read(&headers, version)?;
         let connection = framing::connection(&headers)?;
-        check_upgrade(&headers, framing)?;
+        let upgrade = upgrade(&headers, &method, version, connection, framing)?;
         let expects_continue = expects_continue(&headers, version, framing)?;
         let persists = framing::persists(version, connection);
         Ok(Self {
@@ -66,6 +69,7 @@ impl RequestHead {
             framing,
             persists,
             expects_continue,
+            upgrade,
         })
     }
 }
@@ -125,20 +129,27 @@ fn host(headers: &HeaderMap, target: &Target, named: Option<Authority>) -> Resul
     }
 }
 
-/// RFC 9110 §7.8. `h2c` may be ignored and is. Nothing else is served, and a body before the switch would be read by
-/// two protocols.
-fn check_upgrade(headers: &HeaderMap, framing: Framing) -> Result<(), HeadError> {
+/// RFC 9110 §7.8. `h2c` may be ignored and is. Of all others one is asked for, by a request that says so in `Connection`
+/// too; a list would leave the choice to whoever reads it. A body before the switch would be read by two protocols.
+fn upgrade(
+    headers: &HeaderMap,
+    method: &Method,
+    version: Version,
+    connection: framing::Connection,
+    framing: Framing,
+) -> Result<Option<Protocol>, HeadError> {
     let Some(upgrade) = field::one(headers, &header::UPGRADE, HeadError::Upgrade)? else {
-        return Ok(());
+        return Ok(None);
     };
     if !matches!(framing, Framing::None) {
         return Err(HeadError::UpgradeWithBody);
     }
     if upgrade.eq_ignore_ascii_case(b"h2c") {
-        Ok(())
-    } else {
-        Err(HeadError::Upgrade)
+        return Ok(None);
     }
+    let asked = version == Version::Http11 && connection.upgrade && method != Method::CONNECT;
+    let protocol = Protocol::parse(upgrade).filter(|_| asked);
+    protocol.map(Some).ok_or(HeadError::Upgrade)
 }
 
 /// RFC 9110 §10.1.1; an HTTP/1.0 client's expectation is ignored, as that section demands.

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -23,6 +24,9 @@ const BODY_READ_BYTES: usize = 16 * 1024;
 
 /// What one read of a body may take at most.
 const BODY_READ_BYTES_MAX: usize = 64 * 1024;
+
+/// What stands for no bound on the silence of one direction of a tunnel.
+const TUNNEL_IDLE: Duration = Duration::from_hours(24 * 365);
 
 /// Reads heads and bodies off a connection and keeps what came too early.
 ///
@@ -132,6 +136,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// Has what follows be a tunnel, whose two directions have one bound on silence between them: not this reader's.
+    pub fn begin_tunnel(&mut self) {
+        self.limits.body_idle = TUNNEL_IDLE;
+        self.deadline.set(TUNNEL_IDLE);
+    }
+
     /// Starts the clock for the first bytes of a body.
     pub(super) fn begin_body(&mut self) {
         self.deadline.set(self.limits.body_idle);
@@ -161,7 +171,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// # Errors
     ///
     /// As [`Reader::head`], and [`ReadError::Slow`] when nothing at all came within `patience`.
-    pub async fn answer_head(&mut self, patience: std::time::Duration) -> Result<Bytes, ReadError> {
+    pub async fn answer_head(&mut self, patience: Duration) -> Result<Bytes, ReadError> {
         let mut scanner = Scanner::default();
         self.deadline.set(patience);
         loop {

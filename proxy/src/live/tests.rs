@@ -29,6 +29,7 @@ fn subject() -> Subject {
             method: Method::parse("GET").unwrap(),
             path: CanonicalPath::parse(b"/orders/17").unwrap(),
             browser: false,
+            upgrade: None,
         },
         from: BotName::parse("prod/checkout").unwrap(),
         from_proven: Some(Proven::by_serial(serial(1))),

@@ -172,7 +172,6 @@ fn every_framing_that_smuggles_is_refused() {
         ("Connection: a b\r\n", "connection"),
         ("Upgrade: websocket\r\nContent-Length: 5\r\n", "upgrade_with_body"),
         ("Upgrade: h2c\r\nTransfer-Encoding: chunked\r\n", "upgrade_with_body"),
-        ("Upgrade: websocket\r\nConnection: upgrade\r\n", "upgrade"),
         ("Upgrade: h2c\r\nUpgrade: websocket\r\n", "upgrade"),
         ("Expect: 200-ok\r\n", "expect"),
         ("Expect: 100-continue, x\r\n", "expect"),
@@ -190,6 +189,25 @@ fn every_framing_that_smuggles_is_refused() {
         "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n",
         "coding_on_http10",
     )]);
+}
+
+#[test]
+fn an_upgrade_that_could_be_read_in_two_ways_is_refused() {
+    for fields in [
+        "Upgrade: websocket\r\n",
+        "Upgrade: websocket\r\nConnection: x-upgrade\r\n",
+        "Upgrade: websocket, x-1\r\nConnection: upgrade\r\n",
+        "Upgrade: websocket/13\r\nConnection: upgrade\r\n",
+        "Upgrade: tls\r\nConnection: upgrade\r\n",
+        "Upgrade:\r\nConnection: upgrade\r\n",
+    ] {
+        let text = format!("GET / HTTP/1.1\r\n{H}{fields}\r\n");
+        assert_eq!(refusal(text.as_bytes()), Err("upgrade".to_owned()), "{text:?}");
+    }
+    let old = "GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+    assert_eq!(refusal(old.as_bytes()), Err("upgrade".to_owned()));
+    let tunnel = "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+    assert_eq!(refusal(tunnel.as_bytes()), Err("upgrade".to_owned()));
 }
 
 #[test]
