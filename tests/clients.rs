@@ -8,17 +8,17 @@ use crate::spine::{CHECKOUT, ORDERS};
 use crate::support::{PYTHON, Process, as_user, both, botmesh, eventually, free_port, http_get, ok, root_or_skip, run};
 
 /// One VM under `botmesh up`: a caller and a callee of different users.
-struct Vm {
+pub(crate) struct Vm {
     up: Process,
     _callee: Process,
     dir: tempfile::TempDir,
-    socket: String,
-    tcp: u16,
-    listener: u16,
+    pub(crate) socket: String,
+    pub(crate) tcp: u16,
+    pub(crate) listener: u16,
 }
 
 impl Vm {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::Builder::new().prefix("bm").tempdir().expect("a folder");
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -91,7 +91,7 @@ impl Vm {
     }
 
     /// What a client printed: status, then body.
-    fn client(&self, command: &mut Command) -> (u16, String) {
+    pub(crate) fn client(&self, command: &mut Command) -> (u16, String) {
         let out = run(command.current_dir(self.dir.path()));
         let text = both(&out);
         let (status, body) = text
@@ -103,7 +103,7 @@ impl Vm {
         )
     }
 
-    fn curl(&self, args: &[&str], url: &str) -> (u16, String) {
+    pub(crate) fn curl(&self, args: &[&str], url: &str) -> (u16, String) {
         let mut command = as_user("curl", CHECKOUT);
         command
             .args(["-sS", "-w", "%{stderr}%{http_code}\n", "-o", "-"])
@@ -120,7 +120,7 @@ impl Vm {
     }
 }
 
-fn assert_refused(way: &str, (status, body): &(u16, String)) {
+pub(crate) fn assert_refused(way: &str, (status, body): &(u16, String)) {
     assert_eq!(*status, 403, "{way}: {body}");
     let problem: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{way}: {e}: {body}"));
     assert_eq!(problem["reason"], "no_rule", "{way}: {body}");

@@ -25,6 +25,7 @@ mod destinations;
 mod disk;
 mod floods;
 mod foreign;
+mod h2c;
 mod kill;
 mod layout;
 mod lifetimes;

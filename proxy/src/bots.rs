@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use policy::{Serve, Target as Place};
+use policy::{Protocol, Serve, Target as Place};
 
 use crate::call::{self, Answer, Asked, Door, Refusal, RequestBody, Route, Routes, is_browser_shaped};
 use crate::connection::Reply;
@@ -34,6 +34,22 @@ pub(crate) struct BotSide {
     routes: Routes,
     /// Where the connection leads since its CONNECT.
     opened: Option<Arc<Route>>,
+    /// Whether the connection, or the tunnel in it, has carried nothing yet.
+    begins: bool,
+}
+
+/// A request, whatever protocol it came by, of which only one reading is possible.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    /// Who is asked.
+    pub(crate) authority: Authority,
+    /// What for; not [`Target::Authority`], which is no call.
+    pub(crate) target: Target,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: RequestBody,
+    /// The protocol that it would switch to; by HTTP/2 there is none.
+    pub(crate) upgrade: Option<Protocol>,
 }
 
 impl BotSide {
@@ -43,14 +59,20 @@ impl BotSide {
             way,
             routes: Routes::default(),
             opened: None,
+            begins: true,
         }
+    }
+
+    /// Tells, once, that the connection or the tunnel in it has carried nothing yet.
+    pub(crate) const fn begins(&mut self) -> bool {
+        std::mem::replace(&mut self.begins, false)
     }
 
     pub(crate) const fn door(&self) -> &Door {
         &self.door
     }
 
-    /// Answers one request.
+    /// Answers one request that came by HTTP/1.1.
     pub(crate) async fn reply(
         &mut self,
         proxy: &Arc<Proxy>,
@@ -61,34 +83,49 @@ impl BotSide {
         if matches!(head.target, Target::Authority) {
             return self.open(proxy, &head);
         }
-        let to = match self.destination(&head) {
-            Ok(Destination::Own) => return Reply::Answer(self.own(proxy, &head)),
-            Ok(Destination::Bot(route)) => check_port(proxy, &head.authority, &self.way, route),
+        let wish = Wish {
+            authority: head.authority,
+            target: head.target,
+            method: head.method,
+            headers: head.headers,
+            body,
+            upgrade: head.upgrade,
+        };
+        match self.ask(proxy, wish) {
+            Ok(asked) => Reply::Answer(call::serve(proxy, &self.door, asked, patience).await),
+            Err(answer) => Reply::Answer(*answer),
+        }
+    }
+
+    /// Says which bot a request is for; or answers it, where it is for the proxy itself.
+    pub(crate) fn ask(&self, proxy: &Arc<Proxy>, wish: Wish) -> Result<Asked, Box<Answer>> {
+        let to = match self.destination(&wish) {
+            Ok(Destination::Own) => return Err(Box::new(self.own(proxy, &wish))),
+            Ok(Destination::Bot(route)) => check_port(proxy, &wish.authority, &self.way, route),
             Err(refusal) => Err(refusal),
         };
-        let target = match head.target {
+        let target = match wish.target {
             Target::Origin(target) | Target::Absolute(target) => target,
             Target::Asterisk => Bytes::from_static(b"*"),
             // Where TLS is wanted, `destination` has refused.
             Target::AbsoluteTls | Target::Authority => Bytes::new(),
         };
-        let asked = Asked {
+        Ok(Asked {
             to,
-            method: head.method,
+            method: wish.method,
             target,
-            headers: head.headers,
-            body,
-            upgrade: head.upgrade,
-        };
-        Reply::Answer(call::serve(proxy, &self.door, asked, patience).await)
+            headers: wish.headers,
+            body: wish.body,
+            upgrade: wish.upgrade,
+        })
     }
 
-    fn destination(&self, head: &RequestHead) -> Result<Destination, Box<Refusal>> {
-        if matches!(head.target, Target::AbsoluteTls) {
+    fn destination(&self, wish: &Wish) -> Result<Destination, Box<Refusal>> {
+        if matches!(wish.target, Target::AbsoluteTls) {
             let detail = "the proxy opens TLS by itself: call http:// and not https://";
-            return Err(Refusal::boxed(Reason::OutsideForbidden, detail).host(head.authority.host()));
+            return Err(Refusal::boxed(Reason::OutsideForbidden, detail).host(wish.authority.host()));
         }
-        destination::find(&self.way, self.opened.as_ref(), &head.authority, &self.routes)
+        destination::find(&self.way, self.opened.as_ref(), &wish.authority, &self.routes)
     }
 
     /// Opens a tunnel to a bot. What comes through it is read by the same reader and decided call by call.
@@ -96,6 +133,7 @@ impl BotSide {
         match self.may_open(proxy, head) {
             Ok(route) => {
                 self.opened = Some(route);
+                self.begins = true;
                 Reply::Opened(HeaderMap::new())
             }
             Err(refusal) => {
@@ -142,26 +180,26 @@ impl BotSide {
     }
 
     /// Answers a question to the proxy itself.
-    fn own(&self, proxy: &Arc<Proxy>, head: &RequestHead) -> Answer {
-        let path = match &head.target {
+    fn own(&self, proxy: &Arc<Proxy>, wish: &Wish) -> Answer {
+        let path = match &wish.target {
             Target::Origin(path) | Target::Absolute(path) => path.as_ref(),
             Target::AbsoluteTls | Target::Authority | Target::Asterisk => b"",
         };
-        if is_browser_shaped(&head.headers) {
+        if is_browser_shaped(&wish.headers) {
             let refusal = Refusal::boxed(Reason::BrowserRefused, "the proxy answers no browser");
-            return call::refuse(proxy, &self.door, &head.method, refusal);
+            return call::refuse(proxy, &self.door, &wish.method, refusal);
         }
         let is_whoami = path == b"/whoami" || path == ca_api::proxy_admin::path::WHOAMI.as_bytes();
-        if head.method == Method::GET && is_whoami {
+        if wish.method == Method::GET && is_whoami {
             return whoami::answer(proxy, &self.door)
-                .unwrap_or_else(|refusal| call::refuse(proxy, &self.door, &head.method, refusal));
+                .unwrap_or_else(|refusal| call::refuse(proxy, &self.door, &wish.method, refusal));
         }
         let detail =
             "this is the proxy itself, which answers GET /whoami; to call a bot, say its host: orders.prod.mesh";
         call::refuse(
             proxy,
             &self.door,
-            &head.method,
+            &wish.method,
             Refusal::boxed(Reason::BadRequest, detail),
         )
     }

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use policy::Protocol;
 
-pub(crate) use body::{AnswerBody, Later, RequestBody, RequestCount, RequestError};
+pub(crate) use body::{AnswerBody, AnswerError, Later, RequestBody, RequestCount, RequestError};
 pub(crate) use end::{CALLER_GONE, End};
 pub(crate) use headers::{BOTMESH_UPGRADE, is_browser_shaped};
 pub(crate) use id::push_hex;

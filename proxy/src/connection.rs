@@ -21,6 +21,7 @@ use crate::http1::head::{HeadError, RequestHead};
 use crate::http1::read::{ReadError, Reader};
 use crate::http1::target::Target;
 use crate::http1::write::{Tail, WriteError, Writer};
+use crate::http2;
 use crate::live::Lane;
 use crate::mesh;
 use crate::proxy::Proxy;
@@ -82,6 +83,15 @@ impl Handler {
         }
     }
 
+    /// Tells, once for each connection or tunnel, that HTTP/2 may be spoken from here on.
+    const fn may_turn(&mut self) -> bool {
+        match self {
+            Self::Bots(side) => side.begins(),
+            // A peer has said by ALPN what it speaks.
+            Self::Peer(_) => false,
+        }
+    }
+
     const fn door(&self) -> &Door {
         match self {
             Self::Bots(side) => side.door(),
@@ -99,6 +109,21 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
     let mut closing = std::pin::pin!(proxy.closing.cancelled());
     let (mut late, late_again) = proxy.bounds.late;
     loop {
+        if handler.may_turn() {
+            // Cancel safe, as the head; boxed, for it is done once and has no place in the room of a call.
+            let begins = tokio::select! {
+                biased;
+                begins = Box::pin(reader.begins_with(http2::PREFACE)) => begins,
+                // What still comes then is waited for below.
+                () = closing.as_mut() => Ok(Some(false)),
+            };
+            match begins {
+                Ok(Some(true)) => return Box::pin(turn(proxy, reader, writer, handler)).await,
+                Ok(Some(false)) => {}
+                Ok(None) => return,
+                Err(error) => return gone(proxy, &handler, &error),
+            }
+        }
         // Reading a head is cancel safe.
         let head = tokio::select! {
             biased;
@@ -153,16 +178,32 @@ async fn late_head(
     }
 }
 
+/// Serves what speaks HTTP/2 from here on.
+async fn turn(proxy: &Arc<Proxy>, reader: Box<Reader<ReadEnd>>, writer: Writer<WriteEnd>, handler: Handler) {
+    // A peer has said by ALPN what it speaks, and is not asked a second time.
+    if let Handler::Bots(side) = handler {
+        http2::serve(proxy, *reader, writer, side).await;
+    }
+}
+
 /// Notes why a connection broke inside a head: for a bot's socket it can mean that another process spoke on it.
 fn gone(proxy: &Proxy, handler: &Handler, error: &ReadError) {
     if let ReadError::Io { source } = error
-        && let Some(unattested) = crate::attest::refusal_of(source)
+        && somebody_else(proxy, source)
     {
-        tracing::warn!(why = %unattested, "ended a connection on which somebody else spoke");
-        proxy.metrics.denied(crate::reason::Reason::UnknownCaller);
         return;
     }
     tracing::debug!(side = ?handler.door().side(), error = error as &dyn std::error::Error, "a connection ended");
+}
+
+/// Tells whether reading failed because another process than the bot spoke on its connection, and notes it.
+pub(crate) fn somebody_else(proxy: &Proxy, error: &std::io::Error) -> bool {
+    let Some(unattested) = crate::attest::refusal_of(error) else {
+        return false;
+    };
+    tracing::warn!(why = %unattested, "ended a connection on which somebody else spoke");
+    proxy.metrics.denied(crate::reason::Reason::UnknownCaller);
+    true
 }
 
 enum After {

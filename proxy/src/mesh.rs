@@ -54,10 +54,10 @@ pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 pub(crate) const FRAME_BYTES: u32 = 64 * 1024;
 
 /// Resets by the peer that may wait to be looked at (CVE-2023-44487).
-const PENDING_RESETS_MAX: usize = 20;
+pub(crate) const PENDING_RESETS_MAX: usize = 20;
 
 /// Resets that the peer may provoke before it is sent away (CVE-2025-8671).
-const PROVOKED_RESETS_MAX: usize = 128;
+pub(crate) const PROVOKED_RESETS_MAX: usize = 128;
 
 /// A stranger must not fill the log; the metrics and the ledger count every one.
 static REFUSED: Seldom = Seldom::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use audit::CallId;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::{self, HeaderMap};
 use policy::{CanonicalPath, Method};
 
 use super::body::RequestBody;
@@ -13,6 +13,8 @@ use super::identify::Who;
 use super::refusal::Refusal;
 use super::route::Route;
 use super::{Asked, headers, id};
+use crate::http1::field;
+use crate::http1::head::HeadError;
 use crate::metrics::Way;
 use crate::reason::Reason;
 
@@ -67,6 +69,9 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     let path = read_path(path, query.as_ref()).inspect_err(|_refused| draft.record.path = raw(path))?;
     draft.record.path = path.as_str().to_owned();
     draft.record.query = query.as_deref().map(query_names).unwrap_or_default();
+    // HTTP/2 lets one length be said twice; the callee, who reads HTTP/1.1, may not.
+    field::one(&headers, &header::CONTENT_LENGTH, HeadError::TwoLengths)
+        .map_err(|error| Refusal::boxed(Reason::BadRequest, error.to_string()))?;
     let browser = headers::is_browser_shaped(&headers);
     if draft.series.way == Way::In {
         draft.record.peer_call = peer_call(&headers);

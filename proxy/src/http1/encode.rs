@@ -35,7 +35,7 @@ pub fn answer_head(
     out.put_u8(b' ');
     out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
-    fields(out, headers, form);
+    fields(out, headers, form, form == Form::None);
     if !persists {
         out.put_slice(b"connection: close\r\n");
     } else if version == Version::Http10 {
@@ -55,19 +55,20 @@ pub fn switch_head(out: &mut BytesMut, headers: &HeaderMap, protocol: &str) {
     out.put_slice(b"\r\n");
 }
 
-/// Appends the head of a request; `target` is written as it is.
+/// Appends the head of a request; `target` is written as it is. `form` alone says how long the body is: a length that came
+/// by HTTP/2 frames nothing there, and must not begin to here.
 pub fn request_head(out: &mut BytesMut, method: &Method, target: &[u8], headers: &HeaderMap, form: Form) {
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
-    fields(out, headers, form);
+    fields(out, headers, form, false);
     out.put_slice(b"\r\n");
 }
 
-fn fields(out: &mut BytesMut, headers: &HeaderMap, form: Form) {
+fn fields(out: &mut BytesMut, headers: &HeaderMap, form: Form, keeps_length: bool) {
     for (name, value) in headers {
-        if name == header::CONTENT_LENGTH && form != Form::None {
+        if name == header::CONTENT_LENGTH && !keeps_length {
             continue;
         }
         line(out, name, value);
@@ -134,5 +135,25 @@ pub fn end(out: &mut BytesMut, trailers: &HeaderMap, form: Form) {
             line(out, name, value);
         }
         out.put_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_requests_length_is_its_bodys_and_never_what_a_field_says() {
+        let length = |value| (header::CONTENT_LENGTH, http::HeaderValue::from_static(value));
+        let headers = HeaderMap::from_iter([length("57")]);
+        for (form, expected) in [
+            (Form::None, ""),
+            (Form::Length(3), "content-length: 3\r\n"),
+            (Form::Chunked, "transfer-encoding: chunked\r\n"),
+        ] {
+            let mut out = BytesMut::new();
+            request_head(&mut out, &Method::GET, b"/", &headers, form);
+            assert_eq!(out, format!("GET / HTTP/1.1\r\n{expected}\r\n"));
+        }
     }
 }

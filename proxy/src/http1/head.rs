@@ -95,7 +95,11 @@ fn split_request_line(line: &[u8]) -> Result<RequestLine<'_>, HeadError> {
 
 /// Methods are case-sensitive (RFC 9110 §9.1); one that is not in upper case is a client's mistake that some servers
 /// would forgive, so that a rule on `GET` would miss their `get`.
-fn parse_method(text: &[u8]) -> Result<Method, HeadError> {
+///
+/// # Errors
+///
+/// [`HeadError::Method`] for anything but 1 to 32 upper-case letters and `-`, and for `PRI` (RFC 9113 §3.4).
+pub fn parse_method(text: &[u8]) -> Result<Method, HeadError> {
     let plain = text.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
     if text.is_empty() || text.len() > METHOD_BYTES_MAX || !plain || text == b"PRI" {
         return Err(HeadError::Method);

@@ -38,6 +38,8 @@ pub struct Reader<R> {
     deadline: Deadline,
     limits: Limits,
     body_read_bytes: usize,
+    /// Whether the clock of the next head runs already.
+    begun: bool,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
@@ -49,7 +51,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             deadline: Deadline::default(),
             limits,
             body_read_bytes: BODY_READ_BYTES,
+            begun: false,
         }
+    }
+
+    /// Gives back what is read from, and what was read and not yet taken.
+    pub fn into_parts(self) -> (R, BytesMut) {
+        (self.io, self.buf)
     }
 
     /// Returns what is read from.
@@ -67,6 +75,49 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         &mut self.buf
     }
 
+    /// Tells whether the connection goes on with `preface`, as soon as its bytes settle that; nothing is taken. Nothing
+    /// when the peer ended the connection, or left it idle, before the first byte.
+    ///
+    /// Where it goes on otherwise, the next head has come in time by the clock that started with its first byte here.
+    ///
+    /// Cancel safe: what was read stays buffered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::head`] for a head that is cut off or slow.
+    pub async fn begins_with(&mut self, preface: &[u8]) -> Result<Option<bool>, ReadError> {
+        self.begun = false;
+        self.begin_head();
+        loop {
+            let known = self.buf.len().min(preface.len());
+            let same = self.buf.get(..known) == preface.get(..known);
+            if !same || known == preface.len() {
+                self.begun = true;
+                return Ok(Some(same));
+            }
+            let first = self.buf.is_empty();
+            match std::future::poll_fn(|cx| self.poll_fill_head(cx)).await {
+                Ok(0) | Err(ReadError::Slow) if first => return Ok(None),
+                Ok(0) => return Err(ReadError::Cut),
+                Ok(_) if first => self.deadline.set(self.limits.head),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts the clock for a head, unless its first bytes started it.
+    fn begin_head(&mut self) {
+        if std::mem::take(&mut self.begun) {
+            return;
+        }
+        self.deadline.set(if self.buf.is_empty() {
+            self.limits.idle
+        } else {
+            self.limits.head
+        });
+    }
+
     /// Reads a whole head, its empty line included; nothing when the peer ended the connection, or left it idle, before
     /// the first byte.
     ///
@@ -77,11 +128,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// For a head that is refused before its end, one that is cut off or slow, and when reading fails.
     pub async fn head(&mut self) -> Result<Option<Bytes>, ReadError> {
         let mut scanner = Scanner::default();
-        self.deadline.set(if self.buf.is_empty() {
-            self.limits.idle
-        } else {
-            self.limits.head
-        });
+        self.begin_head();
         loop {
             if let Some(length) = scanner.scan(&self.buf)? {
                 return Ok(Some(self.buf.split_to(length).freeze()));
@@ -217,4 +264,77 @@ pub enum ReadError {
         #[source]
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    async fn told(bytes: &[u8]) -> Result<Option<bool>, ReadError> {
+        let (mut peer, end) = tokio::io::duplex(1);
+        let mut reader = Reader::new(end, Limits::default());
+        let writing = async {
+            peer.write_all(bytes).await.unwrap();
+            drop(peer);
+            std::future::pending::<()>().await;
+        };
+        let begins = tokio::select! {
+            begins = reader.begins_with(PREFACE) => begins,
+            () = writing => Ok(None),
+        };
+        assert!(bytes.starts_with(reader.buffered()), "nothing is taken");
+        begins
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_decide_however_they_are_cut() {
+        assert!(matches!(told(PREFACE).await, Ok(Some(true))));
+        for other in [
+            &b"POST / HTTP/1.1\r\n"[..],
+            b"PRI / ",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX",
+            b"\x16\x03",
+        ] {
+            assert!(matches!(told(other).await, Ok(Some(false))), "{other:?}");
+        }
+        assert!(matches!(told(b"").await, Ok(None)));
+        assert!(matches!(told(&PREFACE[..23]).await, Err(ReadError::Cut)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_preface_is_refused_as_a_slow_head_and_gains_no_time_for_one() {
+        let limits = Limits::default();
+        for (bytes, expected) in [(&PREFACE[..20], limits.head), (b"", limits.idle)] {
+            let (mut peer, end) = tokio::io::duplex(64);
+            let mut reader = Reader::new(end, limits);
+            let start = Instant::now();
+            peer.write_all(bytes).await.unwrap();
+            let told = reader.begins_with(PREFACE).await;
+            assert_eq!(matches!(told, Err(ReadError::Slow)), !bytes.is_empty(), "{told:?}");
+            assert!(start.elapsed() >= expected && start.elapsed() < expected * 2);
+        }
+        let (mut peer, end) = tokio::io::duplex(64);
+        let mut reader = Reader::new(end, limits);
+        let start = Instant::now();
+        let slow = async {
+            peer.write_all(b"P").await.unwrap();
+            sleep(limits.head * 3 / 4).await;
+            peer.write_all(b"O").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let reading = async {
+            assert!(matches!(reader.begins_with(PREFACE).await, Ok(Some(false))));
+            assert!(matches!(reader.head().await, Err(ReadError::Slow)));
+        };
+        tokio::select! {
+            () = slow => {}
+            () = reading => {}
+        }
+        assert!(start.elapsed() < limits.head * 5 / 4, "{:?}", start.elapsed());
+    }
 }

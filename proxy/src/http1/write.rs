@@ -39,6 +39,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         &mut self.io
     }
 
+    /// Gives back what is written to; what was not sent is lost.
+    pub fn into_io(self) -> W {
+        self.io
+    }
+
     /// Returns the buffer whose bytes go first.
     pub const fn out(&mut self) -> &mut BytesMut {
         &mut self.out
