@@ -1,36 +1,37 @@
 //! Step 6: the call goes where the permit says, and only with a receipt.
 
+mod across;
+mod bot;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use audit::{CallRecord, Direction, Hop, Receipt, Verdict};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{self, HeaderMap};
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, StatusCode, Uri, Version};
+use http::header::HeaderMap;
+use http::{HeaderValue, StatusCode};
 use policy::{CanonicalPath, Permit, Protocol, Serve, Target};
 use spiffe::svid::Serial;
 use spiffe_tls::Svid;
 use tokio::time::Instant;
 
-use super::body::{AnswerBody, RequestCount};
+use super::body::AnswerBody;
 use super::draft::Draft;
 use super::end::{End, Half};
-use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED, BOTMESH_UPGRADE, CALLER, CLIENT_CERT};
+use super::headers::BOTMESH_DENIED;
 use super::id;
 use super::identify::{Door, Who};
 use super::limit;
 use super::normalize::Rest;
 use super::refusal::Refusal;
 use super::route::Route;
-use crate::callee::{CalleeFault, CalleeRequest, Switched, Wish};
 use crate::config::LocalHop;
 use crate::http1::deadline::Deadline;
-use crate::live::{Held, Lane, Subject};
+use crate::live::{Held, Subject};
 use crate::metrics::{SeriesKey, Way};
-use crate::pool::{Peer, PoolFault};
 use crate::reason::{Reason, Side};
+use across::across;
+use bot::{Towards, to_callee};
 
 /// Where a call goes next.
 #[derive(Debug)]
@@ -220,85 +221,6 @@ fn refused_as_callee(draft: &Draft, mut record: CallRecord, refusal: Box<Refusal
     refusal
 }
 
-/// Whom the callee is told about, and where it listens.
-struct Towards<'a> {
-    who: &'a Who,
-    target: Target,
-}
-
-async fn to_callee(
-    draft: &Draft,
-    permit: Permit,
-    _receipt: Receipt,
-    rest: Rest,
-    towards: Towards<'_>,
-) -> Result<Came, Box<Refusal>> {
-    let Towards { who, target: place } = towards;
-    let Rest {
-        to,
-        method,
-        query,
-        mut headers,
-        body,
-    } = rest;
-    headers::join_cookies(&mut headers);
-    headers.insert(header::HOST, to.host.clone());
-    headers.insert(CALLER, who.header.clone());
-    headers.insert(CLIENT_CERT, client_cert(draft, who, &to)?);
-    let call = permit.into_call();
-    let target = target(&call.path, query.as_ref());
-    let upgrade = call.upgrade.clone();
-    let held = hold(draft, who, call)?;
-    let proxy = draft.proxy();
-    let (waits, count) = (draft.snapshot.mesh.destination(&to.bot), body.count());
-    if let Some(protocol) = &upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol_value(protocol)?);
-    }
-    let request = CalleeRequest {
-        method,
-        target,
-        headers,
-        patience: waits.request_timeout.unwrap_or(proxy.bounds.request),
-        connect: waits.connect_timeout,
-    };
-    if let Some(protocol) = upgrade {
-        let wish = Wish {
-            request,
-            protocol,
-            tasks: proxy.tasks.clone(),
-        };
-        let switching = proxy
-            .callees
-            .switch(&proxy.attestor, &to.bot, &place, wish, body.held(&held));
-        // Switching is rare and needs much room.
-        let switching = Box::pin(switching);
-        return match held
-            .while_allowed(Lane::Answer, std::pin::pin!(switching))
-            .await
-            .map_err(ended)?
-        {
-            Ok((head, Switched::Tunnel(body))) => {
-                held.may_stand_still(waits.stream_idle, count);
-                Ok((head.status, head.headers, (AnswerBody::tunnel(body, held), From::Bot)))
-            }
-            Ok((head, Switched::Not(body))) => {
-                held.may_stand_still(waits.stream_idle, count);
-                Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot)))
-            }
-            Err(fault) => Err(callee_refusal(&to, &fault)),
-        };
-    }
-    let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body));
-    match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
-        Ok((head, body)) => {
-            held.may_stand_still(waits.stream_idle, count);
-            Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot)))
-        }
-        Err(fault) => Err(callee_refusal(&to, &fault)),
-    }
-}
-
 /// Enters the call among those that are decided again with each change.
 fn hold(draft: &Draft, who: &Who, call: policy::Call) -> Result<Held, Box<Refusal>> {
     let subject = Subject {
@@ -317,17 +239,6 @@ fn ended(reason: Reason) -> Box<Refusal> {
     Refusal::boxed(reason, "it was allowed when it began and is not any more")
 }
 
-/// What the callee reads of the caller's certificate, in Envoy's form; on this host there is none to hash.
-fn client_cert(draft: &Draft, who: &Who, to: &Route) -> Result<HeaderValue, Box<Refusal>> {
-    if let Some(shown) = &draft.shown {
-        let told = shown.client_cert.clone();
-        return told.ok_or_else(|| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"));
-    }
-    // Neither ID holds `;`, `,`, `=` or quotes (SPIFFE-ID §2.1, §2.2), so nothing has to be quoted.
-    HeaderValue::from_str(&format!("By={};URI={}", to.id, who.id))
-        .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"))
-}
-
 /// The request target: the very path that was decided on, and the query as it came.
 fn target(path: &CanonicalPath, query: Option<&Bytes>) -> Bytes {
     let path = path.as_str().as_bytes();
@@ -340,153 +251,7 @@ fn target(path: &CanonicalPath, query: Option<&Bytes>) -> Bytes {
     target.freeze()
 }
 
-fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
-    tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "a callee of this host failed");
-    let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
-    match fault {
-        CalleeFault::Mismatch { .. } => refusal(
-            Reason::CalleeMismatch,
-            "another process than that bot listens there; its operator finds it in the log",
-        ),
-        CalleeFault::Connect { .. } => refusal(Reason::PeerUnreachable, "it does not listen"),
-        CalleeFault::NotHttp { .. } | CalleeFault::Interim => refusal(
-            Reason::PeerUnreachable,
-            "its answer could be read in more than one way, or not at all",
-        ),
-        CalleeFault::Gone { .. } => refusal(Reason::PeerUnreachable, "it ended the connection without an answer"),
-        CalleeFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
-        CalleeFault::Caller { .. } | CalleeFault::Length => {
-            refusal(Reason::BadRequest, "the body did not come as its head says")
-        }
-    }
-}
-
-/// Carries the call to the proxy of the callee's host.
-async fn across(
-    draft: &Draft,
-    permit: Permit,
-    _receipt: Receipt,
-    rest: Rest,
-    (who, svid, addresses): (&Who, Arc<Svid>, Vec<SocketAddr>),
-    patience: &mut Deadline,
-) -> Result<Came, Box<Refusal>> {
-    let Rest {
-        to,
-        method,
-        query,
-        mut headers,
-        body,
-    } = rest;
-    let bad = || {
-        Refusal::boxed(
-            Reason::BadPath,
-            "the query holds a byte that no HTTP/2 request can carry",
-        )
-    };
-    let call = permit.into_call();
-    let target = target(&call.path, query.as_ref());
-    let upgrade = call.upgrade.clone();
-    let held = hold(draft, who, call)?;
-    let target = PathAndQuery::from_maybe_shared(target).map_err(|_invalid| bad())?;
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTPS);
-    uri.authority = Some(to.authority.clone());
-    uri.path_and_query = Some(target);
-    headers.insert(BOTMESH_CALL, call_value(draft)?);
-    if let Some(protocol) = &upgrade {
-        headers.insert(BOTMESH_UPGRADE, protocol_value(protocol)?);
-    }
-    let count = body.count();
-    let mut request = Request::new(body.held(&held));
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_invalid| bad())?;
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = headers;
-    let proxy = draft.proxy();
-    let waits = draft.snapshot.mesh.destination(&to.bot);
-    let limit = waits.request_timeout.unwrap_or(proxy.bounds.request);
-    let peer = Peer {
-        svid: &svid,
-        callee: &to.id,
-        bundle: &draft.snapshot.bundle,
-        connect: waits.connect_timeout,
-        addresses: &addresses,
-    };
-    let answered = {
-        let calling = proxy.pool.call(proxy, peer, request, &held);
-        let calling = std::pin::pin!(within(patience, limit, &count, calling));
-        held.while_allowed(Lane::Answer, calling).await
-    };
-    match answered.map_err(ended)?.unwrap_or(Err(PoolFault::Slow)) {
-        Ok((answer, lease)) => {
-            let (parts, body) = answer.into_parts();
-            held.may_stand_still(waits.stream_idle, count);
-            let switched = upgrade.is_some_and(|asked| switches_to(&parts.headers, &asked));
-            let status = if switched && parts.status == StatusCode::OK {
-                StatusCode::SWITCHING_PROTOCOLS
-            } else {
-                parts.status
-            };
-            Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), From::Proxy)))
-        }
-        Err(fault) => Err(pool_refusal(&to, &fault)),
-    }
-}
-
 fn protocol_value(protocol: &Protocol) -> Result<HeaderValue, Box<Refusal>> {
     HeaderValue::from_str(protocol.as_str())
         .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the protocol is no field value"))
-}
-
-/// Tells whether the other proxy says that the callee has switched.
-fn switches_to(headers: &HeaderMap, asked: &Protocol) -> bool {
-    let said = headers.get(BOTMESH_UPGRADE);
-    said.is_some_and(|said| Protocol::parse(said.as_bytes()).is_some_and(|said| said == *asked))
-}
-
-/// Waits as long as something of the request moves, and `limit` after that.
-async fn within<T>(
-    patience: &mut Deadline,
-    limit: Duration,
-    count: &RequestCount,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let mut work = std::pin::pin!(work);
-    let mut seen = count.get();
-    loop {
-        patience.set(limit);
-        if let Some(done) = patience.race(work.as_mut()).await {
-            return Some(done);
-        }
-        let moved = count.get();
-        if moved == seen {
-            return None;
-        }
-        seen = moved;
-    }
-}
-
-fn call_value(draft: &Draft) -> Result<HeaderValue, Box<Refusal>> {
-    HeaderValue::from_maybe_shared(Bytes::from(draft.record.id.to_string()))
-        .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the call has no id"))
-}
-
-fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
-    tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "the proxy of another host failed");
-    let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
-    match fault {
-        PoolFault::WrongId { .. } => refusal(Reason::PeerMismatch, "somebody else answers at the callee's address"),
-        PoolFault::Refused { .. } => refusal(Reason::PeerMismatch, "whoever answers there proved nothing"),
-        PoolFault::Connect { .. } | PoolFault::Handshake { .. } | PoolFault::Protocol { .. } | PoolFault::NoAddress => {
-            refusal(Reason::PeerUnreachable, "the proxy of its host cannot be reached")
-        }
-        PoolFault::Config { .. } => refusal(Reason::NoIdentity, "its identity cannot be used"),
-        PoolFault::Exchange { .. } => refusal(Reason::PeerUnreachable, "the proxy of its host broke off"),
-        PoolFault::Cut { reason } => refusal(
-            *reason,
-            "the host of the bot that is called, or the call itself, is cut off",
-        ),
-        PoolFault::Full => refusal(Reason::Overloaded, "too many calls to that host are under way"),
-        PoolFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
-    }
 }

@@ -1,0 +1,155 @@
+//! The way to the proxy of the callee's host.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::Receipt;
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Request, StatusCode, Uri, Version};
+use policy::{Permit, Protocol};
+use spiffe_tls::Svid;
+
+use super::super::body::{AnswerBody, RequestCount};
+use super::super::draft::Draft;
+use super::super::headers::{BOTMESH_CALL, BOTMESH_UPGRADE};
+use super::super::identify::Who;
+use super::super::normalize::Rest;
+use super::super::refusal::Refusal;
+use super::super::route::Route;
+use super::{Came, From, ended, hold, protocol_value, target};
+use crate::http1::deadline::Deadline;
+use crate::live::Lane;
+use crate::pool::{Peer, PoolFault};
+use crate::reason::Reason;
+
+/// Carries the call to the proxy of the callee's host.
+pub(super) async fn across(
+    draft: &Draft,
+    permit: Permit,
+    _receipt: Receipt,
+    rest: Rest,
+    (who, svid, addresses): (&Who, Arc<Svid>, Vec<SocketAddr>),
+    patience: &mut Deadline,
+) -> Result<Came, Box<Refusal>> {
+    let Rest {
+        to,
+        method,
+        query,
+        mut headers,
+        body,
+    } = rest;
+    let call = permit.into_call();
+    let target = target(&call.path, query.as_ref());
+    let upgrade = call.upgrade.clone();
+    let held = hold(draft, who, call)?;
+    headers.insert(BOTMESH_CALL, call_value(draft)?);
+    if let Some(protocol) = &upgrade {
+        headers.insert(BOTMESH_UPGRADE, protocol_value(protocol)?);
+    }
+    let count = body.count();
+    let mut request = Request::new(body.held(&held));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri(&to, target)?;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = headers;
+    let proxy = draft.proxy();
+    let waits = draft.snapshot.mesh.destination(&to.bot);
+    let limit = waits.request_timeout.unwrap_or(proxy.bounds.request);
+    let peer = Peer {
+        svid: &svid,
+        callee: &to.id,
+        bundle: &draft.snapshot.bundle,
+        connect: waits.connect_timeout,
+        addresses: &addresses,
+    };
+    let answered = {
+        let calling = proxy.pool.call(proxy, peer, request, &held);
+        let calling = std::pin::pin!(within(patience, limit, &count, calling));
+        held.while_allowed(Lane::Answer, calling).await
+    };
+    match answered.map_err(ended)?.unwrap_or(Err(PoolFault::Slow)) {
+        Ok((answer, lease)) => {
+            let (parts, body) = answer.into_parts();
+            held.may_stand_still(waits.stream_idle, count);
+            let switched = upgrade.is_some_and(|asked| switches_to(&parts.headers, &asked));
+            let status = if switched && parts.status == StatusCode::OK {
+                StatusCode::SWITCHING_PROTOCOLS
+            } else {
+                parts.status
+            };
+            Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), From::Proxy)))
+        }
+        Err(fault) => Err(pool_refusal(&to, &fault)),
+    }
+}
+
+/// The target of a request between proxies.
+fn uri(to: &Route, target: Bytes) -> Result<Uri, Box<Refusal>> {
+    let bad = || {
+        Refusal::boxed(
+            Reason::BadPath,
+            "the query holds a byte that no HTTP/2 request can carry",
+        )
+    };
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTPS);
+    uri.authority = Some(to.authority.clone());
+    uri.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_invalid| bad())?);
+    Uri::from_parts(uri).map_err(|_invalid| bad())
+}
+
+/// Tells whether the other proxy says that the callee has switched.
+fn switches_to(headers: &HeaderMap, asked: &Protocol) -> bool {
+    let said = headers.get(BOTMESH_UPGRADE);
+    said.is_some_and(|said| Protocol::parse(said.as_bytes()).is_some_and(|said| said == *asked))
+}
+
+/// Waits as long as something of the request moves, and `limit` after that.
+async fn within<T>(
+    patience: &mut Deadline,
+    limit: Duration,
+    count: &RequestCount,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let mut seen = count.get();
+    loop {
+        patience.set(limit);
+        if let Some(done) = patience.race(work.as_mut()).await {
+            return Some(done);
+        }
+        let moved = count.get();
+        if moved == seen {
+            return None;
+        }
+        seen = moved;
+    }
+}
+
+fn call_value(draft: &Draft) -> Result<HeaderValue, Box<Refusal>> {
+    HeaderValue::from_maybe_shared(Bytes::from(draft.record.id.to_string()))
+        .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the call has no id"))
+}
+
+fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
+    tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "the proxy of another host failed");
+    let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
+    match fault {
+        PoolFault::WrongId { .. } => refusal(Reason::PeerMismatch, "somebody else answers at the callee's address"),
+        PoolFault::Refused { .. } => refusal(Reason::PeerMismatch, "whoever answers there proved nothing"),
+        PoolFault::Connect { .. } | PoolFault::Handshake { .. } | PoolFault::Protocol { .. } | PoolFault::NoAddress => {
+            refusal(Reason::PeerUnreachable, "the proxy of its host cannot be reached")
+        }
+        PoolFault::Config { .. } => refusal(Reason::NoIdentity, "its identity cannot be used"),
+        PoolFault::Exchange { .. } => refusal(Reason::PeerUnreachable, "the proxy of its host broke off"),
+        PoolFault::Cut { reason } => refusal(
+            *reason,
+            "the host of the bot that is called, or the call itself, is cut off",
+        ),
+        PoolFault::Full => refusal(Reason::Overloaded, "too many calls to that host are under way"),
+        PoolFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
+    }
+}

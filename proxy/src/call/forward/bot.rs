@@ -1,0 +1,151 @@
+//! The way to a bot of this host.
+
+use audit::Receipt;
+use http::{HeaderValue, header};
+use policy::{Permit, Protocol, Target};
+
+use super::super::body::{AnswerBody, RequestBody};
+use super::super::draft::Draft;
+use super::super::headers::{self, CALLER, CLIENT_CERT};
+use super::super::identify::Who;
+use super::super::normalize::Rest;
+use super::super::refusal::Refusal;
+use super::super::route::Route;
+use super::{Came, From, ended, hold, protocol_value, target};
+use crate::callee::{CalleeFault, CalleeRequest, Switched, Wish};
+use crate::live::{Held, Lane};
+use crate::reason::Reason;
+
+/// Whom the callee is told about, and where it listens.
+pub(super) struct Towards<'a> {
+    pub(super) who: &'a Who,
+    pub(super) target: Target,
+}
+
+pub(super) async fn to_callee(
+    draft: &Draft,
+    permit: Permit,
+    _receipt: Receipt,
+    rest: Rest,
+    towards: Towards<'_>,
+) -> Result<Came, Box<Refusal>> {
+    let Towards { who, target: place } = towards;
+    let Rest {
+        to,
+        method,
+        query,
+        mut headers,
+        body,
+    } = rest;
+    headers::join_cookies(&mut headers);
+    headers.insert(header::HOST, to.host.clone());
+    headers.insert(CALLER, who.header.clone());
+    headers.insert(CLIENT_CERT, client_cert(draft, who, &to)?);
+    let call = permit.into_call();
+    let target = target(&call.path, query.as_ref());
+    let upgrade = call.upgrade.clone();
+    let held = hold(draft, who, call)?;
+    let proxy = draft.proxy();
+    let (waits, count) = (draft.snapshot.mesh.destination(&to.bot), body.count());
+    if let Some(protocol) = &upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol_value(protocol)?);
+    }
+    let request = CalleeRequest {
+        method,
+        target,
+        headers,
+        patience: waits.request_timeout.unwrap_or(proxy.bounds.request),
+        connect: waits.connect_timeout,
+    };
+    let towards = Bot { to: &to, place: &place };
+    let came = match upgrade {
+        Some(protocol) => switch(draft, towards, (request, protocol), body, held.clone()).await,
+        None => exchange(draft, towards, request, body, held.clone()).await,
+    };
+    let answer = came?;
+    held.may_stand_still(waits.stream_idle, count);
+    Ok(answer)
+}
+
+/// The bot that is called, and where it listens.
+#[derive(Clone, Copy)]
+struct Bot<'a> {
+    to: &'a Route,
+    place: &'a Target,
+}
+
+/// Sends the request and waits for its answer.
+async fn exchange(
+    draft: &Draft,
+    Bot { to, place }: Bot<'_>,
+    request: CalleeRequest,
+    body: RequestBody,
+    held: Held,
+) -> Result<Came, Box<Refusal>> {
+    let proxy = draft.proxy();
+    let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, place, request, body));
+    match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
+        Ok((head, body)) => Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot))),
+        Err(fault) => Err(callee_refusal(to, &fault)),
+    }
+}
+
+/// Asks to switch to another protocol, and waits for the answer to that.
+async fn switch(
+    draft: &Draft,
+    Bot { to, place }: Bot<'_>,
+    (request, protocol): (CalleeRequest, Protocol),
+    body: RequestBody,
+    held: Held,
+) -> Result<Came, Box<Refusal>> {
+    let proxy = draft.proxy();
+    let wish = Wish {
+        request,
+        protocol,
+        tasks: proxy.tasks.clone(),
+    };
+    let body = body.held(&held);
+    let switching = proxy.callees.switch(&proxy.attestor, &to.bot, place, wish, body);
+    // Switching is rare and needs much room.
+    let switching = std::pin::pin!(Box::pin(switching));
+    match held.while_allowed(Lane::Answer, switching).await.map_err(ended)? {
+        Ok((head, Switched::Tunnel(body))) => {
+            Ok((head.status, head.headers, (AnswerBody::tunnel(body, held), From::Bot)))
+        }
+        Ok((head, Switched::Not(body))) => Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot))),
+        Err(fault) => Err(callee_refusal(to, &fault)),
+    }
+}
+
+/// What the callee reads of the caller's certificate, in Envoy's form; on this host there is none to hash.
+fn client_cert(draft: &Draft, who: &Who, to: &Route) -> Result<HeaderValue, Box<Refusal>> {
+    if let Some(shown) = &draft.shown {
+        let told = shown.client_cert.clone();
+        return told.ok_or_else(|| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"));
+    }
+    // Neither ID holds `;`, `,`, `=` or quotes (SPIFFE-ID §2.1, §2.2), so nothing has to be quoted.
+    HeaderValue::from_str(&format!("By={};URI={}", to.id, who.id))
+        .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"))
+}
+
+fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
+    tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "a callee of this host failed");
+    let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
+    match fault {
+        CalleeFault::Mismatch { .. } => refusal(
+            Reason::CalleeMismatch,
+            "another process than that bot listens there; its operator finds it in the log",
+        ),
+        CalleeFault::Connect { .. } => refusal(Reason::PeerUnreachable, "it does not listen"),
+        CalleeFault::NotHttp { .. } | CalleeFault::Interim => refusal(
+            Reason::PeerUnreachable,
+            "its answer could be read in more than one way, or not at all",
+        ),
+        CalleeFault::Gone { .. } => refusal(Reason::PeerUnreachable, "it ended the connection without an answer"),
+        CalleeFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
+        CalleeFault::Caller { .. } | CalleeFault::Length => {
+            refusal(Reason::BadRequest, "the body did not come as its head says")
+        }
+    }
+}
