@@ -30,6 +30,7 @@ mod kill;
 mod layout;
 mod lifetimes;
 mod malicious_host;
+mod metrics;
 mod netns;
 mod newcomer;
 mod privileges;

@@ -121,6 +121,11 @@ impl Mesh {
         self.rules.keys()
     }
 
+    /// Gives the ends of all rules that have one, by id.
+    pub fn rule_ends(&self) -> impl Iterator<Item = (&RuleId, Timestamp)> {
+        self.rules.iter().filter_map(|(id, rule)| Some((id, rule.until?)))
+    }
+
     /// Says where a rule stands.
     pub fn rule_place(&self, id: &RuleId) -> Option<&Place> {
         self.rules.get(id).map(|rule| &rule.place)

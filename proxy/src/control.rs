@@ -20,6 +20,7 @@
 
 mod backoff;
 mod cache;
+mod counts;
 mod dial;
 mod issue;
 mod join;
@@ -61,6 +62,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CaAddress, Settings};
 use shared::{OnEntries, OnSnapshot, Parts, Shared};
 
+pub(crate) use counts::Counted;
 pub use dial::DialError;
 pub use join::JoinError;
 pub use quarantine::{LOCAL_MAX, LocalError, LocalList};

@@ -7,6 +7,7 @@
 
 mod idle;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -78,6 +79,8 @@ pub(crate) struct Live {
     turn: AtomicUsize,
     /// How many of them may not stand still.
     watched: AtomicUsize,
+    /// How many were ended, by reason: as many words as there are.
+    cuts: Mutex<BTreeMap<Reason, u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -180,10 +183,21 @@ impl Live {
                     && entry.end(reason)
                 {
                     cut += 1;
+                    *self.counted().entry(reason).or_default() += 1;
                 }
             }
         }
         cut
+    }
+
+    /// How many calls were ended, by reason.
+    pub(crate) fn cuts(&self) -> BTreeMap<Reason, u64> {
+        self.counted().clone()
+    }
+
+    /// A thread that panicked while it held the lock left a whole map.
+    fn counted(&self) -> MutexGuard<'_, BTreeMap<Reason, u64>> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many calls are under way.

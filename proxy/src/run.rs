@@ -305,6 +305,8 @@ async fn tell_edges(proxy: Arc<Proxy>) {
             () = proxy.closing.cancelled() => return,
             _tick = ticks.tick() => {}
         }
+        let snapshot = proxy.control.snapshot();
+        proxy.metrics.note_uses(&snapshot.mesh, proxy.control.now());
         let edges = proxy.metrics.edges();
         if !edges.is_empty() {
             proxy.control.send_edges(edges);

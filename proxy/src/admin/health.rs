@@ -58,7 +58,7 @@ fn answer(proxy: &Proxy, question: &Question) -> Page {
         "/metrics" => Page {
             status: StatusCode::OK,
             content_type: METRICS,
-            body: proxy.metrics.render(&proxy.control, &proxy.ledger.stats()).into(),
+            body: proxy.metrics.render(proxy).into(),
         },
         _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n"),
     }

@@ -133,15 +133,25 @@ async fn attest(proxy: &Proxy, accepted: Accepted) -> std::io::Result<(Door, Rea
     let (attested, (read, write)) = match accepted {
         Accepted::Tcp(stream) => {
             stream.set_nodelay(true)?;
-            (proxy.attestor.tcp_caller(&stream).await, ends::tcp(stream))
+            let attested = proxy.attestor.tcp_caller(&stream).await;
+            proxy
+                .metrics
+                .attested("tcp", attested.as_ref().err().map(Unattested::word));
+            (attested, ends::tcp(stream))
         }
-        Accepted::Unix(stream, own) => match proxy.attestor.unix_caller_over(&stream, own.as_ref()).await {
-            Ok(caller) => {
-                let stream = Witnessed::new(stream, &caller)?;
-                (Ok(caller), ends::witnessed(stream))
+        Accepted::Unix(stream, own) => {
+            let attested = proxy.attestor.unix_caller_over(&stream, own.as_ref()).await;
+            proxy
+                .metrics
+                .attested("unix", attested.as_ref().err().map(Unattested::word));
+            match attested {
+                Ok(caller) => {
+                    let stream = Witnessed::new(stream, &caller)?;
+                    (Ok(caller), ends::witnessed(stream))
+                }
+                Err(unattested) => (Err(unattested), ends::unix(stream)),
             }
-            Err(unattested) => (Err(unattested), ends::unix(stream)),
-        },
+        }
     };
     Ok((door(proxy, attested), read, write))
 }

@@ -23,7 +23,7 @@ pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permi
     if let Some(why) = draft.snapshot.cut_off(&who.id, &who.bot, serial, &rest.to.bot) {
         return Err(Refusal::boxed(Reason::Quarantined, why).to(&rest.to));
     }
-    match policy.decide(draft.now, call) {
+    match draft.proxy().metrics.timed(|| policy.decide(draft.now, call)) {
         Ok(permit) => {
             // As the callee's proxy; on one host that part comes later, in `forward`.
             if draft.series.way == Way::In {

@@ -131,6 +131,8 @@ impl End {
             upstream_us: micros(self.upstream),
             outcome: self.outcome().to_owned(),
         });
+        let bytes = self.request.get().saturating_add(self.response_bytes);
+        self.proxy.metrics.carried(half.series.way, bytes);
         let mut key = half.series.clone();
         key.class = self.status.map_or(5, SeriesKey::class_of);
         self.proxy.metrics.series(&key).observe(duration);

@@ -83,6 +83,9 @@ async fn issue_all(shared: &Shared, client: &NodeClient<Channel>, due: &[BotName
         for (bot, error) in &failures {
             tracing::warn!(%bot, %error, "no new SVID");
         }
+        shared
+            .counts
+            .svids(batch.len().saturating_sub(failures.len()), failures.len());
         all &= failures.is_empty();
         shared
             .svids

@@ -86,8 +86,12 @@ pub(super) async fn renew(shared: &Shared) {
         };
         shared.time.clock().sleep_until(held.renew_at).await;
         match renew_once(shared, &held).await {
-            Ok(()) => return,
+            Ok(()) => {
+                shared.counts.svids(1, 0);
+                return;
+            }
             Err(error) => {
+                shared.counts.svids(0, 1);
                 tracing::warn!(error = &error as &dyn Error, not_after = %held.svid.leaf().not_after(), "the node SVID was not renewed");
             }
         }

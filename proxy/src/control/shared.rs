@@ -14,6 +14,7 @@ use spiffe::time::{Clock, Timestamp};
 use spiffe_tls::Svid;
 use tokio::sync::{Notify, watch};
 
+use super::counts::Counts;
 use super::dial::Dialer;
 use super::quarantine::LocalList;
 use super::snapshot::{Change, OfferedSlice, SliceError, Snapshot};
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     /// Rings when the set of bots has changed.
     pub(super) svids_wanted: Notify,
     pub(super) up: UpQueue,
+    pub(super) counts: Counts,
     ledger: Ledger,
     on_entries: OnEntries,
     node: ArcSwapOption<Node>,
@@ -113,6 +115,7 @@ impl Shared {
             dialer: Dialer::new(config.ca_addresses.clone()),
             svids: SvidStore::new(config.trust_domain.clone()),
             svids_wanted: Notify::new(),
+            counts: Counts::default(),
             node: ArcSwapOption::empty(),
             snapshot: ArcSwap::from_pointee(first),
             snapshots: watch::Sender::new(0),

@@ -232,7 +232,9 @@ async fn slice_heard(shared: &Shared, slice: Slice) -> (HostMessage, Option<Save
                 error = &error as &dyn Error,
                 "a slice was refused; the one before it stays"
             );
-            let subject = generation.map(from_wire).unwrap_or_default().to_string();
+            let refused = generation.map(from_wire).unwrap_or_default();
+            shared.counts.slice_refused(refused.revision);
+            let subject = refused.to_string();
             let detail = BTreeMap::from([("error".to_owned(), Value::from(shorten(error.to_string())))]);
             shared.record(EventKind::PolicyRefused, subject, detail);
             (receipt(Some(&error)), None)
@@ -249,6 +251,7 @@ async fn apply_slice(shared: &Shared, slice: Slice) -> Result<Option<SavedSlice>
     let generation = next.generation;
     // A renewed node SVID may have brought a bundle while the slice was read.
     shared.publish(next.with_bundle_of(&shared.snapshot()));
+    shared.counts.slice_applied();
     tracing::info!(%generation, "a new policy is in force");
     let sha256: String = offered.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     let detail = BTreeMap::from([("slice_sha256".to_owned(), Value::from(sha256))]);

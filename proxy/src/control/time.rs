@@ -46,6 +46,8 @@ pub(super) struct HostTime {
     /// When the CA was last heard, by the time of this host.
     heard_ms: AtomicI64,
     skewed: AtomicBool,
+    /// How far the wall clock was ahead of the CA's, when the CA last said its time.
+    skew_ms: AtomicI64,
 }
 
 /// What the CA's time said about this host's.
@@ -83,6 +85,7 @@ impl HostTime {
             saved_ms: AtomicI64::new(saved.map_or(NEVER, |saved| saved.seen_unix_ms)),
             heard_ms: AtomicI64::new(heard.unwrap_or(NEVER)),
             skewed: AtomicBool::new(false),
+            skew_ms: AtomicI64::new(0),
         }
     }
 
@@ -111,6 +114,8 @@ impl HostTime {
         let wall = self.wall.now();
         let apart = wall.duration_since(ca).max(ca.duration_since(wall));
         let skewed = apart > SKEW_MAX;
+        let skew_ms = wall.unix_millis().saturating_sub(ca.unix_millis());
+        self.skew_ms.store(skew_ms, Ordering::Relaxed);
         let was = self.now();
         let ahead = was.duration_since(ca) > SKEW_MAX;
         let set_back = ahead && !skewed;
@@ -138,6 +143,11 @@ impl HostTime {
     /// CA was last heard, or it is behind what this host has seen.
     pub(super) fn skewed(&self) -> bool {
         self.skewed.load(Ordering::Relaxed) || self.behind() > SKEW_MAX
+    }
+
+    /// By how many milliseconds the wall clock was ahead of the CA's when the CA last said its time; 0 before that.
+    pub(super) fn skew_ms(&self) -> i64 {
+        self.skew_ms.load(Ordering::Relaxed)
     }
 
     /// How far the wall clock is behind this time.
@@ -229,7 +239,9 @@ mod tests {
         assert_eq!(time.heard(at(130)).skew, Skew::Fine);
         assert_eq!(time.heard(at(131)).skew, Skew::Begun);
         assert!(time.skewed());
+        assert_eq!(time.skew_ms(), -31_000);
         assert_eq!(time.heard(at(69)).skew, Skew::Still);
+        assert_eq!(time.skew_ms(), 31_000);
         hand.set(at(70));
         assert_eq!(time.heard(at(69)).skew, Skew::Ended);
         assert!(!time.skewed());

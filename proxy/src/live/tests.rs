@@ -95,6 +95,7 @@ fn a_call_ends_when_nothing_moves_for_as_long_as_its_callee_may_stand_still() {
     assert_eq!(live.end_idle(at(799)), 0, "a byte of the request is one too");
     assert_eq!(live.end_idle(at(1_098)), 0);
     assert_eq!(live.end_idle(at(1_099)), 1);
+    assert_eq!(live.cuts().into_iter().collect::<Vec<_>>(), [(Reason::Timeout, 2)]);
     assert_eq!(live.watched.load(Ordering::Relaxed), 2);
     drop((still, moving));
     assert_eq!(live.watched.load(Ordering::Relaxed), 0, "then nobody is looked at");

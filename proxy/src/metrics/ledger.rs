@@ -1,7 +1,9 @@
 //! How the ledger stands.
 
 use audit::Stats;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Error, IntGauge, IntGaugeVec};
+
+use super::make::{Maker, number};
 
 /// Gauges that are set when the metrics are read.
 #[derive(Debug)]
@@ -13,16 +15,10 @@ pub(super) struct LedgerGauges {
 }
 
 impl LedgerGauges {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let by_share = |name: &str, help: &str| {
-            let gauges = IntGaugeVec::new(Opts::new(name, help), &["share"])?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok::<_, prometheus::Error>(gauges)
-        };
-        let records = IntGauge::new("botmesh_ledger_records", "Records in the ledger.")?;
-        registry.register(Box::new(records.clone()))?;
+    pub(super) fn new(make: Maker<'_>) -> Result<Self, Error> {
+        let by_share = |name: &str, help: &str| make.gauges(name, help, &["share"]);
         Ok(Self {
-            records,
+            records: make.gauge("botmesh_ledger_records", "Records in the ledger.")?,
             bytes: by_share("botmesh_ledger_bytes", "Bytes in the ledger, by share of max_bytes.")?,
             share_bytes: by_share(
                 "botmesh_ledger_share_bytes",
@@ -36,7 +32,6 @@ impl LedgerGauges {
     }
 
     pub(super) fn set(&self, ledger: &Stats) {
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.records.set(number(ledger.records));
         for share in &ledger.shares {
             self.bytes.with_label_values(&[share.class]).set(number(share.spent));

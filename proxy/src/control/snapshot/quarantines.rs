@@ -35,6 +35,15 @@ impl MeshQuarantines {
 }
 
 impl Snapshot {
+    /// How many are cut off at this moment, by kind.
+    pub(crate) fn quarantined(&self) -> [(&'static str, usize); 3] {
+        [
+            ("bot", self.quarantined_bots.len()),
+            ("host", self.quarantined_hosts.len()),
+            ("svid", self.mesh_quarantines.serials.len()),
+        ]
+    }
+
     /// The next moment, with these quarantines. A name that does not parse makes
     /// the whole list unusable: leaving it out would release somebody.
     pub(in crate::control) fn with_quarantines(&self, quarantines: &node::Quarantines) -> Option<Change> {
