@@ -104,7 +104,7 @@ fn proofs(mesh: &Mesh, host: &str, result: &str) -> u64 {
 }
 
 /// The kinds of calls that live long.
-const KINDS: [&str; 3] = ["upgrade", "sse", "duplex"];
+const KINDS: [&str; 4] = ["upgrade", "sse", "duplex", "h2"];
 
 fn open_all(mesh: &Mesh) -> Vec<Long> {
     let socket = mesh.host("web-1").bot_socket();

@@ -147,7 +147,8 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
         };
         let head = match head {
             Ok(head) => head,
-            Err(error) => return refuse(proxy, &handler, reader, writer, error).await,
+            // Boxed as all that ends a connection: done once, it has no place in the room of a call.
+            Err(error) => return Box::pin(refuse(proxy, &handler, reader, writer, error)).await,
         };
         let conversation = Conversation {
             proxy,
@@ -156,7 +157,7 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, mu
         };
         match conversation.hold(&mut handler, reader, head).await {
             After::Next(same) => reader = same,
-            After::End(Some(same)) => return linger(same, writer).await,
+            After::End(Some(same)) => return Box::pin(linger(same, writer)).await,
             After::End(None) => return,
         }
     }

@@ -152,14 +152,17 @@ impl Thief {
         self.wait(talk.down.message()).ok().flatten()?.message
     }
 
-    /// Reads to the end; gives the last words.
+    /// Reads to the end; gives the last words. A stream that the CA does not end has the wait of all of it, not of each
+    /// message, to do so.
     pub(crate) fn goodbye(&self, talk: &mut Talk) -> String {
         let mut last = String::from("ended without a word");
-        while let Some(message) = self.next(talk) {
-            if let ca_message::Message::Goodbye(goodbye) = message {
-                last = format!("goodbye: {}", goodbye.reason);
+        self.wait(async {
+            while let Some(message) = talk.down.message().await.ok().flatten() {
+                if let Some(ca_message::Message::Goodbye(goodbye)) = message.message {
+                    last = format!("goodbye: {}", goodbye.reason);
+                }
             }
-        }
+        });
         last
     }
 

@@ -3,7 +3,7 @@
 //!
 //! The proxy starts it ([`start`]) while it is still root, and talks to it over a socketpair ([`Helper`]). The helper
 //! ([`run`]) becomes the proxy's user, keeps CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, opens no socket of its own, and
-//! answers the questions of [`super::sight`]: which program a process runs, whether a file is that program and who could
+//! answers the questions of `super::sight`: which program a process runs, whether a file is that program and who could
 //! have put it there, who holds a socket. It knows neither entries nor policy, and changes nothing.
 //!
 //! The open memory map of a pinned process comes as a file descriptor (SCM_RIGHTS). The kernel decides at open(2) who may

@@ -1,6 +1,7 @@
 //! The way to the proxy of the callee's host.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ pub(super) async fn across(
         addresses: &addresses,
     };
     let answered = {
-        let calling = proxy.pool.call(proxy, peer, request, &held);
+        let calling = std::pin::pin!(proxy.pool.call(proxy, peer, request, &held));
         let calling = std::pin::pin!(within(patience, limit, &count, calling));
         held.while_allowed(Lane::Answer, calling).await
     };
@@ -107,14 +108,14 @@ fn switches_to(headers: &HeaderMap, asked: &Protocol) -> bool {
     said.is_some_and(|said| Protocol::parse(said.as_bytes()).is_some_and(|said| said == *asked))
 }
 
-/// Waits as long as something of the request moves, and `limit` after that.
+/// Waits as long as something of the request moves, and `limit` after that. By reference: a future that is handed over
+/// is kept twice.
 async fn within<T>(
     patience: &mut Deadline,
     limit: Duration,
     count: &RequestCount,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut work = std::pin::pin!(work);
     let mut seen = count.get();
     loop {
         patience.set(limit);

@@ -58,43 +58,26 @@ pub(super) async fn to_callee(
         patience: waits.request_timeout.unwrap_or(proxy.bounds.request),
         connect: waits.connect_timeout,
     };
-    let towards = Bot { to: &to, place: &place };
-    let came = match upgrade {
-        Some(protocol) => switch(draft, towards, (request, protocol), body, held.clone()).await,
-        None => exchange(draft, towards, request, body, held.clone()).await,
+    let answer = if let Some(protocol) = upgrade {
+        // Switching is rare and needs much room, which every connection would keep.
+        Box::pin(switch(draft, (&to, &place), (request, protocol), body, held.clone())).await?
+    } else {
+        let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body));
+        let (head, body) = match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
+            Ok(came) => came,
+            Err(fault) => return Err(callee_refusal(&to, &fault)),
+        };
+        let body = AnswerBody::callee(body, held.clone());
+        (head.status, head.headers, (body, From::Bot))
     };
-    let answer = came?;
     held.may_stand_still(waits.stream_idle, count);
     Ok(answer)
-}
-
-/// The bot that is called, and where it listens.
-#[derive(Clone, Copy)]
-struct Bot<'a> {
-    to: &'a Route,
-    place: &'a Target,
-}
-
-/// Sends the request and waits for its answer.
-async fn exchange(
-    draft: &Draft,
-    Bot { to, place }: Bot<'_>,
-    request: CalleeRequest,
-    body: RequestBody,
-    held: Held,
-) -> Result<Came, Box<Refusal>> {
-    let proxy = draft.proxy();
-    let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, place, request, body));
-    match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
-        Ok((head, body)) => Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot))),
-        Err(fault) => Err(callee_refusal(to, &fault)),
-    }
 }
 
 /// Asks to switch to another protocol, and waits for the answer to that.
 async fn switch(
     draft: &Draft,
-    Bot { to, place }: Bot<'_>,
+    (to, place): (&Route, &Target),
     (request, protocol): (CalleeRequest, Protocol),
     body: RequestBody,
     held: Held,
@@ -107,8 +90,7 @@ async fn switch(
     };
     let body = body.held(&held);
     let switching = proxy.callees.switch(&proxy.attestor, &to.bot, place, wish, body);
-    // Switching is rare and needs much room.
-    let switching = std::pin::pin!(Box::pin(switching));
+    let switching = std::pin::pin!(switching);
     match held.while_allowed(Lane::Answer, switching).await.map_err(ended)? {
         Ok((head, Switched::Tunnel(body))) => {
             Ok((head.status, head.headers, (AnswerBody::tunnel(body, held), From::Bot)))
