@@ -14,7 +14,6 @@ use policy::{Protocol, Serve, Target as Place};
 
 use crate::call::{self, Answer, Asked, Door, Refusal, RequestBody, Route, Routes, is_browser_shaped};
 use crate::connection::Reply;
-use crate::http1::deadline::Deadline;
 use crate::http1::head::RequestHead;
 use crate::http1::target::{Authority, Target};
 use crate::proxy::Proxy;
@@ -72,16 +71,15 @@ impl BotSide {
         &self.door
     }
 
-    /// Answers one request that came by HTTP/1.1.
-    pub(crate) async fn reply(
+    /// Says which call a request that came by HTTP/1.1 is; or answers it, where it is none.
+    pub(crate) fn asked(
         &mut self,
         proxy: &Arc<Proxy>,
         head: RequestHead,
         body: RequestBody,
-        patience: &mut Deadline,
-    ) -> Reply {
+    ) -> Result<Asked, Box<Reply>> {
         if matches!(head.target, Target::Authority) {
-            return self.open(proxy, &head);
+            return Err(Box::new(self.open(proxy, &head)));
         }
         let wish = Wish {
             authority: head.authority,
@@ -91,10 +89,7 @@ impl BotSide {
             body,
             upgrade: head.upgrade,
         };
-        match self.ask(proxy, wish) {
-            Ok(asked) => Reply::Answer(call::serve(proxy, &self.door, asked, patience).await),
-            Err(answer) => Reply::Answer(*answer),
-        }
+        self.ask(proxy, wish).map_err(|answer| Box::new(Reply::Answer(*answer)))
     }
 
     /// Says which bot a request is for; or answers it, where it is for the proxy itself.

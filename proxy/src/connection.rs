@@ -59,26 +59,35 @@ impl Handler {
         body: RequestBody,
         patience: &mut Deadline,
     ) -> Reply {
+        // Nothing is waited for before the call is known: each step that waits would keep the head a second time.
+        match self.asked(proxy, head, body) {
+            Ok(asked) => Reply::Answer(call::serve(proxy, self.door(), asked, patience).await),
+            Err(reply) => *reply,
+        }
+    }
+
+    /// Says which call a request is; or answers it, where it is none.
+    fn asked(&mut self, proxy: &Arc<Proxy>, head: RequestHead, body: RequestBody) -> Result<Asked, Box<Reply>> {
         match self {
-            Self::Bots(side) => side.reply(proxy, head, body, patience).await,
+            Self::Bots(side) => side.asked(proxy, head, body),
             Self::Peer(door) => {
                 let to = mesh::callee(door, std::iter::once(head.authority.host_bytes().as_ref()));
                 let target = match head.target {
                     Target::Origin(target) | Target::Absolute(target) => target,
                     Target::Asterisk => Bytes::from_static(b"*"),
                     Target::AbsoluteTls | Target::Authority => {
-                        return Reply::Answer(call::refuse_head(proxy, door, HeadError::Target));
+                        let refused = call::refuse_head(proxy, door, HeadError::Target);
+                        return Err(Box::new(Reply::Answer(refused)));
                     }
                 };
-                let asked = Asked {
+                Ok(Asked {
                     to,
                     method: head.method,
                     target,
                     headers: head.headers,
                     body,
                     upgrade: head.upgrade,
-                };
-                Reply::Answer(call::serve(proxy, door, asked, patience).await)
+                })
             }
         }
     }
