@@ -95,13 +95,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.begun = true;
                 return Ok(Some(same));
             }
-            let first = self.buf.is_empty();
-            match std::future::poll_fn(|cx| self.poll_fill_head(cx)).await {
-                Ok(0) | Err(ReadError::Slow) if first => return Ok(None),
-                Ok(0) => return Err(ReadError::Cut),
-                Ok(_) if first => self.deadline.set(self.limits.head),
-                Ok(_) => {}
-                Err(error) => return Err(error),
+            if !self.more_of_head().await? {
+                return Ok(None);
             }
         }
     }
@@ -133,15 +128,23 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if let Some(length) = scanner.scan(&self.buf)? {
                 return Ok(Some(self.buf.split_to(length).freeze()));
             }
-            let first = self.buf.is_empty();
-            match std::future::poll_fn(|cx| self.poll_fill_head(cx)).await {
-                Ok(0) | Err(ReadError::Slow) if first => return Ok(None),
-                Ok(0) => return Err(ReadError::Cut),
-                Ok(_) if first => self.deadline.set(self.limits.head),
-                Ok(_) => {}
-                Err(error) => return Err(error),
+            if !self.more_of_head().await? {
+                return Ok(None);
             }
         }
+    }
+
+    /// Waits for more of a head; `false` when the peer ended the connection, or left it idle, before the first byte.
+    async fn more_of_head(&mut self) -> Result<bool, ReadError> {
+        let first = self.buf.is_empty();
+        match std::future::poll_fn(|cx| self.poll_fill_head(cx)).await {
+            Ok(0) | Err(ReadError::Slow) if first => return Ok(false),
+            Ok(0) => return Err(ReadError::Cut),
+            Ok(_) if first => self.deadline.set(self.limits.head),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(true)
     }
 
     /// Reads once, for a head: into the spare room of the buffer, else over the stack into memory of the right size.

@@ -1,0 +1,258 @@
+//! The body of an answer, and the end of the call with it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use super::super::end::{CALLEE_GONE, DONE, End};
+use super::strip_trailers;
+use crate::callee::{CalleeBody, TunnelBody};
+use crate::http1::body::BodyError;
+use crate::live::{Held, Lane};
+use crate::pool::Lease;
+use crate::reason::Reason;
+
+/// The body of an answer. It ends the call when it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerBody {
+    kind: AnswerKind,
+    end: Option<Box<End>>,
+    held: Option<Held>,
+}
+
+#[derive(Debug, Default)]
+enum AnswerKind {
+    #[default]
+    Empty,
+    Whole(Bytes),
+    Callee(Box<CalleeBody>),
+    /// A bot of this host that speaks another protocol.
+    Tunnel(Box<TunnelBody>),
+    Hop {
+        body: Incoming,
+        /// Given back with the last byte.
+        _lease: Lease,
+    },
+    /// Of no call: what this proxy says to another on a control stream.
+    Control(mpsc::Receiver<Bytes>),
+}
+
+impl AnswerBody {
+    /// A body that is here already.
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        Self {
+            kind: AnswerKind::Whole(bytes),
+            end: None,
+            held: None,
+        }
+    }
+
+    /// A body from a callee of this host.
+    pub(crate) fn callee(body: CalleeBody, held: Held) -> Self {
+        Self {
+            kind: AnswerKind::Callee(Box::new(body)),
+            end: None,
+            held: Some(held),
+        }
+    }
+
+    /// What a bot of this host says in a tunnel.
+    pub(crate) fn tunnel(body: TunnelBody, held: Held) -> Self {
+        Self {
+            kind: AnswerKind::Tunnel(Box::new(body)),
+            end: None,
+            held: Some(held),
+        }
+    }
+
+    /// A body from another proxy.
+    pub(crate) const fn hop(body: Incoming, lease: Lease, held: Held) -> Self {
+        Self {
+            kind: AnswerKind::Hop { body, _lease: lease },
+            end: None,
+            held: Some(held),
+        }
+    }
+
+    /// What this proxy says to another on a control stream.
+    pub(crate) const fn control(said: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            kind: AnswerKind::Control(said),
+            end: None,
+            held: None,
+        }
+    }
+
+    /// The same call's answer without its bytes, for HEAD.
+    pub(crate) fn without_bytes(mut self) -> Self {
+        if matches!(self.kind, AnswerKind::Whole(_)) {
+            self.kind = AnswerKind::Empty;
+            self.note_end();
+        }
+        self
+    }
+
+    /// Has the call end with the body.
+    pub(crate) fn ending(mut self, end: End) -> Self {
+        self.end = Some(Box::new(end));
+        self.note_end();
+        self
+    }
+
+    /// Notes how the call ended, for whoever knows better than the body.
+    pub(crate) fn ended(&mut self, outcome: &'static str) {
+        if let Some(end) = &mut self.end {
+            end.ended(outcome);
+        }
+    }
+
+    /// The call, for whoever writes the answer and may have to wait for its caller.
+    pub(crate) fn call_held(&self) -> Option<Held> {
+        self.held.clone().filter(|_| !self.is_end_stream())
+    }
+
+    /// Why the call was cut, if it was.
+    pub(crate) fn held_cut(&self) -> Option<Reason> {
+        self.held.as_ref().and_then(Held::cut)
+    }
+
+    /// How many of its bytes have passed.
+    pub(crate) fn wrote(&self) -> u64 {
+        self.end.as_ref().map_or(0, |end| end.response_bytes())
+    }
+
+    /// Ends the body, for the call may not go on: nothing more comes of it.
+    fn cut(&mut self, reason: Reason) -> AnswerError {
+        self.kind = AnswerKind::Empty;
+        self.ended(reason.as_str());
+        AnswerError::Cut { reason }
+    }
+
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match &mut self.kind {
+            AnswerKind::Empty => Poll::Ready(None),
+            AnswerKind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = AnswerKind::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            AnswerKind::Callee(body) => body
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Callee { source }))),
+            AnswerKind::Tunnel(body) => body
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Callee { source }))),
+            AnswerKind::Hop { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Hop { source }))),
+            AnswerKind::Control(said) => said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
+        }
+    }
+
+    fn note_end(&mut self) {
+        if self.is_end_stream() {
+            self.ended(DONE);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self.get_mut();
+        if let Some(reason) = this.held.as_ref().and_then(Held::cut) {
+            return Poll::Ready(Some(Err(this.cut(reason))));
+        }
+        let Poll::Ready(mut frame) = this.poll_kind(cx) else {
+            // Only where the body makes its reader wait does anything have to wake it.
+            let held = this.held.as_ref();
+            let Some(Poll::Ready(reason)) = held.map(|held| held.poll_cut(cx, Lane::Answer)) else {
+                return Poll::Pending;
+            };
+            return Poll::Ready(Some(Err(this.cut(reason))));
+        };
+        strip_trailers(&mut frame);
+        match &frame {
+            None => this.ended(DONE),
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(end) = &mut this.end {
+                    end.wrote(bytes);
+                }
+                if let Some(held) = &this.held {
+                    held.moved(bytes);
+                }
+                this.note_end();
+            }
+            Some(Err(error)) => {
+                tracing::debug!(error = error as &dyn std::error::Error, "an answer broke off");
+                let cut = this.held.as_ref().and_then(Held::cut);
+                this.ended(cut.map_or(CALLEE_GONE, Reason::as_str));
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            AnswerKind::Empty => true,
+            AnswerKind::Whole(bytes) => bytes.is_empty(),
+            AnswerKind::Callee(body) => body.is_end_stream(),
+            AnswerKind::Tunnel(body) => body.is_end_stream(),
+            AnswerKind::Hop { body, .. } => body.is_end_stream(),
+            AnswerKind::Control(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            AnswerKind::Empty => SizeHint::with_exact(0),
+            AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            AnswerKind::Callee(body) => body.size_hint(),
+            AnswerKind::Tunnel(_) => SizeHint::default(),
+            AnswerKind::Hop { body, .. } => body.size_hint(),
+            AnswerKind::Control(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A tunnel's call ends with its last direction: where the other one goes on, the record of the end goes with it.
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let (AnswerKind::Tunnel(body), Some(end)) = (&mut self.kind, self.end.take()) {
+            body.hand_over(end);
+        }
+    }
+}
+
+/// Why the rest of an answer's body did not come.
+#[derive(Debug, Error)]
+pub(crate) enum AnswerError {
+    /// The call may not go on.
+    #[error("the call was ended: {reason}")]
+    Cut {
+        /// Why.
+        reason: Reason,
+    },
+    /// From a callee of this host.
+    #[error("read the callee's body")]
+    Callee {
+        /// What happened.
+        #[source]
+        source: BodyError,
+    },
+    /// From another proxy.
+    #[error("read the body from the other proxy")]
+    Hop {
+        /// What happened.
+        #[source]
+        source: hyper::Error,
+    },
+}

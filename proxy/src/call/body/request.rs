@@ -1,0 +1,267 @@
+//! The body of a request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+
+use super::strip_trailers;
+use crate::ends::ReadEnd;
+use crate::http1::body::BodyError;
+use crate::live::{Held, Lane};
+use crate::reason::Reason;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    kind: RequestKind,
+    count: RequestCount,
+    /// Ends the body with its tunnel.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Ends the body with the call's right, where nobody else reads on for it.
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+enum RequestKind {
+    Empty,
+    Whole(Bytes),
+    Http1(crate::http1::body::Body<ReadEnd>),
+    Http2(Incoming),
+    /// What a caller says once it is told that its connection is another protocol's; no byte comes before that.
+    Later(oneshot::Receiver<crate::http1::body::Body<ReadEnd>>),
+    /// Of no call: what this proxy says to another on a control stream.
+    Control(mpsc::Receiver<Bytes>),
+}
+
+/// Begins the body of a tunnel: what its connection keeps. Dropped, it leaves the body empty.
+#[derive(Debug)]
+pub(crate) struct Later {
+    give: oneshot::Sender<crate::http1::body::Body<ReadEnd>>,
+    stop: CancellationToken,
+}
+
+impl Later {
+    /// Begins the body. Whoever wants it gone before its end drops the guard.
+    pub(crate) fn begin(self, body: crate::http1::body::Body<ReadEnd>) -> DropGuard {
+        // Where nobody wants it any more it goes back to its connection.
+        drop(self.give.send(body));
+        self.stop.drop_guard()
+    }
+}
+
+/// How many bytes of a request's body have passed.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestCount {
+    /// All are known.
+    Known(u64),
+    /// They are counted as they pass.
+    Counted(Arc<AtomicU64>),
+}
+
+impl RequestCount {
+    pub(crate) fn get(&self) -> u64 {
+        match self {
+            Self::Known(bytes) => *bytes,
+            Self::Counted(bytes) => bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl RequestBody {
+    /// No body.
+    pub(crate) const fn empty() -> Self {
+        Self {
+            kind: RequestKind::Empty,
+            count: RequestCount::Known(0),
+            stop: None,
+            held: None,
+        }
+    }
+
+    /// A body that is here already.
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        let count = RequestCount::Known(bytes.len() as u64);
+        Self {
+            kind: RequestKind::Whole(bytes),
+            count,
+            stop: None,
+            held: None,
+        }
+    }
+
+    /// A body that comes by HTTP/1.1.
+    pub(crate) fn http1(body: crate::http1::body::Body<ReadEnd>) -> Self {
+        Self {
+            kind: RequestKind::Http1(body),
+            count: RequestCount::Counted(Arc::default()),
+            stop: None,
+            held: None,
+        }
+    }
+
+    /// A body that comes by HTTP/2, if one comes.
+    pub(crate) fn http2(body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self {
+            kind: RequestKind::Http2(body),
+            count: RequestCount::Counted(Arc::default()),
+            stop: None,
+            held: None,
+        }
+    }
+
+    /// What this proxy says to another on a control stream.
+    pub(crate) const fn control(said: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            kind: RequestKind::Control(said),
+            count: RequestCount::Known(0),
+            stop: None,
+            held: None,
+        }
+    }
+
+    /// A body that may begin later, with a tunnel.
+    pub(crate) fn later() -> (Self, Later) {
+        let ((give, arrives), stop) = (oneshot::channel(), CancellationToken::new());
+        let body = Self {
+            kind: RequestKind::Later(arrives),
+            count: RequestCount::Counted(Arc::default()),
+            stop: Some(Box::pin(stop.clone().cancelled_owned())),
+            held: None,
+        };
+        (body, Later { give, stop })
+    }
+
+    /// Has the body end with the call's right.
+    pub(crate) fn held(mut self, held: &Held) -> Self {
+        if matches!(
+            self.kind,
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Later(_)
+        ) {
+            self.held = Some(held.clone());
+        }
+        self
+    }
+
+    /// Counts its bytes.
+    pub(crate) fn count(&self) -> RequestCount {
+        self.count.clone()
+    }
+
+    /// Takes the body if it is here whole; then it could be sent a second time.
+    pub(crate) fn as_whole(&self) -> Option<Bytes> {
+        match &self.kind {
+            RequestKind::Empty => Some(Bytes::new()),
+            RequestKind::Whole(bytes) => Some(bytes.clone()),
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Later(_) | RequestKind::Control(_) => None,
+        }
+    }
+
+    /// Tells whether there is no body at all, which is not the same as one of length 0 to some callees.
+    pub(crate) const fn is_empty(&self) -> bool {
+        matches!(self.kind, RequestKind::Empty)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
+        let this = self.get_mut();
+        if let Some(held) = &this.held
+            && let Poll::Ready(reason) = held.poll_cut(cx, Lane::Request)
+        {
+            this.kind = RequestKind::Empty;
+            return Poll::Ready(Some(Err(RequestError::Cut { reason })));
+        }
+        if let Some(stop) = &mut this.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            this.kind = RequestKind::Empty;
+            return Poll::Ready(Some(Err(RequestError::Gone)));
+        }
+        if let RequestKind::Later(arrives) = &mut this.kind {
+            // What never begins is empty.
+            this.kind = ready!(Pin::new(arrives).poll(cx)).map_or(RequestKind::Empty, RequestKind::Http1);
+        }
+        let mut frame = match &mut this.kind {
+            RequestKind::Later(_) | RequestKind::Empty => return Poll::Ready(None),
+            RequestKind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = RequestKind::Empty;
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+            RequestKind::Http1(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map_err(|source| RequestError::Http1 { source })),
+            RequestKind::Http2(body) => ready!(Pin::new(body).poll_frame(cx))
+                .map(|frame| frame.map_err(|source| RequestError::Http2 { source })),
+            RequestKind::Control(said) => return said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
+        };
+        strip_trailers(&mut frame);
+        if let (Some(Ok(frame)), RequestCount::Counted(count)) = (&frame, &this.count)
+            && let Some(data) = frame.data_ref()
+        {
+            count.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            RequestKind::Empty => true,
+            RequestKind::Whole(bytes) => bytes.is_empty(),
+            RequestKind::Http1(body) => body.is_end_stream(),
+            RequestKind::Http2(body) => body.is_end_stream(),
+            RequestKind::Later(_) | RequestKind::Control(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            RequestKind::Empty => SizeHint::with_exact(0),
+            RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            RequestKind::Http1(body) => body.size_hint(),
+            RequestKind::Http2(body) => body.size_hint(),
+            RequestKind::Later(_) | RequestKind::Control(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Why the rest of a request's body did not come.
+#[derive(Debug, Error)]
+pub(crate) enum RequestError {
+    /// The call may not go on.
+    #[error("the call was ended: {reason}")]
+    Cut {
+        /// Why.
+        reason: Reason,
+    },
+    /// Its tunnel has ended.
+    #[error("the tunnel has ended")]
+    Gone,
+    /// By HTTP/1.1.
+    #[error("read the caller's body")]
+    Http1 {
+        /// What happened.
+        #[source]
+        source: BodyError,
+    },
+    /// By HTTP/2.
+    #[error("read the caller's body")]
+    Http2 {
+        /// What happened.
+        #[source]
+        source: hyper::Error,
+    },
+}
