@@ -12,7 +12,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use policy::{Call, CanonicalPath, Generation, Mesh, Method, Source, load};
+use policy::{Call, CanonicalPath, Generation, HttpAsk, Mesh, Method, Source, What, load};
 use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
@@ -103,11 +103,11 @@ fn call(rule: usize, method: &str, path: &str, ends: Ends) -> Call {
     let (from, to) = ends(rule);
     Call {
         from: SpiffeId::parse(&format!("spiffe://acme.internal/t/b{from}")).expect("an ID"),
-        to: BotName::parse(&format!("t/b{to}")).expect("a name"),
-        method: Method::parse(method).expect("a method"),
-        path: CanonicalPath::parse(path.replace("{}", &rule.to_string()).as_bytes()).expect("a path"),
-        browser: false,
-        upgrade: None,
+        to: BotName::parse(&format!("t/b{to}")).expect("a name").into(),
+        what: What::Http(HttpAsk::new(
+            Method::parse(method).expect("a method"),
+            CanonicalPath::parse(path.replace("{}", &rule.to_string()).as_bytes()).expect("a path"),
+        )),
     }
 }
 

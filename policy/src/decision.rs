@@ -4,32 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
+use crate::call::Call;
 use crate::explain::Verdict;
 use crate::generation::Generation;
-use crate::method::Method;
-use crate::path::CanonicalPath;
 use crate::rule::RuleId;
-use crate::upgrade::Protocol;
-
-/// One call: who, to whom, what. Made once from the request; what is decided is what is recorded and forwarded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// The caller, as the kernel or the peer's certificate proved it.
-    pub from: SpiffeId,
-    /// The bot that is called.
-    pub to: BotName,
-    /// The method.
-    pub method: Method,
-    /// The path, without the query.
-    pub path: CanonicalPath,
-    /// Whether the request looks like one that a browser made (`Origin`, `Sec-Fetch-*`).
-    pub browser: bool,
-    /// The protocol that the caller asks to switch to.
-    pub upgrade: Option<Protocol>,
-}
 
 /// A call that may be carried. It owns the call, and only [`Policy::decide`](crate::Policy::decide) makes one.
 #[derive(Debug)]

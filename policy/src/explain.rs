@@ -9,7 +9,8 @@ use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
 use crate::bits::Bits;
-use crate::decision::{Attribute, Call, DenyReason, Nearest};
+use crate::call::{Call, HttpAsk, What};
+use crate::decision::{Attribute, DenyReason, Nearest};
 use crate::generation::Generation;
 use crate::limit::{Allowance, LimitAbout};
 use crate::mesh::Mesh;
@@ -154,15 +155,13 @@ impl<'m> Explainer<'m> {
         method: &Method,
         path: &CanonicalPath,
     ) -> Explanation {
+        let ask = HttpAsk::new(method.clone(), path.clone());
+        let candidates = self.candidates(now, (from, to), &ask);
         let call = Call {
             from: from.clone(),
-            to: to.clone(),
-            method: method.clone(),
-            path: path.clone(),
-            browser: false,
-            upgrade: None,
+            to: to.clone().into(),
+            what: What::Http(ask),
         };
-        let candidates = self.candidates(now, &call);
         let limits = self.limits(&call);
         let answer = self.answer(now, call);
         Explanation {
@@ -227,18 +226,18 @@ impl<'m> Explainer<'m> {
 
     /// The allow rules with the fewest differing attributes. Rules that link the two ends come before others with as
     /// many, as they do in refusals; then the id decides.
-    fn candidates(&self, now: Timestamp, call: &Call) -> Vec<Candidate> {
+    fn candidates(&self, now: Timestamp, (caller, callee): (&SpiffeId, &BotName), ask: &HttpAsk) -> Vec<Candidate> {
         let names: Vec<&BotName> = self.mesh.bots.keys().collect();
-        let from = policy::bot_of(&call.from, self.mesh.trust_domain.as_str());
+        let from = policy::bot_of(caller, self.mesh.trust_domain.as_str());
         let from = from.and_then(|name| names.binary_search_by(|known| known.as_str().cmp(name)).ok());
-        let to = names.binary_search(&&call.to).ok();
+        let to = names.binary_search(&callee).ok();
         let mut ranked: Vec<_> = self
             .ends
             .iter()
             .map(|(id, rule, callers, callees)| {
                 let calls = from.is_some_and(|from| callers.contains(from));
                 let called = to.is_some_and(|to| callees.contains(to));
-                let differs = policy::differences(rule, call, now);
+                let differs = policy::differences(rule, ask, now);
                 let rank = (
                     differs.len() + usize::from(!calls) + usize::from(!called),
                     Reverse(calls && called),
@@ -254,31 +253,31 @@ impl<'m> Explainer<'m> {
             .map(|((_, _, id), rule, calls, called)| Candidate {
                 rule: id.clone(),
                 at: rule.place.clone(),
-                ticks: ticks(rule, call, now, calls, called),
+                ticks: ticks(rule, (caller, calls), (callee, called), ask, now),
             })
             .collect()
     }
 }
 
-fn ticks(rule: &Rule, call: &Call, now: Timestamp, calls: bool, called: bool) -> Vec<Tick> {
+fn ticks(rule: &Rule, from: (&SpiffeId, bool), to: (&BotName, bool), ask: &HttpAsk, now: Timestamp) -> Vec<Tick> {
     let list =
         |subjects: &[crate::rule::Subject]| subjects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut ticks = vec![
         Tick {
             attribute: Attribute::From,
-            matches: calls,
+            matches: from.1,
             rule_has: list(&rule.from),
-            call_has: call.from.path().trim_start_matches('/').to_owned(),
+            call_has: from.0.path().trim_start_matches('/').to_owned(),
         },
         Tick {
             attribute: Attribute::To,
-            matches: called,
+            matches: to.1,
             rule_has: list(&rule.to),
-            call_has: call.to.to_string(),
+            call_has: to.0.to_string(),
         },
     ];
     ticks.extend(
-        policy::compare(rule, call, now)
+        policy::compare(rule, ask, now)
             .into_iter()
             .map(|(matches, difference)| Tick {
                 attribute: difference.attribute,

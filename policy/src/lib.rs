@@ -19,6 +19,7 @@
 
 mod audit_only;
 mod bits;
+mod call;
 mod canonical;
 mod code;
 mod decision;
@@ -31,6 +32,7 @@ mod limit;
 mod lint;
 mod mesh;
 mod method;
+mod outside;
 mod overlap;
 mod path;
 mod pattern;
@@ -47,8 +49,9 @@ mod upgrade;
 mod yaml;
 
 pub use audit_only::AuditOnlyAbout;
+pub use call::{Call, Callee, HttpAsk, What};
 pub use code::{Code, explain_code};
-pub use decision::{Attribute, Audit, Call, Denial, DenyReason, Difference, Nearest, Permit};
+pub use decision::{Attribute, Audit, Denial, DenyReason, Difference, Nearest, Permit};
 pub use destination::Destination;
 pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
 pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
@@ -56,6 +59,7 @@ pub use generation::Generation;
 pub use limit::{Allowance, Bucket, LimitAbout, Rate, Spent};
 pub use mesh::{Bot, Mesh, RuleAbout, RulesAbout, Serve, Target};
 pub use method::{METHOD_BYTES_MAX, Method, MethodError};
+pub use outside::{Outside, Scheme};
 pub use overlap::{Indistinct, Likeness};
 pub use path::{CanonicalPath, PATH_BYTES_MAX, PathError};
 pub use policy::Policy;

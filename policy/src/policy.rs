@@ -12,7 +12,8 @@ use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
 use crate::audit_only::Audits;
-use crate::decision::{Audit, Call, Denial, DenyReason, Grounds, Nearest, Permit};
+use crate::call::Call;
+use crate::decision::{Audit, Denial, DenyReason, Grounds, Nearest, Permit};
 use crate::generation::Generation;
 use crate::limit::Allowance;
 use crate::mesh::Mesh;
@@ -70,37 +71,37 @@ impl Policy {
     /// # Errors
     /// With the [`Denial`] when no rule allows the call or a deny rule forbids it.
     pub fn decide(&self, now: Timestamp, call: Call) -> Result<Permit, Denial> {
-        let (Some(from), Some(to)) = (self.caller(&call.from), self.bots.get(call.to.as_str()).copied()) else {
+        let (Some(from), Some(to), Some(http)) = (self.caller(&call.from), self.callee(&call), call.http()) else {
             return Err(denial(call, DenyReason::NoRule, None, None));
         };
         let ask = Ask {
             from,
             to,
-            method: &call.method,
-            path: call.path.as_str(),
+            method: &http.method,
+            path: http.path.as_str(),
         };
         if let Some(rule) = self.deny.first(&ask, |rule| rule.is_live(now)) {
             return Err(denial(call, DenyReason::DeniedByRule, Some(rule), None));
         }
-        if let Some(rule) = self.allow.first(&ask, |rule| rule.is_live(now) && rule.takes(&call)) {
+        if let Some(rule) = self.allow.first(&ask, |rule| rule.is_live(now) && rule.takes(http)) {
             let rule = rule.id.clone();
             return Ok(Permit::new(call, Grounds::Rule(rule), self.generation));
         }
-        let nearest = self.allow.nearest(&ask, &call, now);
+        let nearest = self.allow.nearest(&ask, http, now);
         if let Some(rule) = self
             .allow
-            .first(&ask, |rule| call.browser && rule.is_live(now) && rule.switches(&call))
+            .first(&ask, |rule| http.browser && rule.is_live(now) && rule.switches(http))
         {
             return Err(denial(call, DenyReason::BrowserRefused, Some(rule), nearest));
         }
-        let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(&call));
+        let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(http));
         if ended.is_some() {
             return Err(denial(call, DenyReason::RuleExpired, ended, nearest));
         }
         match self
             .audits
             .of(to, now)
-            .filter(|_| !call.browser && call.upgrade.is_none())
+            .filter(|_| !http.browser && http.upgrade.is_none())
         {
             Some(lasting) => {
                 let audit = Audit {
@@ -125,7 +126,7 @@ impl Policy {
     pub fn limits_of(&self, call: &Call) -> impl Iterator<Item = (&RuleId, Allowance)> {
         // Most meshes have none, and then nothing is looked up.
         let ends = (!self.limits.is_empty())
-            .then(|| Some((self.caller(&call.from)?, *self.bots.get(call.to.as_str())?)))
+            .then(|| Some((self.caller(&call.from)?, self.callee(call)?)))
             .flatten();
         ends.into_iter().flat_map(|(from, to)| self.limits.of(from, to))
     }
@@ -147,6 +148,11 @@ impl Policy {
             Some(to) => self.allow.links(from, *to),
             None => self.allow.links_name(from, to),
         }
+    }
+
+    /// Finds the bot that is called.
+    fn callee(&self, call: &Call) -> Option<usize> {
+        self.bots.get(call.bot()?.as_str()).copied()
     }
 
     /// Finds the bot that an ID names, without allocating.

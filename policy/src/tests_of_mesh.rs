@@ -6,8 +6,8 @@ use serde::Serialize;
 use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
+use crate::call::{Call, HttpAsk, What};
 use crate::code;
-use crate::decision::Call;
 use crate::diagnostics::{Diag, Diagnostics, Mark, Severity};
 use crate::explain::Verdict;
 use crate::generation::Generation;
@@ -185,11 +185,8 @@ pub(crate) fn run(mesh: &Mesh, now: Timestamp) -> TestReport {
 fn outcome(mesh: &Mesh, policy: &Policy, test: &MeshTest, call: &PlacedCall, now: Timestamp) -> TestOutcome {
     let asked = Call {
         from: SpiffeId::for_bot(&mesh.trust_domain, &test.from),
-        to: test.to.clone(),
-        method: call.method.clone(),
-        path: call.path.clone(),
-        browser: false,
-        upgrade: None,
+        to: test.to.clone().into(),
+        what: What::Http(HttpAsk::new(call.method.clone(), call.path.clone())),
     };
     let (got, rule) = match policy.decide(now, asked) {
         Ok(permit) => (permit.verdict(), permit.rule().cloned()),

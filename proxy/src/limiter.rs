@@ -83,7 +83,7 @@ fn bucket(buckets: &Buckets, id: &RuleId, from: &BotName, allowance: Allowance) 
 
 #[cfg(test)]
 mod tests {
-    use policy::{CanonicalPath, Generation, Method, Source};
+    use policy::{CanonicalPath, Generation, HttpAsk, Method, Source, What};
     use spiffe::id::SpiffeId;
 
     use super::*;
@@ -110,11 +110,11 @@ mod tests {
     fn admit(limiter: &Limiter, policy: &Policy, (from, to): (&str, &str), now: i64) -> Option<(String, u128)> {
         let call = Call {
             from: SpiffeId::parse(&format!("spiffe://t.d/{from}")).unwrap(),
-            to: BotName::parse(to).unwrap(),
-            method: Method::parse("GET").unwrap(),
-            path: CanonicalPath::parse(b"/").unwrap(),
-            browser: false,
-            upgrade: None,
+            to: BotName::parse(to).unwrap().into(),
+            what: What::Http(HttpAsk::new(
+                Method::parse("GET").unwrap(),
+                CanonicalPath::parse(b"/").unwrap(),
+            )),
         };
         let from = BotName::parse(from).unwrap();
         let admitted = limiter.admit(policy, &call, &from, Timestamp::from_unix_millis(now));

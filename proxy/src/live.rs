@@ -46,7 +46,7 @@ impl Subject {
     pub(crate) fn refusal(&self, snapshot: &Snapshot, now: Timestamp, to_serial: Option<&Serial>) -> Option<Reason> {
         let from_serial = self.from_proven.as_ref().map(|proven| proven.peer().serial);
         if snapshot
-            .cut_off(&self.call.from, &self.from, from_serial.as_ref(), &self.call.to)
+            .cut_off(&self.call.from, &self.from, from_serial.as_ref(), self.call.bot())
             .is_some()
             || to_serial.is_some_and(|serial| snapshot.revokes(serial))
         {

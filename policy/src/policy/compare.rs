@@ -2,7 +2,8 @@
 
 use spiffe::time::Timestamp;
 
-use crate::decision::{Attribute, Call, Difference};
+use crate::call::HttpAsk;
+use crate::decision::{Attribute, Difference};
 use crate::rule::{HttpMatch, Rule};
 use crate::upgrade::Protocol;
 
@@ -12,7 +13,7 @@ pub(super) fn is_live(until: Option<Timestamp>, now: Timestamp) -> bool {
 }
 
 /// Gives the attributes in which an allow rule and a call differ, but for their ends.
-pub(crate) fn differences(rule: &Rule, call: &Call, now: Timestamp) -> Vec<Difference> {
+pub(crate) fn differences(rule: &Rule, call: &HttpAsk, now: Timestamp) -> Vec<Difference> {
     compare(rule, call, now)
         .into_iter()
         .filter(|(matches, _)| !matches)
@@ -21,7 +22,7 @@ pub(crate) fn differences(rule: &Rule, call: &Call, now: Timestamp) -> Vec<Diffe
 }
 
 /// Counts the attributes in which an allow rule and a call differ, but for their ends, without allocating.
-pub(super) fn count(rule: &Rule, call: &Call, now: Timestamp) -> usize {
+pub(super) fn count(rule: &Rule, call: &HttpAsk, now: Timestamp) -> usize {
     let items = rule.http.iter().map(|item| distance(item, call)).min().unwrap_or(0);
     items
         + usize::from(!is_live(rule.until, now))
@@ -30,13 +31,13 @@ pub(super) fn count(rule: &Rule, call: &Call, now: Timestamp) -> usize {
 }
 
 /// Says whether a rule lets a call switch to the protocol that it asks for, if it asks.
-pub(super) fn switches(rule: &Rule, call: &Call) -> bool {
+pub(super) fn switches(rule: &Rule, call: &HttpAsk) -> bool {
     call.upgrade
         .as_ref()
         .is_none_or(|protocol| rule.upgrade.contains(protocol))
 }
 
-fn distance(item: &HttpMatch, call: &Call) -> usize {
+fn distance(item: &HttpMatch, call: &HttpAsk) -> usize {
     usize::from(!item.method.matches(&call.method)) + usize::from(!item.path.matches(&call.path))
 }
 
@@ -44,7 +45,7 @@ fn distance(item: &HttpMatch, call: &Call) -> usize {
 ///
 /// Of several `http` items the one is taken that differs least, then the least by method and path, so that their order
 /// plays no part.
-pub(crate) fn compare(rule: &Rule, call: &Call, now: Timestamp) -> Vec<(bool, Difference)> {
+pub(crate) fn compare(rule: &Rule, call: &HttpAsk, now: Timestamp) -> Vec<(bool, Difference)> {
     let mut compared = Vec::with_capacity(4);
     let nearest = rule
         .http

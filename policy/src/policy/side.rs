@@ -8,7 +8,8 @@ use spiffe::time::Timestamp;
 use super::compare::{count, differences, is_live, switches};
 use super::trie::{Terminal, Trie};
 use crate::bits::{Bits, Sparse};
-use crate::decision::{Call, Nearest};
+use crate::call::HttpAsk;
+use crate::decision::Nearest;
 use crate::mesh::Mesh;
 use crate::method::Method;
 use crate::pattern::NamePattern;
@@ -42,12 +43,12 @@ impl Compiled {
     }
 
     /// Says whether the rule takes the call for all that it looks like a browser's, or asks for another protocol.
-    pub(super) fn takes(&self, call: &Call) -> bool {
+    pub(super) fn takes(&self, call: &HttpAsk) -> bool {
         (self.browser || !call.browser) && self.switches(call)
     }
 
     /// Says whether the rule lets the call switch to what it asks for.
-    pub(super) fn switches(&self, call: &Call) -> bool {
+    pub(super) fn switches(&self, call: &HttpAsk) -> bool {
         switches(&self.rule, call)
     }
 }
@@ -111,7 +112,7 @@ impl Side {
     }
 
     /// Finds the nearest of the rules that link caller and callee.
-    pub(super) fn nearest(&self, ask: &Ask<'_>, call: &Call, now: Timestamp) -> Option<Nearest> {
+    pub(super) fn nearest(&self, ask: &Ask<'_>, call: &HttpAsk, now: Timestamp) -> Option<Nearest> {
         let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
         let mut best: Option<(&Compiled, usize)> = None;
         for rule in from.both(to).filter_map(|number| self.rules.get(number)) {

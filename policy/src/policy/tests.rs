@@ -1,4 +1,5 @@
 use super::*;
+use crate::call::{HttpAsk, What};
 use crate::decision::Attribute;
 use crate::method::Method;
 use crate::path::CanonicalPath;
@@ -34,12 +35,17 @@ fn call(from: SpiffeId, to: &str, path: &str) -> Call {
     let path = CanonicalPath::parse(path.as_bytes()).unwrap();
     Call {
         from,
-        to: bot(to),
-        method: Method::parse("GET").unwrap(),
-        path,
-        browser: false,
-        upgrade: None,
+        to: bot(to).into(),
+        what: What::Http(HttpAsk::new(Method::parse("GET").unwrap(), path)),
     }
+}
+
+/// The same request, as a browser would send it.
+fn by_browser(mut call: Call) -> Call {
+    if let What::Http(ask) = &mut call.what {
+        ask.browser = true;
+    }
+    call
 }
 
 /// Decides a call at second `now` of 1970, and gives the rule or the reason.
@@ -102,8 +108,14 @@ fn a_call_that_would_switch_needs_a_rule_that_names_the_protocol() {
     let policy = policy(
         "allow: [{id: plain, from: [a, c], to: b, http: GET /}, {id: socket, from: a, to: b, http: GET /, upgrade: [websocket, x-1]}, {id: other, from: a, to: b, http: GET /q, upgrade: x-2}]",
     );
-    let asks = |from, path, protocol: &str| Call {
-        upgrade: Some(Protocol::parse(protocol.as_bytes()).unwrap()),
+    let asks = |from, path: &str, protocol: &str| Call {
+        what: What::Http(HttpAsk {
+            upgrade: Some(Protocol::parse(protocol.as_bytes()).unwrap()),
+            ..HttpAsk::new(
+                Method::parse("GET").unwrap(),
+                CanonicalPath::parse(path.as_bytes()).unwrap(),
+            )
+        }),
         ..call(id(from), "b", path)
     };
     assert_eq!(
@@ -133,10 +145,7 @@ fn a_call_that_would_switch_needs_a_rule_that_names_the_protocol() {
 
 #[test]
 fn a_browsers_call_needs_a_rule_that_takes_browsers() {
-    let browser = |from| Call {
-        browser: true,
-        ..call(id(from), "b", "/")
-    };
+    let browser = |from| by_browser(call(id(from), "b", "/"));
     let policy = policy(
         "allow: [{id: plain, from: [a, c], to: b, http: GET /}, {id: web, from: a, to: b, http: GET /, browser: true}, {id: old, from: c, to: b, http: GET /, browser: true, until: '1970-01-01T00:01:00Z', reason: r}]",
     );
@@ -272,10 +281,7 @@ fn audit_only_carries_what_no_rule_speaks_of_and_nothing_else_until_it_ends() {
         assert_eq!(decide(&policy, 9, call(id(from), to, "/y")), "no_rule", "{from} {to}");
     }
     for (path, reason) in [("/x", "browser_refused"), ("/y", "no_rule")] {
-        let browser = Call {
-            browser: true,
-            ..call(id("a"), "b", path)
-        };
+        let browser = by_browser(call(id("a"), "b", path));
         assert_eq!(decide(&policy, 9, browser), reason);
     }
     let permit = policy
@@ -303,13 +309,7 @@ fn a_browsers_call_is_told_apart_from_an_ended_rule() {
          - {id: ended, from: a, to: b, http: GET /x, until: '1970-01-01T00:00:01Z', reason: r, browser: true}\n\
          - {id: plain, from: a, to: b, http: GET /y, until: '1970-01-01T00:00:01Z', reason: r}\n",
     );
-    let browser = |now, path| {
-        let call = Call {
-            browser: true,
-            ..call(id("a"), "b", path)
-        };
-        decide(&policy, now, call)
-    };
+    let browser = |now, path| decide(&policy, now, by_browser(call(id("a"), "b", path)));
     assert_eq!([browser(0, "/x"), browser(1, "/x")], ["ended", "rule_expired"]);
     // A rule that has ended would not have taken it before either: no rule speaks of it any more.
     assert_eq!([browser(0, "/y"), browser(1, "/y")], ["browser_refused", "no_rule"]);

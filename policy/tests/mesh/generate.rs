@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use policy::{Call, CanonicalPath, Method, Source};
+use policy::{Call, CanonicalPath, HttpAsk, Method, Source, What};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use spiffe::id::{BotName, SpiffeId};
@@ -173,11 +173,14 @@ impl Ask {
     pub(crate) fn call(&self) -> Call {
         Call {
             from: SpiffeId::parse(&self.from).unwrap(),
-            to: BotName::parse(&self.to).unwrap(),
-            method: Method::parse(&self.method).unwrap(),
-            path: CanonicalPath::parse(self.path.as_bytes()).unwrap(),
-            browser: self.browser,
-            upgrade: None,
+            to: BotName::parse(&self.to).unwrap().into(),
+            what: What::Http(HttpAsk {
+                browser: self.browser,
+                ..HttpAsk::new(
+                    Method::parse(&self.method).unwrap(),
+                    CanonicalPath::parse(self.path.as_bytes()).unwrap(),
+                )
+            }),
         }
     }
 }

@@ -87,7 +87,7 @@ proptest! {
         for ask in asks {
             prop_assert_eq!(answer(decide(&policy, &ask)), brute::decide(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
             let call = ask.call();
-            prop_assert_eq!(policy.links(&call.from, &call.to), brute::links(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
+            prop_assert_eq!(policy.links(&call.from, call.bot().unwrap()), brute::links(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
             prop_assert_eq!(limits(&policy, &call), brute::limits(&mesh, &ask), "{:?}\n{}", ask, mesh.text());
         }
     }
@@ -120,7 +120,7 @@ proptest! {
                 }
                 if from {
                     let call = ask.call();
-                    prop_assert_eq!(sliced.links(&call.from, &call.to), policy.links(&call.from, &call.to), "{:?}", ask);
+                    prop_assert_eq!(sliced.links(&call.from, call.bot().unwrap()), policy.links(&call.from, call.bot().unwrap()), "{:?}", ask);
                 }
             }
         }
@@ -153,7 +153,8 @@ proptest! {
         let policy = whole.compile(Generation::default());
         for ask in asks.into_iter().map(|ask| Ask { browser: false, ..ask }) {
             let call = ask.call();
-            let told = whole.explain(now(), &call.from, &call.to, &call.method, &call.path);
+            let (to, http) = (call.bot().unwrap(), call.http().unwrap());
+            let told = whole.explain(now(), &call.from, to, &http.method, &http.path);
             match decide(&policy, &ask) {
                 Ok((Some(rule), _)) => {
                     prop_assert_eq!((told.verdict, &told.rule), (Verdict::Allow, &Some(rule)));

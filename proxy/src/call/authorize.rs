@@ -20,7 +20,7 @@ pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permi
     let policy = &draft.snapshot.policy;
     // Before every rule: whoever is cut off is refused whatever the rules say.
     let serial = draft.shown.as_ref().map(|shown| &shown.serial);
-    if let Some(why) = draft.snapshot.cut_off(&who.id, &who.bot, serial, &rest.to.bot) {
+    if let Some(why) = draft.snapshot.cut_off(&who.id, &who.bot, serial, Some(&rest.to.bot)) {
         return Err(Refusal::boxed(Reason::Quarantined, why).to(&rest.to));
     }
     match draft.proxy().metrics.timed(|| policy.decide(draft.now, call)) {

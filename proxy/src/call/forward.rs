@@ -10,7 +10,7 @@ use audit::{CallRecord, Direction, Hop, Receipt, Verdict};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HeaderMap;
 use http::{HeaderValue, StatusCode};
-use policy::{CanonicalPath, Permit, Protocol, Serve, Target};
+use policy::{CanonicalPath, HttpAsk, Permit, Protocol, Serve, Target};
 use spiffe::svid::Serial;
 use spiffe_tls::Svid;
 use tokio::time::Instant;
@@ -237,6 +237,12 @@ fn ended(reason: Reason) -> Box<Refusal> {
         return Refusal::boxed(reason, "the proxy ends and waited for the answer as long as it could");
     }
     Refusal::boxed(reason, "it was allowed when it began and is not any more")
+}
+
+/// The request that was decided on. Another call than a request never comes here.
+fn request_of(call: &policy::Call) -> Result<&HttpAsk, Box<Refusal>> {
+    call.http()
+        .ok_or_else(|| Refusal::boxed(Reason::BadRequest, "the call is no request"))
 }
 
 /// The request target: the very path that was decided on, and the query as it came.

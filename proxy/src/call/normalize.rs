@@ -5,7 +5,7 @@ use std::sync::Arc;
 use audit::CallId;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use policy::{CanonicalPath, Method};
+use policy::{CanonicalPath, HttpAsk, Method, What};
 
 use super::body::RequestBody;
 use super::draft::Draft;
@@ -81,11 +81,13 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     draft.record.trace = Some(trace.map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for a trace"))?);
     let call = policy::Call {
         from: who.id.clone(),
-        to: to.bot.clone(),
-        method: word,
-        path,
-        browser,
-        upgrade,
+        to: to.bot.clone().into(),
+        what: What::Http(HttpAsk {
+            method: word,
+            path,
+            browser,
+            upgrade,
+        }),
     };
     Ok(Plain {
         call,

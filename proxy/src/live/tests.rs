@@ -1,5 +1,5 @@
 use ca_api::node;
-use policy::{Call, CanonicalPath, Method};
+use policy::{Call, CanonicalPath, HttpAsk, Method, What};
 use spiffe::id::SpiffeId;
 
 use super::*;
@@ -25,11 +25,11 @@ fn subject() -> Subject {
     Subject {
         call: Call {
             from: SpiffeId::parse("spiffe://acme.internal/prod/checkout").unwrap(),
-            to: BotName::parse("prod/orders").unwrap(),
-            method: Method::parse("GET").unwrap(),
-            path: CanonicalPath::parse(b"/orders/17").unwrap(),
-            browser: false,
-            upgrade: None,
+            to: BotName::parse("prod/orders").unwrap().into(),
+            what: What::Http(HttpAsk::new(
+                Method::parse("GET").unwrap(),
+                CanonicalPath::parse(b"/orders/17").unwrap(),
+            )),
         },
         from: BotName::parse("prod/checkout").unwrap(),
         from_proven: Some(Proven::by_serial(serial(1))),

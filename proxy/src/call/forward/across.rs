@@ -20,7 +20,7 @@ use super::super::identify::Who;
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::Route;
-use super::{Came, From, ended, hold, protocol_value, target};
+use super::{Came, From, ended, hold, protocol_value, request_of, target};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
 use crate::pool::{Peer, PoolFault};
@@ -43,8 +43,9 @@ pub(super) async fn across(
         body,
     } = rest;
     let call = permit.into_call();
-    let target = target(&call.path, query.as_ref());
-    let upgrade = call.upgrade.clone();
+    let ask = request_of(&call)?;
+    let target = target(&ask.path, query.as_ref());
+    let upgrade = ask.upgrade.clone();
     let held = hold(draft, who, call)?;
     headers.insert(BOTMESH_CALL, call_value(draft)?);
     if let Some(protocol) = &upgrade {

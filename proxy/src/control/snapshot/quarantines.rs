@@ -119,13 +119,13 @@ impl Snapshot {
     }
 
     /// Says which quarantine forbids a call, if one does: of this host, of the caller, of the SVID that it calls by, of
-    /// the callee. That the callee is quarantined learns only a caller that a rule links to it.
+    /// the callee where it is a bot. That the callee is quarantined learns only a caller that a rule links to it.
     pub(crate) fn cut_off(
         &self,
         id: &SpiffeId,
         from: &BotName,
         from_serial: Option<&Serial>,
-        to: &BotName,
+        to: Option<&BotName>,
     ) -> Option<&'static str> {
         if self.quarantined_hosts.contains(&self.host) {
             return Some("this host is quarantined");
@@ -136,7 +136,8 @@ impl Snapshot {
         if from_serial.is_some_and(|serial| self.revokes(serial)) {
             return Some("the host that the call comes from is quarantined");
         }
-        (self.is_quarantined(to) && self.policy.links(id, to)).then_some("the bot that is called is quarantined")
+        let to = to.filter(|to| self.is_quarantined(to) && self.policy.links(id, to));
+        to.map(|_called| "the bot that is called is quarantined")
     }
 
     /// Says whether a bot may be at home on a quarantined host.

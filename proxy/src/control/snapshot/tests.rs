@@ -303,9 +303,9 @@ fn quarantines_that_cannot_be_read_stop_everything_here_until_the_ca_is_heard() 
         SpiffeId::parse("spiffe://acme.internal/prod/orders").unwrap(),
         BotName::parse("prod/orders").unwrap(),
     );
-    assert!(unknown.cut_off(&id, &bot, None, &bot).is_some());
+    assert!(unknown.cut_off(&id, &bot, None, Some(&bot)).is_some());
     let Some(Change::Next(told)) = unknown.with_quarantines(&listed(1, &[], &[])) else {
         panic!("news")
     };
-    assert!(told.cut_off(&id, &bot, None, &bot).is_none());
+    assert!(told.cut_off(&id, &bot, None, Some(&bot)).is_none());
 }
