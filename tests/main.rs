@@ -26,6 +26,7 @@ mod disk;
 mod floods;
 mod foreign;
 mod h2c;
+mod idle;
 mod kill;
 mod layout;
 mod lifetimes;
