@@ -20,6 +20,14 @@ impl Bits {
         }
     }
 
+    /// Takes a number out.
+    pub(crate) fn remove(&mut self, number: usize) {
+        let (index, bit) = split(number);
+        if let Some(word) = self.0.get_mut(index) {
+            *word &= !bit;
+        }
+    }
+
     pub(crate) fn contains(&self, number: usize) -> bool {
         let (index, bit) = split(number);
         self.0.get(index).is_some_and(|word| word & bit != 0)

@@ -11,8 +11,8 @@ use crate::audit_only::AuditOnly;
 use crate::destination::Destination;
 use crate::explain::Verdict;
 use crate::limit::{Limit, Rate};
-use crate::mesh::{Bot, Mesh, Serve, Target};
-use crate::rule::{Effect, Rule, RuleId};
+use crate::mesh::{Bot, Mesh, Serve, ServeKind, Target};
+use crate::rule::{Effect, HttpMatch, Rule, RuleId};
 use crate::tests_of_mesh::MeshTest;
 use crate::upgrade::Protocol;
 
@@ -42,6 +42,8 @@ struct RuleOut<'m> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     browser: bool,
     from: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    grpc: Vec<&'m str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     http: Vec<String>,
     id: &'m str,
@@ -171,10 +173,16 @@ pub(crate) fn write(mesh: &Mesh) -> String {
 }
 
 fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
+    let (mut grpc, mut http) = (Vec::new(), Vec::new());
+    match rule.kind {
+        Some(ServeKind::Grpc) => grpc = rule.http.iter().map(HttpMatch::grpc).collect(),
+        Some(ServeKind::Http) | None => http = rule.http.iter().map(ToString::to_string).collect(),
+    }
     RuleOut {
         browser: rule.browser,
         from: rule.from.iter().map(ToString::to_string).collect(),
-        http: rule.http.iter().map(ToString::to_string).collect(),
+        grpc,
+        http,
         id: id.as_str(),
         reason: rule.reason.as_deref(),
         to: rule.to.iter().map(ToString::to_string).collect(),
@@ -227,13 +235,18 @@ fn bot(bot: &Bot) -> BotOut<'_> {
         attest: attest.collect(),
         hosts: bot.hosts.iter().map(|host| host.as_str()).collect(),
         owner: &bot.owner,
-        serve: bot.serve.as_ref().map(|Serve::Http(target)| match target {
-            Target::Port(port) => json!({ "http": port }),
-            // The path came from text, so nothing is lost.
-            Target::Unix(path) => json!({ "http": format!("unix:{}", path.display()) }),
-            Target::Elsewhere => json!("http"),
-        }),
+        serve: bot.serve.as_ref().map(serve),
         svid_ttl: format!("{}s", bot.svid_ttl.as_secs()),
+    }
+}
+
+fn serve(serve: &Serve) -> Value {
+    let kind = serve.kind().as_str();
+    match serve.target() {
+        Target::Port(port) => json!({ kind: port }),
+        // The path came from text, so nothing is lost.
+        Target::Unix(path) => json!({ kind: format!("unix:{}", path.display()) }),
+        Target::Elsewhere => json!(kind),
     }
 }
 

@@ -88,6 +88,8 @@ pub(crate) const SERVES_NOTHING: Code = Code("BM0137");
 pub(crate) const TIME: Code = Code("BM0138");
 pub(crate) const LIMIT: Code = Code("BM0139");
 pub(crate) const SAME_PROCESS: Code = Code("BM0140");
+pub(crate) const GRPC_ITEM: Code = Code("BM0145");
+pub(crate) const OTHER_PROTOCOL: Code = Code("BM0146");
 pub(crate) const TEST: Code = Code("BM0150");
 pub(crate) const SLICE: Code = Code("BM0160");
 pub(crate) const NOT_ENFORCED: Code = Code("BM0190");
@@ -120,7 +122,7 @@ mod tests {
         let count = codes.len();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!((codes.len(), count), (count, 43));
+        assert_eq!((codes.len(), count), (count, 45));
     }
 
     #[test]

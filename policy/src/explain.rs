@@ -137,7 +137,10 @@ impl<'m> Explainer<'m> {
             .rules
             .iter()
             .filter(|(_, rule)| rule.effect == Effect::Allow)
-            .map(|(id, rule)| (id, &**rule, roster.expand(&rule.from), roster.expand(&rule.to)))
+            .map(|(id, rule)| {
+                let callees = mesh.callees_of(&mut roster, rule);
+                (id, &**rule, roster.expand(&rule.from), callees)
+            })
             .collect();
         Self {
             mesh,

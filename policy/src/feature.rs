@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, Serve, ServeKind};
 
 /// Bots told apart by their group: `group`, `gid`.
 pub const GROUP: &str = "group";
@@ -30,8 +30,21 @@ pub const DESTINATIONS: &str = "destinations";
 /// Rules that let a caller switch to another protocol: `upgrade`.
 pub const UPGRADE: &str = "upgrade";
 
+/// Bots that serve gRPC, and rules over its methods: `grpc`.
+pub const GRPC: &str = "grpc";
+
 /// What this version's proxies enforce, as they tell the CA.
-pub const ENFORCED: &[&str] = &[GROUP, CGROUP, UNIT, SOCKET, AUDIT_ONLY, LIMITS, DESTINATIONS, UPGRADE];
+pub const ENFORCED: &[&str] = &[
+    GROUP,
+    CGROUP,
+    UNIT,
+    SOCKET,
+    AUDIT_ONLY,
+    LIMITS,
+    DESTINATIONS,
+    UPGRADE,
+    GRPC,
+];
 
 impl Mesh {
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -57,6 +70,11 @@ impl Mesh {
         }
         if self.rules.values().any(|rule| !rule.upgrade.is_empty()) {
             features.insert(UPGRADE);
+        }
+        let served = self.bots.values().filter_map(|bot| bot.serve.as_ref()).map(Serve::kind);
+        let spoken = self.rules.values().filter_map(|rule| rule.kind);
+        if served.chain(spoken).any(|kind| kind == ServeKind::Grpc) {
+            features.insert(GRPC);
         }
         features
     }

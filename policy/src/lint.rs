@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::code;
 use crate::diagnostics::{Collector, Draft};
+use crate::mesh::ServeKind;
 use crate::pattern::NamePattern;
-use crate::read::MeshDraft;
+use crate::read::{BotDraft, MeshDraft};
 use crate::rule::{Effect, Subject};
 use crate::source::Span;
 
@@ -48,45 +49,64 @@ fn is_interpreter(exe: &str) -> bool {
     INTERPRETERS.contains(&name)
 }
 
+/// Which bots a pattern is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// All.
+    Any,
+    /// Those that serve something, or this.
+    Callee(Option<ServeKind>),
+}
+
 fn empty_patterns(draft: &MeshDraft, collector: &mut Collector) {
-    let matched = |pattern: &NamePattern, callee: bool| {
-        draft
-            .bots
-            .iter()
-            .any(|(name, bot)| pattern.matches(name) && (!callee || bot.serve.is_some()))
+    let matched = |pattern: &NamePattern, end: End| {
+        let fits = |bot: &BotDraft| match (end, &bot.serve) {
+            (End::Any, _) | (End::Callee(None), Some(_)) => true,
+            (End::Callee(Some(kind)), Some((serve, _))) => serve.kind() == kind,
+            (End::Callee(_), None) => false,
+        };
+        draft.bots.iter().any(|(name, bot)| pattern.matches(name) && fits(bot))
     };
     let mut push = |span, pattern: &NamePattern, what: &str| {
         let message = format!("`{pattern}` matches no bot{what}");
         collector.push(Draft::new(code::EMPTY_PATTERN, span, message, "matches nothing"));
     };
     // Many rules share few patterns: each is tried once.
-    let mut known: std::collections::BTreeMap<(&str, bool), bool> = std::collections::BTreeMap::new();
-    let mut named: Vec<(&(Subject, Span), bool)> = Vec::new();
+    let mut known: std::collections::BTreeMap<(&str, End), bool> = std::collections::BTreeMap::new();
+    let mut named: Vec<(&(Subject, Span), End)> = Vec::new();
     for rule in draft.rules.values() {
-        let callee = rule.rule.effect == Effect::Allow;
-        named.extend(rule.from.iter().map(|found| (found, false)));
+        let callee = match rule.rule.effect {
+            Effect::Allow => End::Callee(rule.rule.kind),
+            Effect::Deny => End::Any,
+        };
+        named.extend(rule.from.iter().map(|found| (found, End::Any)));
         named.extend(rule.to.iter().map(|found| (found, callee)));
     }
     for limit in draft.limits.values() {
-        named.extend(limit.from.iter().map(|found| (found, false)));
-        named.extend(limit.to.iter().map(|found| (found, true)));
+        named.extend(limit.from.iter().map(|found| (found, End::Any)));
+        named.extend(limit.to.iter().map(|found| (found, End::Callee(None))));
     }
     for entry in &draft.audit_only {
-        named.extend(entry.to.iter().map(|found| (found, true)));
+        named.extend(entry.to.iter().map(|found| (found, End::Callee(None))));
     }
-    for ((subject, span), callee) in named {
+    for ((subject, span), end) in named {
         let Subject::Bots(pattern) = subject else {
             continue;
         };
         let any = *known
-            .entry((pattern.as_str(), callee))
-            .or_insert_with(|| matched(pattern, callee));
+            .entry((pattern.as_str(), end))
+            .or_insert_with(|| matched(pattern, end));
         if pattern.literal().is_none() && !any {
-            push(*span, pattern, if callee { " that serves anything" } else { "" });
+            let what = match end {
+                End::Any => String::new(),
+                End::Callee(None) => " that serves anything".to_owned(),
+                End::Callee(Some(kind)) => format!(" that serves {}", kind.as_str()),
+            };
+            push(*span, pattern, &what);
         }
     }
     for (pattern, span) in draft.groups.values().flat_map(|group| &group.members) {
-        if pattern.literal().is_none() && !matched(pattern, false) {
+        if pattern.literal().is_none() && !matched(pattern, End::Any) {
             push(*span, pattern, "");
         }
     }

@@ -14,6 +14,7 @@ use spiffe::selector::SelectorSet;
 use spiffe::time::Timestamp;
 
 use crate::audit_only::AuditOnly;
+use crate::bits::Bits;
 use crate::canonical;
 use crate::destination::Destination;
 use crate::diagnostics::Diagnostics;
@@ -25,7 +26,7 @@ use crate::overlap::{self, Indistinct};
 use crate::path::CanonicalPath;
 use crate::policy::Policy;
 use crate::roster::{Groups, Roster};
-use crate::rule::{Rule, RuleId};
+use crate::rule::{Effect, Rule, RuleId};
 use crate::source::Place;
 use crate::tests_of_mesh::{self, MeshTest, TestReport};
 
@@ -70,6 +71,52 @@ pub struct Bot {
 pub enum Serve {
     /// HTTP.
     Http(Target),
+    /// gRPC: HTTP/2 by prior knowledge.
+    Grpc(Target),
+}
+
+/// The protocol that a bot serves, and that a rule speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServeKind {
+    /// `http`.
+    Http,
+    /// `grpc`.
+    Grpc,
+}
+
+impl Serve {
+    /// Gives the protocol.
+    pub const fn kind(&self) -> ServeKind {
+        match self {
+            Self::Http(_) => ServeKind::Http,
+            Self::Grpc(_) => ServeKind::Grpc,
+        }
+    }
+
+    /// Says where the bot serves.
+    pub const fn target(&self) -> &Target {
+        match self {
+            Self::Http(target) | Self::Grpc(target) => target,
+        }
+    }
+}
+
+impl ServeKind {
+    /// Gives the key of the mesh file that names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    /// Makes what a bot of this protocol serves.
+    pub(crate) const fn at(self, target: Target) -> Serve {
+        match self {
+            Self::Http => Serve::Http(target),
+            Self::Grpc => Serve::Grpc(target),
+        }
+    }
 }
 
 /// Where a bot serves.
@@ -221,6 +268,21 @@ impl Mesh {
 
     pub(crate) fn roster(&self) -> Roster<'_> {
         Roster::new(self.bots.keys(), &self.groups)
+    }
+
+    /// Gives the bots that a rule lets be called, or forbids to call. An allow rule speaks of those only that serve its
+    /// protocol, whatever its patterns match besides; a deny rule holds whatever they serve.
+    pub(crate) fn callees_of<'m>(&'m self, roster: &mut Roster<'m>, rule: &'m Rule) -> Bits {
+        let mut callees = roster.expand(&rule.to);
+        let Some(kind) = rule.kind.filter(|_| rule.effect == Effect::Allow) else {
+            return callees;
+        };
+        for (number, bot) in self.bots.values().enumerate() {
+            if bot.serve.as_ref().is_some_and(|serve| serve.kind() != kind) {
+                callees.remove(number);
+            }
+        }
+        callees
     }
 }
 

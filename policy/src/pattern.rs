@@ -7,7 +7,7 @@ mod name;
 mod path;
 
 pub(crate) use name::NamePattern;
-pub(crate) use path::PathPattern;
+pub(crate) use path::{PathPattern, PathPatternError};
 
 /// One segment of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,7 +8,7 @@ use crate::code;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::limit::Limit;
 use crate::lint;
-use crate::mesh::{Bot, Mesh, Serve, Target};
+use crate::mesh::{Bot, Mesh, ServeKind, Target};
 use crate::overlap;
 use crate::pattern::NamePattern;
 use crate::read::{AuditDraft, BotDraft, LimitDraft, MeshDraft, RuleDraft, TestDraft};
@@ -207,8 +207,8 @@ impl Resolver<'_> {
                 }
                 (Some(_), false) | (None, true) => {}
             }
-            if let Some((Serve::Http(target), span)) = &bot.serve
-                && (*target == Target::Elsewhere) != foreign
+            if let Some((serve, span)) = &bot.serve
+                && (*serve.target() == Target::Elsewhere) != foreign
             {
                 let message = if foreign {
                     "a slice does not tell where other hosts' bots serve"
@@ -236,6 +236,7 @@ impl Resolver<'_> {
             if rule.rule.effect == Effect::Allow {
                 self.callees_serve(&rule.to);
             }
+            self.callees_speak(rule);
         }
     }
 
@@ -305,6 +306,34 @@ impl Resolver<'_> {
         let help = found.map(|found| format!("did you mean `group:{found}`?"));
         let message = format!("`{key}` names group `{name}`, which is not defined");
         self.push(Draft::new(code::UNKNOWN_GROUP, span, message, "unknown group").maybe_help(help));
+    }
+
+    /// Refuses a rule that names a bot of another protocol. What patterns and groups match besides is left out by an allow
+    /// rule and covered by a deny rule.
+    fn callees_speak(&mut self, rule: &RuleDraft) {
+        let Some(kind) = rule.rule.kind else {
+            return;
+        };
+        for (subject, span) in &rule.to {
+            let Subject::Bots(pattern) = subject else {
+                continue;
+            };
+            let bot = pattern.literal().and_then(|name| self.draft.bots.get(name));
+            let Some((serve, _)) = bot.and_then(|bot| bot.serve.as_ref()) else {
+                continue;
+            };
+            if serve.kind() == kind {
+                continue;
+            }
+            let (has, serves) = (kind.as_str(), serve.kind().as_str());
+            let message = format!("the rule has `{has}`, and bot `{pattern}` serves {serves}");
+            let draft = Draft::new(code::OTHER_PROTOCOL, *span, message, format!("serves {serves}"));
+            let example = match serve.kind() {
+                ServeKind::Http => "write http: [GET /orders/*], or serve: {grpc: …} in the bot",
+                ServeKind::Grpc => "write grpc: [acme.orders.v1.Orders/Get], or serve: {http: …} in the bot",
+            };
+            self.push(draft.help(example));
+        }
     }
 
     fn callees_serve(&mut self, to: &[(Subject, Span)]) {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use spiffe::time::Timestamp;
 
+use crate::grpc;
+use crate::mesh::ServeKind;
 use crate::method::Method;
 use crate::pattern::{NamePattern, PathPattern};
 use crate::source::Place;
@@ -112,6 +114,13 @@ pub(crate) struct HttpMatch {
     pub(crate) path: PathPattern,
 }
 
+impl HttpMatch {
+    /// Writes an item of `grpc`: `acme.orders.v1.Orders/Get`.
+    pub(crate) fn grpc(&self) -> &str {
+        self.path.as_str().trim_start_matches('/')
+    }
+}
+
 impl fmt::Display for HttpMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method.as_str(), self.path.as_str())
@@ -124,7 +133,9 @@ pub(crate) struct Rule {
     pub(crate) effect: Effect,
     pub(crate) from: Vec<Subject>,
     pub(crate) to: Vec<Subject>,
-    /// Empty for a deny rule that covers every call.
+    /// The protocol whose calls the rule speaks of; `None` for a deny rule that covers every call.
+    pub(crate) kind: Option<ServeKind>,
+    /// Empty for a deny rule that covers every call. A method of gRPC is the `POST` that calls it.
     pub(crate) http: Vec<HttpMatch>,
     pub(crate) until: Option<Timestamp>,
     pub(crate) reason: Option<Arc<str>>,
@@ -134,10 +145,22 @@ pub(crate) struct Rule {
     pub(crate) place: Place,
 }
 
+impl Rule {
+    /// Writes the calls that the rule speaks of, as people write them; none for a rule that covers every call.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        let write = |item: &HttpMatch| match self.kind {
+            Some(ServeKind::Grpc) => format!("{} {}", grpc::WORD, item.grpc()),
+            Some(ServeKind::Http) | None => item.to_string(),
+        };
+        self.http.iter().map(write).collect()
+    }
+}
+
 impl PartialEq for Rule {
     /// Compares what the rule says, not where it stands.
     fn eq(&self, other: &Self) -> bool {
-        (self.effect, &self.from, &self.to, &self.http) == (other.effect, &other.from, &other.to, &other.http)
+        (self.effect, &self.from, &self.to) == (other.effect, &other.from, &other.to)
+            && (self.kind, &self.http) == (other.kind, &other.http)
             && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
             && self.upgrade == other.upgrade
     }

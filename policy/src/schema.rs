@@ -65,7 +65,14 @@ fn definitions() -> Value {
             "type": "string", "pattern": "^(\\*|[A-Z][A-Z-]{0,31}) /",
             "description": "METHOD and path: GET /orders/*. `*` is one segment, `**` (last) any number; `*` as method is any.",
         })),
-        "calls": one_or_many(&json!({"type": "string", "pattern": "^[A-Z][A-Z-]{0,31} /", "description": "METHOD and path."})),
+        "grpc": one_or_many(&json!({
+            "type": "string", "pattern": "^[A-Za-z0-9_.*-]+/[A-Za-z0-9_.*-]+$",
+            "description": "SERVICE/METHOD: acme.orders.v1.Orders/Get. `*` is a whole name, or the end of one.",
+        })),
+        "calls": one_or_many(&json!({
+            "type": "string", "pattern": "^([A-Z][A-Z-]{0,31} /|grpc [^/]+/)",
+            "description": "METHOD and path, or grpc and SERVICE/METHOD.",
+        })),
         "time": {"type": "string", "format": "date-time"},
         "bot": bot(),
         "attest": attest(),
@@ -83,6 +90,10 @@ fn one_or_many(item: &Value) -> Value {
 }
 
 fn bot() -> Value {
+    let place = json!({"oneOf": [
+        {"type": "integer", "minimum": 1, "maximum": 65535, "description": "A port of 127.0.0.1."},
+        {"type": "string", "pattern": "^unix:/", "description": "A Unix socket."},
+    ]});
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner", "hosts"],
         "properties": {
@@ -91,11 +102,9 @@ fn bot() -> Value {
             "attest": one_or_many(&json!({"$ref": "#/$defs/attest"})),
             "serve": {
                 "description": "What the bot serves on its own host.",
-                "oneOf": [{"const": "http", "description": "In slices only."}, {
-                    "type": "object", "additionalProperties": false, "properties": {"http": {"oneOf": [
-                        {"type": "integer", "minimum": 1, "maximum": 65535, "description": "A port of 127.0.0.1."},
-                        {"type": "string", "pattern": "^unix:/", "description": "A Unix socket."},
-                    ]}},
+                "oneOf": [{"enum": ["http", "grpc"], "description": "In slices only."}, {
+                    "type": "object", "additionalProperties": false, "maxProperties": 1,
+                    "properties": {"http": place, "grpc": place},
                 }],
             },
             "svid_ttl": {"type": "string", "pattern": "^[0-9]+[smh]$", "description": "1m to 24h; 1h by default."},
@@ -131,6 +140,7 @@ fn rule(allow: bool) -> Value {
         "from": {"$ref": "#/$defs/subjects"},
         "to": {"$ref": "#/$defs/subjects"},
         "http": {"$ref": "#/$defs/http"},
+        "grpc": {"$ref": "#/$defs/grpc"},
         "until": {"$ref": "#/$defs/time", "description": "At this moment the rule has ended."},
         "reason": {"$ref": "#/$defs/text"},
     });
@@ -141,15 +151,19 @@ fn rule(allow: bool) -> Value {
         properties.insert("upgrade".to_owned(), one_or_many(&protocol));
     }
     let required = if allow {
-        json!(["id", "from", "to", "http"])
+        json!(["id", "from", "to"])
     } else {
         json!(["id", "from", "to", "reason"])
     };
+    let items = vec![json!({"required": ["http"]}), json!({"required": ["grpc"]})];
+    let none = json!({"not": {"anyOf": items}});
     let together = json!({"until": ["reason"], "reason": ["until"]});
     let together = if allow { together } else { json!({}) };
     json!({
         "type": "object", "additionalProperties": false, "required": required,
         "properties": properties, "dependentRequired": together,
+        // Exactly one of them, or neither in a deny rule that covers every call.
+        "oneOf": if allow { items.clone() } else { [items, vec![none]].concat() },
     })
 }
 
@@ -271,7 +285,11 @@ mod tests {
     fn what_must_come_together_is_required() {
         let schema = json_schema();
         let of = |name: &str| &schema["$defs"][name];
-        assert_eq!(of("allow")["required"], json!(["id", "from", "to", "http"]));
+        assert_eq!(of("allow")["required"], json!(["id", "from", "to"]));
+        let one = [json!({"required": ["http"]}), json!({"required": ["grpc"]})];
+        assert_eq!(of("allow")["oneOf"], json!(one));
+        let none = json!({"not": {"anyOf": one}});
+        assert_eq!(of("deny")["oneOf"], json!([one[0], one[1], none]));
         assert_eq!(
             of("allow")["dependentRequired"],
             json!({"until": ["reason"], "reason": ["until"]})

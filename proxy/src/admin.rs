@@ -232,18 +232,19 @@ fn bots(proxy: &Proxy) -> BotsResponse {
 }
 
 fn shown(serve: &Serve) -> String {
-    match serve {
-        Serve::Http(Target::Port(port)) => format!("http on 127.0.0.1:{port}"),
-        Serve::Http(Target::Unix(socket)) => format!("http on unix:{}", socket.display()),
-        Serve::Http(Target::Elsewhere) => "http".to_owned(),
+    let kind = serve.kind().as_str();
+    match serve.target() {
+        Target::Port(port) => format!("{kind} on 127.0.0.1:{port}"),
+        Target::Unix(socket) => format!("{kind} on unix:{}", socket.display()),
+        Target::Elsewhere => kind.to_owned(),
     }
 }
 
 /// The loopback port of a bot, which any process of the host can call without the proxy.
 const fn open_port(serve: &Serve) -> Option<u16> {
-    match serve {
-        Serve::Http(Target::Port(port)) => Some(*port),
-        Serve::Http(Target::Unix(_) | Target::Elsewhere) => None,
+    match serve.target() {
+        Target::Port(port) => Some(*port),
+        Target::Unix(_) | Target::Elsewhere => None,
     }
 }
 

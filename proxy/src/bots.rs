@@ -170,7 +170,7 @@ impl BotSide {
         match snapshot.mesh.bots().get(&route.bot).map(|bot| &bot.serve) {
             None => Err(Refusal::boxed(Reason::NoSuchBot, format!("no bot is named {}", route.bot)).to(&route)),
             Some(None) => Err(Refusal::boxed(Reason::NoRule, "that bot serves nothing").to(&route)),
-            Some(Some(Serve::Http(_))) => Ok(route),
+            Some(Some(Serve::Http(_) | Serve::Grpc(_))) => Ok(route),
         }
     }
 
@@ -217,7 +217,7 @@ fn check_port(
     let snapshot = proxy.control.snapshot();
     let serves = snapshot.mesh.bots().get(&route.bot).and_then(|bot| bot.serve.clone());
     match serves {
-        Some(Serve::Http(Place::Port(own))) if own == port => Ok(route),
-        _ => Err(Refusal::boxed(Reason::BadRequest, "that bot serves HTTP on port 80 of its mesh host").to(&route)),
+        Some(Serve::Http(Place::Port(own)) | Serve::Grpc(Place::Port(own))) if own == port => Ok(route),
+        _ => Err(Refusal::boxed(Reason::BadRequest, "that bot serves on port 80 of its mesh host").to(&route)),
     }
 }

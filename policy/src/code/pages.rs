@@ -302,6 +302,26 @@ Give each bot a user of its own, or narrow both maps: by unit, group or program.
 ",
     ),
     (
+        GRPC_ITEM,
+        "BM0145: not a method of gRPC
+
+A `grpc` item is SERVICE/METHOD as the .proto file has them, the service with its package:
+acme.orders.v1.Orders/Get. `*` is a whole name, or the end of one: acme.orders.v1.Orders/*,
+acme.orders.v1.Orders/Get*. Names compare exactly in allow rules and without case in deny rules.
+Correct the item.
+",
+    ),
+    (
+        OTHER_PROTOCOL,
+        "BM0146: a rule of another protocol
+
+A rule speaks of the calls of one protocol, and a bot serves one: a rule with `http` cannot name a
+bot that serves grpc, nor the other way round. Where `to` is a pattern or a group, an allow rule
+speaks of those bots only that serve its protocol; a deny rule holds for all of them.
+Write a rule of the bot's own protocol, or correct what the bot serves.
+",
+    ),
+    (
         TEST,
         "BM0150: a test that tests nothing
 

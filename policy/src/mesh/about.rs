@@ -43,7 +43,7 @@ impl Mesh {
             return about;
         };
         for (id, rule) in &self.rules {
-            let (from, to) = (roster.expand(&rule.from), roster.expand(&rule.to));
+            let (from, to) = (roster.expand(&rule.from), self.callees_of(&mut roster, rule));
             let named = |bits: &Bits| bits.iter().filter_map(|number| roster.name(number).cloned()).collect();
             let seen = |bots| RuleAbout {
                 rule: id.clone(),
@@ -52,7 +52,7 @@ impl Mesh {
                     Effect::Deny => Verdict::Deny,
                 },
                 bots,
-                calls: rule.http.iter().map(ToString::to_string).collect(),
+                calls: rule.calls(),
                 until: rule.until,
             };
             if to.contains(number) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spiffe::id::{BotName, HostName};
 
-use super::{Bot, Mesh, Serve, Target};
+use super::{Bot, Mesh, Target};
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
 use crate::destination::Destination;
@@ -21,7 +21,7 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
     let mut kept = own.clone();
     let mut rules: Vec<(&RuleId, &Arc<Rule>)> = Vec::new();
     for (id, rule) in &mesh.rules {
-        let (from, to) = (roster.expand(&rule.from), roster.expand(&rule.to));
+        let (from, to) = (roster.expand(&rule.from), mesh.callees_of(&mut roster, rule));
         let (calls, called) = (from.intersects(&own), to.intersects(&own));
         if calls {
             kept.extend(&to);
@@ -101,7 +101,7 @@ fn called_by<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> Bits {
     }
     for rule in mesh.rules.values().filter(|rule| rule.effect == Effect::Allow) {
         if roster.expand(&rule.from).intersects(own) {
-            called.extend(&roster.expand(&rule.to));
+            called.extend(&mesh.callees_of(roster, rule));
         }
     }
     for entry in &mesh.audit_only {
@@ -161,7 +161,7 @@ fn seen_from(bot: &Bot, is_own: bool) -> Bot {
     if is_own {
         return bot.clone();
     }
-    let serve = bot.serve.as_ref().map(|Serve::Http(_)| Serve::Http(Target::Elsewhere));
+    let serve = bot.serve.as_ref().map(|serve| serve.kind().at(Target::Elsewhere));
     Bot {
         attest: Vec::new(),
         serve,

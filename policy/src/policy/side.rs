@@ -87,7 +87,7 @@ impl Side {
                 continue;
             };
             mark(&mut from, number, &roster.expand(&rule.from));
-            mark(&mut to, number, &roster.expand(&rule.to));
+            mark(&mut to, number, &mesh.callees_of(&mut roster, rule));
         }
         let trie = Trie::new(rules.iter().map(|compiled| &compiled.rule.http[..]), effect);
         Self { rules, from, to, trie }

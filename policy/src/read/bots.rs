@@ -9,7 +9,7 @@ use spiffe::selector::SelectorSet;
 use super::{ATTEST, BOT, BotDraft, Reader, SERVE};
 use crate::code;
 use crate::diagnostics::Draft;
-use crate::mesh::{Serve, Target};
+use crate::mesh::{Serve, ServeKind, Target};
 use crate::source::Span;
 use crate::yaml::{Node, Value};
 
@@ -72,8 +72,7 @@ impl Reader {
             bot.attest = Some(maps);
         }
         if let Some(serve) = fields.get("serve") {
-            // A stand-in keeps one mistake from being told again by every rule to this bot.
-            bot.serve = Some((self.serve(serve).unwrap_or(Serve::Http(Target::Port(1))), serve.span));
+            bot.serve = Some((self.serve(serve), serve.span));
         }
         if let Some(ttl) = fields.get("svid_ttl").and_then(|node| self.svid_ttl(node)) {
             bot.svid_ttl = ttl;
@@ -303,16 +302,37 @@ impl Reader {
             .collect()
     }
 
-    fn serve(&mut self, node: &Node) -> Option<Serve> {
-        if node.value == Value::Text("http".to_owned()) {
-            return Some(Serve::Http(Target::Elsewhere));
+    /// Reads what a bot serves. A stand-in keeps one mistake from being told again by every rule to this bot.
+    fn serve(&mut self, node: &Node) -> Serve {
+        let kinds = [ServeKind::Http, ServeKind::Grpc];
+        if let Value::Text(word) = &node.value
+            && let Some(kind) = kinds.into_iter().find(|kind| kind.as_str() == word)
+        {
+            return kind.at(Target::Elsewhere);
         }
-        let fields = self.fields(node, &SERVE)?;
-        if fields.refused() {
-            return None;
+        let stand_in = |kind: ServeKind| kind.at(Target::Port(1));
+        let Some(fields) = self.fields(node, &SERVE) else {
+            return stand_in(ServeKind::Http);
+        };
+        let mut found = kinds
+            .into_iter()
+            .filter_map(|kind| Some((kind, fields.get(kind.as_str())?)));
+        match (found.next(), found.next()) {
+            (Some((kind, target)), None) => self
+                .target(target)
+                .map_or_else(|| stand_in(kind), |target| kind.at(target)),
+            (Some((kind, _)), Some((_, other))) => {
+                let draft = Draft::new(code::SERVE, other.span, "a bot serves one protocol", "another one");
+                self.push(draft.help("a server of both is two bots, each with its own name and rules"));
+                stand_in(kind)
+            }
+            (None, _) => {
+                if !fields.refused() {
+                    self.required(&fields, "http", node.span);
+                }
+                stand_in(ServeKind::Http)
+            }
         }
-        let http = self.required(&fields, "http", node.span)?;
-        self.target(http).map(Serve::Http)
     }
 
     fn target(&mut self, node: &Node) -> Option<Target> {

@@ -53,20 +53,22 @@ pub(crate) const ATTEST: Keys = Keys {
 
 pub(crate) const SERVE: Keys = Keys {
     of: "serve",
-    known: &["http"],
-    later: &["grpc", "tcp", "proxy_protocol", "endpoints", "tls"],
+    known: &["http", "grpc"],
+    later: &["tcp", "proxy_protocol", "endpoints", "tls"],
 };
 
 const ALLOW: Keys = Keys {
     of: "an allow rule",
-    known: &["id", "from", "to", "http", "until", "reason", "browser", "upgrade"],
-    later: &["grpc", "tcp", "inject", "justify", "headers", "when"],
+    known: &[
+        "id", "from", "to", "http", "grpc", "until", "reason", "browser", "upgrade",
+    ],
+    later: &["tcp", "inject", "justify", "headers", "when"],
 };
 
 const DENY: Keys = Keys {
     of: "a deny rule",
-    known: &["id", "from", "to", "http", "until", "reason"],
-    later: &["grpc", "tcp", "headers", "when"],
+    known: &["id", "from", "to", "http", "grpc", "until", "reason"],
+    later: &["tcp", "headers", "when"],
 };
 
 pub(crate) const DESTINATION: Keys = Keys {

@@ -3,6 +3,7 @@
 use super::{Reader, TEST, TestDraft};
 use crate::code;
 use crate::explain::Verdict;
+use crate::grpc;
 use crate::path::CanonicalPath;
 use crate::read::fields::Fields;
 use crate::tests_of_mesh::TestCall;
@@ -64,6 +65,21 @@ impl Reader {
             .collect()
     }
 
+    fn grpc_call(&mut self, node: &Node, text: &str, expected: Verdict) -> Option<TestCall> {
+        match grpc::path(text) {
+            Ok(path) => Some(TestCall {
+                expected,
+                method: self.method(node, "POST")?,
+                path,
+                span: node.span,
+            }),
+            Err(error) => {
+                self.error(code::TEST, node.span, error.to_string(), "not a call");
+                None
+            }
+        }
+    }
+
     fn test_call(&mut self, node: &Node, expected: Verdict) -> Option<TestCall> {
         let text = self.text(node)?;
         let Some((method, path)) = text.split_once(' ') else {
@@ -75,9 +91,12 @@ impl Reader {
             );
             return None;
         };
-        if matches!(method, "tcp" | "grpc") {
-            self.later(node.span, &format!("a `{method}` call"));
+        if method == "tcp" {
+            self.later(node.span, "a `tcp` call");
             return None;
+        }
+        if method == grpc::WORD {
+            return self.grpc_call(node, path, expected);
         }
         let method = self.method(node, method);
         let path = match CanonicalPath::parse(path.as_bytes()) {

@@ -3,6 +3,8 @@
 use super::{Reader, RuleDraft, rule_keys};
 use crate::code;
 use crate::diagnostics::Draft;
+use crate::grpc;
+use crate::mesh::ServeKind;
 use crate::method::Method;
 use crate::pattern::PathPattern;
 use crate::read::fields::Fields;
@@ -32,11 +34,13 @@ impl Reader {
         let span = id_node.map_or(node.span, |node| node.span);
         let from = self.subjects(&fields, "from", span);
         let to = self.subjects(&fields, "to", span);
+        let (kind, http) = self.calls(&fields, effect, span);
         let rule = Rule {
             effect,
             from: Vec::new(),
             to: Vec::new(),
-            http: self.http(&fields, effect, span),
+            kind,
+            http,
             until: fields.get("until").and_then(|node| self.timestamp(node)),
             reason: fields
                 .get("reason")
@@ -135,25 +139,66 @@ impl Reader {
         self.error(code::UNTIL_REASON, span, message, "here");
     }
 
-    fn http(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> Vec<HttpMatch> {
-        let Some(node) = fields.get("http") else {
-            // A rule of another protocol has been refused already, by its key.
-            if effect == Effect::Allow && !fields.refused() {
+    /// Reads which calls a rule speaks of: those of one protocol, or all of them.
+    fn calls(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> (Option<ServeKind>, Vec<HttpMatch>) {
+        let (kind, node) = match (fields.get("http"), fields.get("grpc")) {
+            (Some(node), None) => (ServeKind::Http, node),
+            (None, Some(node)) => (ServeKind::Grpc, node),
+            (Some(_), Some(other)) => {
                 let draft = Draft::new(
-                    code::NO_MATCH,
-                    at,
-                    "the rule says who but not what",
-                    "`http` is missing",
+                    code::OTHER_PROTOCOL,
+                    other.span,
+                    "a rule is of one protocol",
+                    "another one",
                 );
-                self.push(draft.help("to allow everything: http: [\"* /**\"]"));
+                self.push(draft.help("write a second rule for it"));
+                return (None, Vec::new());
             }
-            return Vec::new();
+            (None, None) => {
+                // A rule of another protocol has been refused already, by its key.
+                if effect == Effect::Allow && !fields.refused() {
+                    let draft = Draft::new(
+                        code::NO_MATCH,
+                        at,
+                        "the rule says who but not what",
+                        "`http` is missing",
+                    );
+                    self.push(draft.help("to allow everything: http: [\"* /**\"]"));
+                }
+                return (None, Vec::new());
+            }
         };
+        if let (ServeKind::Grpc, Some(upgrade)) = (kind, fields.get("upgrade")) {
+            let message = "calls of gRPC switch to no other protocol";
+            self.error(code::OTHER_PROTOCOL, upgrade.span, message, "never happens");
+        }
         let items = self.items(node);
         if items.is_empty() {
-            self.error(code::NO_MATCH, node.span, "`http` has no items", "empty");
+            let message = format!("`{}` has no items", kind.as_str());
+            self.error(code::NO_MATCH, node.span, message, "empty");
         }
-        items.into_iter().filter_map(|item| self.http_item(item)).collect()
+        let read = |item| match kind {
+            ServeKind::Http => self.http_item(item),
+            ServeKind::Grpc => self.grpc_item(item),
+        };
+        (Some(kind), items.into_iter().filter_map(read).collect())
+    }
+
+    fn grpc_item(&mut self, node: &Node) -> Option<HttpMatch> {
+        let text = self.text(node)?;
+        match grpc::item(text) {
+            Ok(item) => Some(item),
+            Err(error) => {
+                let bare = text.strip_prefix("POST ").unwrap_or(text);
+                let bare = bare.strip_prefix('/').unwrap_or(bare);
+                let meant = [bare.to_owned(), format!("{bare}/*")];
+                let meant = meant.into_iter().find(|meant| grpc::item(meant).is_ok());
+                let help = meant.map(|meant| format!("did you mean `{meant}`?"));
+                let draft = Draft::new(code::GRPC_ITEM, node.span, error.to_string(), "not such a method");
+                self.push(draft.maybe_help(help));
+                None
+            }
+        }
     }
 
     fn http_item(&mut self, node: &Node) -> Option<HttpMatch> {

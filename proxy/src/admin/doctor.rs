@@ -23,7 +23,7 @@ pub(super) async fn look(proxy: &Proxy) -> Doctor {
     let mut callees = Vec::new();
     for bot in claimable {
         let serve = snapshot.mesh.bots().get(bot).and_then(|bot| bot.serve.as_ref());
-        let Some(Serve::Http(target @ (Target::Port(_) | Target::Unix(_)))) = serve else {
+        let Some(target @ (Target::Port(_) | Target::Unix(_))) = serve.map(Serve::target) else {
             continue;
         };
         let looked = timeout_at(until, proxy.callees.look(&proxy.attestor, bot, target)).await;

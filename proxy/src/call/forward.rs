@@ -102,7 +102,9 @@ pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> 
 /// Where a bot that this host may claim serves on it.
 fn local_target(draft: &Draft, to: &Route) -> Option<Target> {
     let bot = draft.snapshot.mesh.bots().get(&to.bot)?;
-    let Serve::Http(target) = bot.serve.as_ref()?;
+    let Serve::Http(target) = bot.serve.as_ref()? else {
+        return None;
+    };
     let here = bot.may_run_on(&draft.snapshot.host) && *target != Target::Elsewhere;
     here.then(|| target.clone())
 }

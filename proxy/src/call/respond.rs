@@ -7,8 +7,9 @@ use audit::Verdict;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
-use policy::{Difference, Nearest, RuleId};
+use policy::{Difference, Nearest, RuleId, Serve, ServeKind};
 use serde_json::{Map, Value, json};
+use spiffe::id::BotName;
 
 use super::Answer;
 use super::body::AnswerBody;
@@ -245,7 +246,18 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
         .as_ref()
         .map(|protocol| format!(", upgrade: [{protocol}]"))
         .unwrap_or_default();
+    let calls = match (served(draft, to), path.strip_prefix('/')) {
+        (Some(ServeKind::Grpc), Some(asked)) if method == "POST" => format!("grpc: [{asked}]"),
+        // No rule can allow anything else of such a bot.
+        (Some(ServeKind::Grpc), _) => return None,
+        (Some(ServeKind::Http) | None, _) => format!("http: [{method} {path}]{upgrade}"),
+    };
     Some(format!(
-        "botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, http: [{method} {path}]{upgrade}}}"
+        "botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, {calls}}}"
     ))
+}
+
+fn served(draft: &Draft, bot: &BotName) -> Option<ServeKind> {
+    let bot = draft.snapshot.mesh.bots().get(bot)?;
+    bot.serve.as_ref().map(Serve::kind)
 }

@@ -88,7 +88,7 @@ impl Shown {
             generation,
             attest: bot.map(|bot| bot.attest.clone()).unwrap_or_default(),
             serve: serve.map(place),
-            open_locally: matches!(serve, Some(Serve::Http(Target::Port(_)))),
+            open_locally: serve.is_some_and(|serve| matches!(serve.target(), Target::Port(_))),
             callers: about.to_it.into_iter().map(Rule::new).collect(),
             callees: about.by_it.into_iter().map(Rule::new).collect(),
             here,
@@ -186,10 +186,11 @@ fn calls(bot: &BotName, seen: &Seen, now: Timestamp, screen: &Screen) -> Result<
 }
 
 fn place(serve: &Serve) -> String {
-    match serve {
-        Serve::Http(Target::Port(port)) => format!("http on 127.0.0.1:{port}"),
-        Serve::Http(Target::Unix(path)) => format!("http on unix:{}", path.display()),
-        Serve::Http(Target::Elsewhere) => "http".to_owned(),
+    let kind = serve.kind().as_str();
+    match serve.target() {
+        Target::Port(port) => format!("{kind} on 127.0.0.1:{port}"),
+        Target::Unix(path) => format!("{kind} on unix:{}", path.display()),
+        Target::Elsewhere => kind.to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use ca_api::Generation;
 use ca_api::admin::{MeshSources, path};
 use policy::{
-    CanonicalPath, DenyReason, Explainer, Explanation, Mesh, Method, PathError, RuleId, Source, Tick, Verdict,
+    CanonicalPath, DenyReason, Explainer, Explanation, Mesh, Method, PathError, RuleId, Source, Tick, Verdict, grpc,
 };
 use serde_json::{Value, json};
 use spiffe::id::{BotName, SpiffeId};
@@ -107,14 +107,23 @@ impl Question {
     fn new(from: &str, to: &BotName, call: &[String]) -> Result<Self> {
         let words: Vec<&str> = call.iter().flat_map(|word| word.split_ascii_whitespace()).collect();
         let [method, target] = words.as_slice() else {
-            let message = format!("`{}` is not METHOD PATH, such as 'GET /orders/17'", call.join(" "));
+            let message = format!(
+                "`{}` is not METHOD PATH, such as 'GET /orders/17' or 'grpc acme.Orders/Get'",
+                call.join(" ")
+            );
             return Err(Failure::usage(message).into());
+        };
+        let (method, target) = if *method == grpc::WORD {
+            let path = grpc::path(target).map_err(|error| Failure::usage(format!("{target}: {error}")))?;
+            ("POST", path.as_str().to_owned())
+        } else {
+            (*method, (*target).to_owned())
         };
         Ok(Self {
             from: from.to_owned(),
             to: to.clone(),
-            method: (*method).to_owned(),
-            target: (*target).to_owned(),
+            method: method.to_owned(),
+            target,
         })
     }
 
@@ -279,7 +288,19 @@ mod tests {
         let one = Question::new("a", &to(), &["GET /orders/17".to_owned()]).unwrap();
         let two = Question::new("a", &to(), &["GET".to_owned(), "/orders/17".to_owned()]).unwrap();
         assert_eq!(one, two);
-        for wrong in ["GET", "", "GET /a b"] {
+        let grpc = Question::new("a", &to(), &["grpc acme.Orders/Get".to_owned()]).unwrap();
+        assert_eq!(
+            (grpc.method.as_str(), grpc.target.as_str()),
+            ("POST", "/acme.Orders/Get")
+        );
+        for wrong in [
+            "GET",
+            "",
+            "GET /a b",
+            "grpc acme.Orders",
+            "grpc /acme.Orders/Get",
+            "grpc acme.Orders/*",
+        ] {
             assert_eq!(
                 code_of(&Question::new("a", &to(), &[wrong.to_owned()]).unwrap_err()),
                 Exit::Usage,
