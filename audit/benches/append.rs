@@ -19,7 +19,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use audit::{
-    Actor, CallId, CallRecord, Callee, Direction, EndRecord, Hop, Ledger, LedgerConfig, Party, Record, Verdict,
+    Actor, CallId, CallRecord, Callee, Direction, EndRecord, Hop, Ledger, LedgerConfig, Party, Protocol, Record,
+    Verdict,
 };
 use spiffe::id::SpiffeId;
 use spiffe::selector::Facts;
@@ -62,7 +63,10 @@ fn call() -> CallRecord {
             id: id("prod/orders"),
             serial: None,
             host: None,
+            outside: None,
         },
+        protocol: Protocol::Http,
+        port: None,
         method: "GET".to_owned(),
         path: "/orders/1742".to_owned(),
         query: vec!["page".to_owned(), "limit".to_owned()],
@@ -89,6 +93,7 @@ fn end() -> EndRecord {
         response_bytes: 1024,
         duration_us: 20_000,
         upstream_us: 18_000,
+        address: None,
         outcome: "done".to_owned(),
     }
 }

@@ -42,7 +42,8 @@ pub use checkpoint::Checkpoint;
 pub use key::VerifierKey;
 pub use ledger::{Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Stats};
 pub use record::{
-    Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Record, Verdict,
+    Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Protocol, Record,
+    Verdict,
 };
 pub use tail::{Entry, ReadError, Start, Tail, tail};
 pub use verify::{Finding, VerifyFailure, VerifyReport, verify};

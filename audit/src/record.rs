@@ -10,7 +10,7 @@ mod id;
 mod json;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -62,9 +62,17 @@ pub struct CallRecord {
     pub from: Party,
     /// Who is called.
     pub to: Callee,
-    /// The method, upper case.
+    /// What was spoken; left out where it is HTTP.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The port that was called, of a TCP or TLS connection.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The method, upper case. Empty, and left out, for a connection that is no request.
+    #[serde(default)]
     pub method: String,
-    /// The canonical path, without the query.
+    /// The canonical path, without the query. Empty, and left out, for a connection that is no request.
+    #[serde(default)]
     pub path: String,
     /// The *names* in the query, in their order; never a value.
     #[serde(default)]
@@ -122,6 +130,9 @@ pub struct EndRecord {
     pub duration_us: u64,
     /// Microseconds until the upstream's first byte; 0 when there was none.
     pub upstream_us: u64,
+    /// The address outside of the mesh that was connected to.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
     /// One word for why it ended.
     pub outcome: String,
 }
@@ -151,6 +162,9 @@ pub struct Callee {
     /// The host as the caller named it, when it stands for no SPIFFE ID.
     #[serde(default)]
     pub host: Option<String>,
+    /// The destination outside of the mesh, as rules name it: `https://api.example.com`.
+    #[serde(default)]
+    pub outside: Option<String>,
 }
 
 /// Refusals of one caller that came faster than they are recorded one by one.
@@ -293,6 +307,35 @@ words! {
         Mtls = "mtls",
         /// Inside this proxy: both ends are on this host.
         Local = "local",
+        /// Out of the mesh.
+        Outside = "outside",
+    }
+}
+
+words! {
+    /// What is spoken in a call.
+    #[derive(Default)]
+    Protocol {
+        /// Requests and answers.
+        #[default]
+        Http = "http",
+        /// The same, by the rules of gRPC.
+        Grpc = "grpc",
+        /// Bytes of which nothing is read.
+        Tcp = "tcp",
+        /// TLS to the outside, of which the name is read.
+        Tls = "tls",
+    }
+}
+
+impl Protocol {
+    /// Says whether calls have a method and a path.
+    #[must_use]
+    pub const fn has_requests(self) -> bool {
+        match self {
+            Self::Http | Self::Grpc => true,
+            Self::Tcp | Self::Tls => false,
+        }
     }
 }
 

@@ -152,7 +152,7 @@ fn over(since: Timestamp, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Actor, CallId, Callee, Direction};
+    use crate::record::{Actor, CallId, Callee, Direction, Protocol};
     use spiffe::id::SpiffeId;
 
     fn at(millis: i64) -> Timestamp {
@@ -172,6 +172,8 @@ mod tests {
                 facts: None,
             },
             to: Callee::default(),
+            protocol: Protocol::Http,
+            port: None,
             method: "GET".into(),
             path: "/".into(),
             query: vec![],

@@ -8,13 +8,14 @@ use thiserror::Error;
 
 use super::pattern::{NotAPattern, Pattern};
 use super::view::{Party, View};
-use crate::record::{CallId, Direction, Verdict};
+use crate::record::{CallId, Direction, Protocol, Verdict};
 
 /// The keys that a term may have.
 pub const KEYS: &[&str] = &[
     "verdict",
     "from",
     "to",
+    "protocol",
     "method",
     "path",
     "rule",
@@ -48,6 +49,7 @@ enum Term {
     FromId(Pattern),
     To(Pattern),
     ToId(Pattern),
+    Protocol(Protocol),
     Method(String),
     Path(Pattern),
     Rule(String),
@@ -70,7 +72,7 @@ pub enum FilterError {
     },
     /// A term has an unknown key.
     #[error(
-        "{key:?} is no key; the keys are verdict, from, to, method, path, rule, reason, kind, direction, id, since, until, status"
+        "{key:?} is no key; the keys are verdict, from, to, protocol, method, path, rule, reason, kind, direction, id, since, until, status"
     )]
     Key {
         /// The key.
@@ -193,6 +195,9 @@ impl Term {
             "direction" => word(Direction::ALL, Direction::as_str, value)
                 .map(Self::Direction)
                 .ok_or(wrong("in or out")),
+            "protocol" => word(Protocol::ALL, Protocol::as_str, value)
+                .map(Self::Protocol)
+                .ok_or(wrong("http, grpc, tcp or tls")),
             "from" if is_id => pattern().map(Self::FromId),
             "from" => pattern().map(Self::From),
             "to" if is_id => pattern().map(Self::ToId),
@@ -220,6 +225,9 @@ impl Term {
             Self::FromId(pattern) => id(view.from.as_ref(), pattern),
             Self::To(pattern) => names(view.to.as_ref(), pattern),
             Self::ToId(pattern) => id(view.to.as_ref(), pattern),
+            // HTTP is left out of the records of calls.
+            Self::Protocol(Protocol::Http) => view.kind == "call" && view.protocol.is_none(),
+            Self::Protocol(protocol) => is(&view.protocol, protocol.as_str()),
             Self::Method(method) => is(&view.method, method),
             Self::Path(pattern) => view.path.as_deref().is_some_and(|path| pattern.matches(path)),
             Self::Rule(rule) => is(&view.rule, rule),
@@ -247,9 +255,10 @@ fn names(party: Option<&Party<'_>>, pattern: &Pattern) -> bool {
 }
 
 fn id(party: Option<&Party<'_>>, pattern: &Pattern) -> bool {
-    party
-        .and_then(|party| party.id.as_deref())
-        .is_some_and(|id| pattern.matches(id))
+    party.is_some_and(|party| {
+        let whole = [party.id.as_deref(), party.outside.as_deref()];
+        whole.into_iter().flatten().any(|name| pattern.matches(name))
+    })
 }
 
 fn time_of(view: &View<'_>) -> Option<Timestamp> {
@@ -372,6 +381,24 @@ mod tests {
     fn a_host_that_is_no_bot_is_found_by_its_name() {
         assert!(matches("to=api.example"));
         assert!(!matches("from=api.example"));
+    }
+
+    #[test]
+    fn a_destination_outside_is_found_with_its_scheme_and_without() {
+        let line = CALL.replace(r#"{"host":"api.example"}"#, r#"{"outside":"https://api.example"}"#);
+        let matches = |filter: &str| parse(filter, now()).unwrap().matches(line.as_bytes());
+        assert!(matches("to=https://api.example") && matches("to=api.example") && matches("to=https://*"));
+        assert!(!matches("to=tls://api.example") && !matches("to=api"));
+    }
+
+    #[test]
+    fn a_call_without_a_protocol_is_http() {
+        assert!(matches("protocol=http") && !matches("protocol=tcp"));
+        let tcp = CALL.replace(r#""method":"GET","path":"/a/b""#, r#""protocol":"tcp","port":5432"#);
+        let matches = |filter: &str| parse(filter, now()).unwrap().matches(tcp.as_bytes());
+        assert!(matches("protocol=tcp") && !matches("protocol=http") && !matches("method=GET"));
+        let end = CALL.replace(r#""kind":"call""#, r#""kind":"end""#);
+        assert!(!parse("protocol=http", now()).unwrap().matches(end.as_bytes()));
     }
 
     #[test]

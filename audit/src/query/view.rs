@@ -23,6 +23,8 @@ pub(super) struct View<'a> {
     #[serde(borrow, default)]
     pub(super) to: Option<Party<'a>>,
     #[serde(borrow, default)]
+    pub(super) protocol: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     pub(super) method: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) path: Option<Cow<'a, str>>,
@@ -43,6 +45,8 @@ pub(super) struct Party<'a> {
     pub(super) id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) host: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) outside: Option<Cow<'a, str>>,
 }
 
 impl View<'_> {
@@ -59,10 +63,13 @@ impl View<'_> {
 
 impl Party<'_> {
     /// Returns the names that a pattern without a scheme may mean: the path of
-    /// the SPIFFE ID, and the host as the caller named it.
+    /// the SPIFFE ID, the host as the caller named it, and a destination
+    /// outside without its scheme.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let path = self.id.as_deref().and_then(|id| id.strip_prefix("spiffe://"));
         let path = path.and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
-        path.into_iter().chain(self.host.as_deref())
+        let outside = self.outside.as_deref().and_then(|outside| outside.split_once("://"));
+        let outside = outside.map(|(_, host)| host);
+        path.into_iter().chain(self.host.as_deref()).chain(outside)
     }
 }

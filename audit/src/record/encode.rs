@@ -26,8 +26,16 @@ impl Line {
             json.text("actor", record.actor.as_str());
             party(json, "from", &record.from);
             callee(json, &record.to);
-            json.text("method", &record.method);
-            json.text("path", &record.path);
+            if record.protocol != super::Protocol::Http {
+                json.text("protocol", record.protocol.as_str());
+            }
+            if let Some(port) = record.port {
+                json.bare("port", port);
+            }
+            if record.protocol.has_requests() {
+                json.text("method", &record.method);
+                json.text("path", &record.path);
+            }
             if !record.query.is_empty() {
                 json.texts("query", &record.query);
             }
@@ -62,6 +70,9 @@ impl Line {
             json.bare("response_bytes", record.response_bytes);
             json.bare("duration_us", record.duration_us);
             json.bare("upstream_us", record.upstream_us);
+            if let Some(address) = record.address {
+                json.plain("address", address);
+            }
             json.text("outcome", &record.outcome);
             Ok(())
         })
@@ -197,5 +208,6 @@ fn callee(json: &mut Json<'_>, callee: &Callee) {
         json.plain("serial", serial);
     }
     json.text_if("host", callee.host.as_deref());
+    json.text_if("outside", callee.outside.as_deref());
     json.close();
 }

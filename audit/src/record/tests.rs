@@ -56,8 +56,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn callee()(id in option::of(spiffe_id()), serial in option::of(serial()), host in option::of(text())) -> Callee {
-        Callee { id, serial, host }
+    fn callee()(
+        (id, serial) in (option::of(spiffe_id()), option::of(serial())),
+        (host, outside) in (option::of(text()), option::of(text())),
+    ) -> Callee {
+        Callee { id, serial, host, outside }
     }
 }
 
@@ -68,10 +71,12 @@ prop_compose! {
         (query, verdict, rule) in (vec(text(), 0..4), select(Verdict::ALL), option::of(text())),
         (reason, nearest, trace) in (option::of(text()), option::of(text()), option::of(text())),
         (epoch, revision, shortened) in any::<(u64, u64, bool)>(),
+        (protocol, port) in (select(Protocol::ALL), option::of(any::<u16>())),
         (hop, tls, peer_call) in (option::of(select(Hop::ALL)), option::of(text().prop_map(Arc::from)), option::of(call_id())),
     ) -> CallRecord {
+        let (method, path) = if protocol.has_requests() { (method, path) } else { Default::default() };
         CallRecord {
-            id, time, direction, actor, from, to, method, path, query, verdict, rule, reason, nearest, epoch,
+            id, time, direction, actor, from, to, protocol, port, method, path, query, verdict, rule, reason, nearest, epoch,
             revision, hop,
             tls, peer_call, trace, shortened,
         }
@@ -82,8 +87,9 @@ prop_compose! {
     fn end()(
         (id, time, status, outcome) in (call_id(), time(), option::of(any::<u16>()), text()),
         (request_bytes, response_bytes, duration_us, upstream_us) in any::<(u64, u64, u64, u64)>(),
+        address in option::of(any::<(IpAddr, u16)>().prop_map(SocketAddr::from)),
     ) -> EndRecord {
-        EndRecord { id, time, status, request_bytes, response_bytes, duration_us, upstream_us, outcome }
+        EndRecord { id, time, status, request_bytes, response_bytes, duration_us, upstream_us, address, outcome }
     }
 }
 
@@ -212,6 +218,22 @@ fn lines_of_another_form_are_refused() {
     ] {
         let error = Record::decode(line.as_bytes()).unwrap_err();
         assert!(matches!(error, RecordError::Decode { .. }), "{line}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_no_request_has_a_port_and_neither_method_nor_path() {
+    let head = r#"{"kind":"call","id":"01990000-0000-7000-8000-000000000001","time":"2026-11-05T10:00:00.000Z","direction":"out","actor":"bot","from":{},"to":{}"#;
+    let tail = r#","verdict":"allow","rule":"r","epoch":1,"revision":2}"#;
+    for middle in [
+        r#","method":"GET","path":"/""#,
+        r#","protocol":"grpc","method":"POST","path":"/a.B/C""#,
+        r#","protocol":"tcp","port":5432"#,
+        r#","protocol":"tls","port":443"#,
+    ] {
+        let line = format!("{head}{middle}{tail}");
+        let record = Record::decode(line.as_bytes()).unwrap();
+        assert_eq!(record.to_string(), line);
     }
 }
 

@@ -43,6 +43,7 @@ fn sample() -> Place {
     let _receipt = ledger.call(&incoming).unwrap();
     ledger.end(&EndRecord {
         status: Some(503),
+        address: None,
         outcome: "timeout".into(),
         ..end(2)
     });

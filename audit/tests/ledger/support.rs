@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use audit::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Ledger, LedgerConfig,
-    OpenError, OpenReport, Party, Verdict, VerifyFailure, VerifyReport,
+    OpenError, OpenReport, Party, Protocol, Verdict, VerifyFailure, VerifyReport,
 };
 use spiffe::id::SpiffeId;
 use spiffe::selector::Facts;
@@ -115,7 +115,10 @@ pub(crate) fn call(number: u64) -> CallRecord {
             id: Some(spiffe("prod/orders")),
             serial: None,
             host: None,
+            outside: None,
         },
+        protocol: Protocol::Http,
+        port: None,
         method: "GET".to_owned(),
         path: format!("/orders/{number}"),
         query: vec!["page".to_owned()],
@@ -165,6 +168,7 @@ pub(crate) fn end(number: u64) -> EndRecord {
         response_bytes: 1024,
         duration_us: 20_000,
         upstream_us: 18_000,
+        address: None,
         outcome: "done".to_owned(),
     }
 }

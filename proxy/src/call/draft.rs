@@ -46,6 +46,8 @@ impl Draft {
             actor: Actor::Unknown,
             from: Party::default(),
             to: Callee::default(),
+            protocol: audit::Protocol::Http,
+            port: None,
             method: String::new(),
             path: String::new(),
             query: Vec::new(),

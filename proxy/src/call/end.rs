@@ -129,6 +129,7 @@ impl End {
             response_bytes: self.response_bytes,
             duration_us: micros(duration),
             upstream_us: micros(self.upstream),
+            address: None,
             outcome: self.outcome().to_owned(),
         });
         let bytes = self.request.get().saturating_add(self.response_bytes);

@@ -44,15 +44,15 @@ fn call(record: &Value) -> String {
     };
     let to = record
         .pointer("/to/id")
+        .or_else(|| record.pointer("/to/outside"))
         .or_else(|| record.pointer("/to/host"))
         .and_then(Value::as_str);
     let mut line = format!(
-        "{verdict} {:<3} {} → {}  {} {}",
+        "{verdict} {:<3} {} → {}  {}",
         text(record, "direction"),
         from(record),
         to.map_or_else(|| "?".to_owned(), short),
-        text(record, "method"),
-        text(record, "path"),
+        what(record),
     );
     for field in ["reason", "rule", "hop", "tls"] {
         let value = text(record, field);
@@ -66,6 +66,15 @@ fn call(record: &Value) -> String {
         line.push_str(&format!("  {status}"));
     }
     line
+}
+
+/// The request, or the protocol and the port of a connection that is none.
+fn what(record: &Value) -> String {
+    let (protocol, port) = (text(record, "protocol"), number(record, "port"));
+    if port.is_empty() {
+        return format!("{} {}", text(record, "method"), text(record, "path"));
+    }
+    format!("{protocol} {port}")
 }
 
 /// The caller: its name, else the user whose process it is.
@@ -137,6 +146,19 @@ mod tests {
         assert_eq!(
             plain(&record),
             "2026-11-22T12:00:00.000Z  DENY  out prod/checkout → prod/orders  DELETE /orders/17  no_rule  0190"
+        );
+    }
+
+    #[test]
+    fn a_connection_says_its_protocol_and_its_port() {
+        let record = json!({
+            "kind": "call", "id": "0190", "time": "t", "direction": "out", "verdict": "allow",
+            "from": {"id": "spiffe://acme.internal/prod/orders"}, "to": {"outside": "tls://www.news.example"},
+            "protocol": "tls", "port": 443, "rule": "news", "hop": "outside",
+        });
+        assert_eq!(
+            plain(&record),
+            "t  ALLOW out prod/orders → tls://www.news.example  tls 443  news  outside  0190"
         );
     }
 
