@@ -26,6 +26,7 @@ mod disk;
 mod floods;
 mod foreign;
 mod h2c;
+mod hostile;
 mod idle;
 mod kill;
 mod layout;

@@ -64,6 +64,9 @@ pub enum PathError {
     /// It holds `%` without two hex digits.
     #[error("the path holds `%` without two hex digits")]
     BrokenEscape,
+    /// Its escapes are not UTF-8: readers put different characters in their place, some of them `/` and `.` (RFC 3629 §10).
+    #[error("the path holds escapes that are not UTF-8")]
+    NotUtf8,
 }
 
 impl PathError {
@@ -85,6 +88,7 @@ impl PathError {
             Self::EncodedNul => "path_encoded_nul",
             Self::DoubleEncoding => "path_double_encoding",
             Self::BrokenEscape => "path_broken_escape",
+            Self::NotUtf8 => "path_not_utf8",
         }
     }
 }
@@ -102,10 +106,12 @@ impl CanonicalPath {
             return Err(PathError::NoLeadingSlash);
         }
         let mut path = String::with_capacity(raw.len());
+        let mut high = false;
         let mut rest = raw;
         while let Some((&byte, tail)) = rest.split_first() {
             if byte == b'%' {
                 let (escaped, tail) = escape(tail)?;
+                high |= escaped >= 0x80;
                 push_escaped(&mut path, escaped)?;
                 rest = tail;
             } else {
@@ -115,6 +121,9 @@ impl CanonicalPath {
         }
         check_segments(&path)?;
         check_double_encoding(&path)?;
+        if high && !is_utf8(&path) {
+            return Err(PathError::NotUtf8);
+        }
         Ok(Self(path.into_boxed_str()))
     }
 
@@ -215,6 +224,19 @@ fn check_double_encoding(path: &str) -> Result<(), PathError> {
         .skip(1)
         .any(|after| after.bytes().next().is_some_and(|byte| byte.is_ascii_hexdigit()));
     if twice { Err(PathError::DoubleEncoding) } else { Ok(()) }
+}
+
+/// Tells whether a canonical path is text once its escapes are decoded.
+fn is_utf8(path: &str) -> bool {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let escaped = if byte == b'%' { escape(tail).ok() } else { None };
+        let (byte, tail) = escaped.unwrap_or((byte, tail));
+        decoded.push(byte);
+        rest = tail;
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 #[cfg(test)]

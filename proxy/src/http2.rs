@@ -33,6 +33,7 @@ use crate::http1::read::Reader;
 use crate::http1::write::Writer;
 use crate::mesh;
 use crate::proxy::Proxy;
+pub(crate) use ask::check;
 use ends::Ends;
 use stream::{Sent, Streams};
 

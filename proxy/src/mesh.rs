@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
+use hyper::server::conn::http2 as server;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use policy::Protocol;
@@ -29,8 +29,10 @@ use tokio_util::task::TaskTracker;
 use crate::call::{self, Answer, AnswerBody, Asked, BOTMESH_UPGRADE, Door, Refusal, RequestBody, Route, Who};
 use crate::connection::{self, Handler};
 use crate::ends;
+use crate::http1::FIELDS_MAX;
 use crate::http1::deadline::Deadline;
 use crate::http1::target::Authority;
+use crate::http2;
 use crate::proven::{Proven, Shown};
 use crate::proxy::Proxy;
 use crate::reason::Reason;
@@ -52,6 +54,9 @@ pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// The largest frame: as much as one read of a body brings.
 pub(crate) const FRAME_BYTES: u32 = 64 * 1024;
+
+/// How many fields the caller's proxy adds to those of its bot.
+const FIELDS_OF_PROXY: usize = 4;
 
 /// Resets by the peer that may wait to be looked at (CVE-2023-44487).
 pub(crate) const PENDING_RESETS_MAX: usize = 20;
@@ -237,7 +242,7 @@ async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<
             Ok::<_, Infallible>(answer_http2(&proxy, &door, ours, request).await)
         }
     });
-    let connection = http2::Builder::new(Tasks::of(proxy))
+    let connection = server::Builder::new(Tasks::of(proxy))
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(streams)
@@ -303,7 +308,12 @@ async fn answer_http2(
         .iter()
         .map(HeaderValue::as_bytes);
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let to = callee(door, authority.into_iter().chain(host));
+    let max = match asked_by {
+        By::Proxy => FIELDS_MAX + FIELDS_OF_PROXY,
+        By::Foreigner => FIELDS_MAX,
+    };
+    let to = http2::check(&parts.method, &parts.uri, &parts.headers, max)
+        .and_then(|()| callee(door, authority.into_iter().chain(host)));
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let is_head = parts.method == Method::HEAD;
     let asked = Asked {

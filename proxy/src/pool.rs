@@ -31,6 +31,7 @@ use crate::mesh::CLOSING;
 use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+pub(crate) use again::broken_by_caller;
 
 /// How many calls run on a connection before another is opened beside it. Half of what the peer takes
 /// ([`crate::mesh::STREAMS_MAX`]), so that a burst finds room.

@@ -37,7 +37,7 @@ fn unreserved_escapes_are_decoded_once_and_others_are_upper_cased() {
         ("/a%2eb", "/a.b"),
         ("/%c3%a9", "/%C3%A9"),
         ("/%20%3f%3B%23", "/%20%3F%3B%23"),
-        ("/%3a%40%0a%ff", "/%3A%40%0A%FF"),
+        ("/%3a%40%0a%c3%bf", "/%3A%40%0A%C3%BF"),
     ] {
         assert_eq!(canonical(raw), path, "{raw}");
     }
@@ -71,6 +71,26 @@ fn bytes_outside_visible_ascii_are_refused() {
         assert_eq!(refusal(&[b'/', byte]), PathError::Byte(byte));
     }
     assert_eq!(canonical("/!~"), "/!~", "0x21 and 0x7e are the edges");
+}
+
+#[test]
+fn escapes_that_are_not_utf8_are_refused() {
+    for raw in [
+        &b"/%c0%ae%c0%ae/a"[..],
+        b"/%e0%80%af",
+        b"/%f0%80%80%af",
+        b"/%ff",
+        b"/%c3",
+        b"/%c3x%a9",
+        b"/%ed%a0%80",
+        b"/%f4%90%80%80",
+    ] {
+        assert_eq!(refusal(raw), PathError::NotUtf8);
+    }
+    assert_eq!(
+        canonical("/%c3%a9%E2%82%ac%f0%9f%98%80"),
+        "/%C3%A9%E2%82%AC%F0%9F%98%80"
+    );
 }
 
 #[test]

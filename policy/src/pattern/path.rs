@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn escapes_compare_as_they_are() {
         assert!(matches("/%C3%A9", "/%c3%a9"));
-        assert!(matches("/%C3*", "/%C3%A9"));
+        assert!(matches("/%C3%A9*", "/%C3%A9%C3%A9"));
     }
 
     #[test]
@@ -150,6 +150,7 @@ mod tests {
             ("/a;b", PathError::Semicolon),
             ("/{id}", PathError::Character('{')),
             ("/%zz", PathError::BrokenEscape),
+            ("/%C3*", PathError::NotUtf8),
         ] {
             assert_eq!(
                 PathPattern::parse(text).unwrap_err(),

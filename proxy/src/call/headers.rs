@@ -2,6 +2,8 @@
 
 use http::header::{self, HeaderMap, HeaderName};
 
+use crate::http1::field;
+
 /// The call's id, towards the caller on every answer and on the hop between two proxies.
 pub(crate) const BOTMESH_CALL: HeaderName = HeaderName::from_static("botmesh-call");
 
@@ -64,7 +66,9 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) {
 
 /// Removes from trailers what must not be passed on: a callee may read them as it reads its fields.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
-    strip(trailers, |name| name == header::HOST || name == header::CONTENT_LENGTH);
+    strip(trailers, |name| {
+        name == header::HOST || name == header::CONTENT_LENGTH || field::is_disguised(name)
+    });
 }
 
 /// Joins the pieces of a cookie, as HTTP/2 lets them come, into the one field that HTTP/1.1 has (RFC 9113 §8.2.3).
@@ -189,6 +193,8 @@ mod tests {
             "x-botmesh-caller",
             "x_forwarded_client_cert",
             "content-length",
+            "content_length",
+            "transfer.encoding",
             "host",
             "te",
             "grpc-status",

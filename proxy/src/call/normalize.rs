@@ -72,6 +72,9 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     // HTTP/2 lets one length be said twice; the callee, who reads HTTP/1.1, may not.
     field::one(&headers, &header::CONTENT_LENGTH, HeadError::TwoLengths)
         .map_err(|error| Refusal::boxed(Reason::BadRequest, error.to_string()))?;
+    if headers.keys().any(field::is_disguised) {
+        return Err(Refusal::boxed(Reason::BadRequest, HeadError::Disguised.to_string()));
+    }
     let browser = headers::is_browser_shaped(&headers);
     if draft.series.way == Way::In {
         draft.record.peer_call = peer_call(&headers);

@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap};
 
 use super::body::BodyError;
 use super::field;
+use super::head::HeadError;
 use super::{TRAILER_BYTES_MAX, TRAILER_FIELDS_MAX};
 
 /// The most digits of a chunk's size: more cannot be counted in 64 bits.
@@ -92,6 +93,10 @@ impl ChunkReader {
         }
         let lines = buf.split_to(length).freeze();
         let mut trailers = field::parse(&lines, TRAILER_FIELDS_MAX).map_err(|source| BodyError::Trailers { source })?;
+        if trailers.keys().any(field::is_disguised) {
+            let source = HeadError::Disguised;
+            return Err(BodyError::Trailers { source });
+        }
         for name in FORBIDDEN {
             trailers.remove(name);
         }
@@ -153,13 +158,52 @@ fn take_size(buf: &mut BytesMut) -> Result<Option<u64>, BodyError> {
         .map_err(|_too_large| BodyError::ChunkSize)
 }
 
+/// RFC 9112 §7.1.1: `*( ";" name [ "=" ( token / quoted-string ) ] )`. White space is bad but allowed there; before the
+/// first semicolon it is not, for readers differ in whether it ends the size.
 fn check_extension(extension: &[u8]) -> Result<(), BodyError> {
-    let plain = |byte: &u8| *byte == b'\t' || (0x20..0x7f).contains(byte);
-    let fits = extension.len() <= EXTENSION_BYTES_MAX && extension.iter().all(plain);
-    if extension.is_empty() || (fits && extension.starts_with(b";")) {
+    if extension.len() > EXTENSION_BYTES_MAX {
+        return Err(BodyError::ChunkExtension);
+    }
+    let mut rest = extension;
+    while let Some((b';', after)) = rest.split_first() {
+        rest = field::trim(take_token(field::trim(after))?);
+        if let Some((b'=', value)) = rest.split_first() {
+            let value = field::trim(value);
+            rest = field::trim(match value.split_first() {
+                Some((b'"', text)) => take_quoted(text)?,
+                Some(_) | None => take_token(value)?,
+            });
+        }
+    }
+    if rest.is_empty() {
         Ok(())
     } else {
         Err(BodyError::ChunkExtension)
+    }
+}
+
+/// Takes a token off the front.
+fn take_token(text: &[u8]) -> Result<&[u8], BodyError> {
+    let end = text
+        .iter()
+        .position(|byte| !field::is_tchar(*byte))
+        .unwrap_or(text.len());
+    match text.split_at_checked(end) {
+        Some((name, rest)) if !name.is_empty() => Ok(rest),
+        Some(_) | None => Err(BodyError::ChunkExtension),
+    }
+}
+
+/// Takes what is left of a quoted string off the front, with its end (RFC 9110 §5.6.4).
+fn take_quoted(mut text: &[u8]) -> Result<&[u8], BodyError> {
+    let plain = |byte: &u8| *byte == b'\t' || (0x20..0x7f).contains(byte);
+    loop {
+        text = match text {
+            [b'"', rest @ ..] => return Ok(rest),
+            [b'\\', byte, rest @ ..] if plain(byte) => rest,
+            [byte, rest @ ..] if plain(byte) && *byte != b'\\' => rest,
+            _ => return Err(BodyError::ChunkExtension),
+        };
     }
 }
 
@@ -182,7 +226,7 @@ fn find_trailers(buf: &[u8], seen: &mut usize) -> Result<Option<usize>, BodyErro
             [.., b'\r'] => {}
             _ => {
                 return Err(BodyError::Trailers {
-                    source: super::head::HeadError::BareLineFeed,
+                    source: HeadError::BareLineFeed,
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! Field lines (RFC 9112 §5, RFC 9110 §5), read the same in heads and in trailers.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::head::HeadError;
 
@@ -19,6 +19,21 @@ pub const fn is_tchar(byte: u8) -> bool {
 #[must_use]
 pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_tchar)
+}
+
+/// Tells whether a name is that of a field that frames a message, in a spelling that only some readers take for it: CGI and
+/// its heirs turn `-` into `_`, some turn every sign into `_`.
+#[must_use]
+pub fn is_disguised(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|frames| {
+            let same = |(a, b): (u8, u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
+            name.len() == frames.as_str().len()
+                && name != frames.as_str()
+                && name.bytes().zip(frames.as_str().bytes()).all(same)
+        })
 }
 
 /// Takes optional white space (RFC 9110 §5.6.3) from both ends.

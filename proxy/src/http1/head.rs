@@ -206,6 +206,9 @@ pub enum HeadError {
     /// A name that is no token.
     #[error("a field name is not a token")]
     FieldName,
+    /// A name that some read as the name of a field that frames.
+    #[error("a field name is Content-Length or Transfer-Encoding in another spelling")]
+    Disguised,
     /// White space between name and colon.
     #[error("white space stands before a colon")]
     SpaceBeforeColon,
@@ -273,6 +276,7 @@ impl HeadError {
             Self::StatusLine => "status_line",
             Self::NoColon => "no_colon",
             Self::FieldName => "field_name",
+            Self::Disguised => "disguised",
             Self::SpaceBeforeColon => "space_before_colon",
             Self::Fold => "fold",
             Self::FieldValue => "field_value",

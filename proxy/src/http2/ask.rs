@@ -64,29 +64,45 @@ impl From<Refused> for Box<Refusal> {
     }
 }
 
-fn place(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(Authority, Target), Refused> {
+/// Checks what holds for every request that came by HTTP/2, whoever sent it; at most `max` fields are taken.
+///
+/// # Errors
+///
+/// For a tunnel over one stream, for a scheme that is no HTTP, and for what a head of HTTP/1.1 would be refused for.
+pub(crate) fn check(method: &Method, uri: &Uri, headers: &HeaderMap, max: usize) -> Result<(), Box<Refusal>> {
+    plain(method, uri, headers, max).map_err(Box::from)
+}
+
+fn plain(method: &Method, uri: &Uri, headers: &HeaderMap, max: usize) -> Result<(), Refused> {
     if method == Method::CONNECT {
         return Err(Refused::Connect);
     }
     parse_method(method.as_str().as_bytes())?;
-    fields(headers)?;
+    fields(headers, max)?;
+    match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => Ok(()),
+        // h2 has seen a scheme, and forgets it where no `:authority` stands beside it.
+        None if uri.authority().is_none() => Ok(()),
+        Some(_) | None => Err(Refused::Scheme),
+    }
+}
+
+fn place(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(Authority, Target), Refused> {
+    plain(method, uri, headers, FIELDS_MAX)?;
     let authority = authority(uri, headers)?;
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     let (target, named) = target::parse(method, &Bytes::copy_from_slice(target.as_bytes()))?;
     if named.is_some() {
         return Err(HeadError::Target.into());
     }
-    match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP => Ok((authority, target)),
-        // Told apart, so that its caller learns who opens TLS here.
-        Some(scheme) if *scheme == Scheme::HTTPS => Ok((authority, Target::AbsoluteTls)),
-        Some(_) | None => Err(Refused::Scheme),
-    }
+    // Told apart, so that its caller learns who opens TLS here.
+    let tls = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTPS);
+    Ok((authority, if tls { Target::AbsoluteTls } else { target }))
 }
 
 /// RFC 9113 §8.2.1: white space around a value is malformed, and the callee would read the value without it.
-fn fields(headers: &HeaderMap) -> Result<(), HeadError> {
-    if headers.len() > FIELDS_MAX {
+fn fields(headers: &HeaderMap, max: usize) -> Result<(), HeadError> {
+    if headers.len() > max {
         return Err(HeadError::TooManyFields);
     }
     if headers
@@ -95,6 +111,7 @@ fn fields(headers: &HeaderMap) -> Result<(), HeadError> {
     {
         return Err(HeadError::FieldValue);
     }
+    field::one(headers, &header::HOST, HeadError::TwoHosts)?;
     // As in a head of HTTP/1.1; the expectation itself is met by not waiting (RFC 9110 §10.1.1).
     match field::one(headers, &header::EXPECT, HeadError::Expect)? {
         Some(value) if !value.eq_ignore_ascii_case(b"100-continue") => Err(HeadError::Expect),

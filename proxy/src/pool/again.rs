@@ -51,6 +51,12 @@ pub(super) fn was_not_begun(error: &hyper::Error, method: &Method) -> bool {
     })
 }
 
+/// Tells whether a call ended because its own body broke off: nobody else is to blame.
+pub(crate) fn broken_by_caller(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -23,7 +23,7 @@ use super::super::route::Route;
 use super::{Came, From, ended, hold, protocol_value, request_of, target};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
-use crate::pool::{Peer, PoolFault};
+use crate::pool::{Peer, PoolFault, broken_by_caller};
 use crate::reason::Reason;
 
 /// Carries the call to the proxy of the callee's host.
@@ -146,6 +146,9 @@ fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
             refusal(Reason::PeerUnreachable, "the proxy of its host cannot be reached")
         }
         PoolFault::Config { .. } => refusal(Reason::NoIdentity, "its identity cannot be used"),
+        PoolFault::Exchange { source } if broken_by_caller(source) => {
+            refusal(Reason::BadRequest, "the body did not come as its head says")
+        }
         PoolFault::Exchange { .. } => refusal(Reason::PeerUnreachable, "the proxy of its host broke off"),
         PoolFault::Cut { reason } => refusal(
             *reason,
