@@ -12,17 +12,18 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use policy::{Protocol, Serve, Target as Place};
 
-use crate::call::{self, Answer, Asked, Door, Refusal, RequestBody, Route, Routes, is_browser_shaped};
-use crate::connection::Reply;
+use crate::call::{self, Answer, Asked, Door, Opening, Refusal, RequestBody, Route, Routes, is_browser_shaped};
+use crate::connection::{Reply, Wanted};
 use crate::http1::head::RequestHead;
 use crate::http1::target::{Authority, Target};
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::tcp::Leads;
 use crate::whoami;
 use destination::Destination;
 
 pub(crate) use destination::WayIn;
-pub(crate) use listen::{Listeners, Source, serve};
+pub(crate) use listen::{Listeners, Source, Ways, serve};
 pub(crate) use own::serve_own;
 
 /// What answers the requests of one local process.
@@ -77,9 +78,9 @@ impl BotSide {
         proxy: &Arc<Proxy>,
         head: RequestHead,
         body: RequestBody,
-    ) -> Result<Asked, Box<Reply>> {
+    ) -> Result<Wanted, Box<Reply>> {
         if matches!(head.target, Target::Authority) {
-            return Err(Box::new(self.open(proxy, &head)));
+            return self.open(proxy, head, body);
         }
         let wish = Wish {
             authority: head.authority,
@@ -89,7 +90,10 @@ impl BotSide {
             body,
             upgrade: head.upgrade,
         };
-        self.ask(proxy, wish).map_err(|answer| Box::new(Reply::Answer(*answer)))
+        let asked = self
+            .ask(proxy, wish)
+            .map_err(|answer| Box::new(Reply::Answer(*answer)))?;
+        Ok(Wanted::Call(asked))
     }
 
     /// Says which bot a request is for; or answers it, where it is for the proxy itself.
@@ -123,23 +127,30 @@ impl BotSide {
         destination::find(&self.way, self.opened.as_ref(), &wish.authority, &self.routes)
     }
 
-    /// Opens a tunnel to a bot. What comes through it is read by the same reader and decided call by call.
-    fn open(&mut self, proxy: &Arc<Proxy>, head: &RequestHead) -> Reply {
-        match self.may_open(proxy, head) {
-            Ok(route) => {
-                self.opened = Some(route);
+    /// Opens a tunnel to a bot. To one that serves HTTP, what comes through it is read by the same reader and decided call
+    /// by call; to one that serves TCP nothing is read, and the tunnel is the call.
+    fn open(&mut self, proxy: &Arc<Proxy>, head: RequestHead, body: RequestBody) -> Result<Wanted, Box<Reply>> {
+        match self.may_open(proxy, &head) {
+            Ok(Leads { to, tcp: Some(port) }) => Ok(Wanted::Line(Box::new(Opening {
+                to: Ok(to),
+                port,
+                headers: head.headers,
+                body,
+            }))),
+            Ok(Leads { to, tcp: None }) => {
+                self.opened = Some(to);
                 self.begins = true;
-                Reply::Opened(HeaderMap::new())
+                Err(Box::new(Reply::Opened(HeaderMap::new())))
             }
             Err(refusal) => {
                 let answer = call::refuse(proxy, &self.door, &Method::CONNECT, refusal);
                 // What follows is meant for another end, so it must not be read as requests to this one.
-                Reply::Answer(Answer { last: true, ..answer })
+                Err(Box::new(Reply::Answer(Answer { last: true, ..answer })))
             }
         }
     }
 
-    fn may_open(&self, proxy: &Arc<Proxy>, head: &RequestHead) -> Result<Arc<Route>, Box<Refusal>> {
+    fn may_open(&self, proxy: &Arc<Proxy>, head: &RequestHead) -> Result<Leads, Box<Refusal>> {
         if is_browser_shaped(&head.headers) {
             return Err(Refusal::boxed(
                 Reason::BrowserRefused,
@@ -156,6 +167,7 @@ impl BotSide {
             return Err(Refusal::boxed(Reason::BadRequest, "CONNECT has no body"));
         }
         let route = match destination::find(&self.way, None, &head.authority, &self.routes)? {
+            Destination::Bot(route) if serves_tcp(proxy, &route) => return tcp_port(&head.authority, route),
             Destination::Bot(route) => check_port(proxy, &head.authority, &self.way, route)?,
             Destination::Own => return Err(Refusal::boxed(Reason::BadRequest, "there is nothing to open here")),
         };
@@ -170,7 +182,7 @@ impl BotSide {
         match snapshot.mesh.bots().get(&route.bot).map(|bot| &bot.serve) {
             None => Err(Refusal::boxed(Reason::NoSuchBot, format!("no bot is named {}", route.bot)).to(&route)),
             Some(None) => Err(Refusal::boxed(Reason::NoRule, "that bot serves nothing").to(&route)),
-            Some(Some(Serve::Http(_) | Serve::Grpc(_))) => Ok(route),
+            Some(Some(_)) => Ok(Leads { to: route, tcp: None }),
         }
     }
 
@@ -197,6 +209,19 @@ impl BotSide {
             &wish.method,
             Refusal::boxed(Reason::BadRequest, detail),
         )
+    }
+}
+
+/// No bot does yet: the mesh file cannot say so.
+const fn serves_tcp(_proxy: &Proxy, _route: &Route) -> bool {
+    false
+}
+
+/// Which port of a bot that serves TCP is meant; whether it may be, the policy says.
+fn tcp_port(authority: &Authority, to: Arc<Route>) -> Result<Leads, Box<Refusal>> {
+    match authority.port() {
+        Some(port) => Ok(Leads { to, tcp: Some(port) }),
+        None => Err(Refusal::boxed(Reason::BadRequest, "say the port: that bot serves TCP").to(&to)),
     }
 }
 

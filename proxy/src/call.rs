@@ -29,7 +29,7 @@ use policy::Protocol;
 
 pub(crate) use body::{AnswerBody, AnswerError, Later, RequestBody, RequestCount, RequestError};
 pub(crate) use end::{CALLER_GONE, End};
-pub(crate) use headers::{BOTMESH_UPGRADE, is_browser_shaped};
+pub(crate) use headers::{BOTMESH_TCP, BOTMESH_UPGRADE, is_browser_shaped};
 pub(crate) use id::push_hex;
 pub(crate) use identify::{Door, Nobody, Who};
 pub(crate) use refusal::Refusal;
@@ -41,6 +41,7 @@ use crate::proxy::Proxy;
 use crate::reason::Reason;
 use draft::Draft;
 use forward::Allowed;
+use normalize::Plain;
 
 /// A request, as its connection gives it.
 #[derive(Debug)]
@@ -54,6 +55,19 @@ pub(crate) struct Asked {
     pub(crate) body: RequestBody,
     /// What the caller asks to switch to.
     pub(crate) upgrade: Option<Protocol>,
+}
+
+/// A connection of which nothing is read, as its listener, its CONNECT or its stream gives it.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The bot that it is for, or why it is for none.
+    pub(crate) to: Result<Arc<Route>, Box<Refusal>>,
+    /// The port of that bot.
+    pub(crate) port: u16,
+    /// Of the request that asks for it, where it is one.
+    pub(crate) headers: HeaderMap,
+    /// The caller's direction.
+    pub(crate) body: RequestBody,
 }
 
 /// An answer, as its connection writes it.
@@ -88,8 +102,41 @@ async fn attempt(
     accept::accept(draft)?;
     let who = identify::identify(draft, door)?;
     let plain = normalize::normalize(draft, who, asked)?;
+    carry(draft, door, who, plain, patience).await
+}
+
+/// Opens a connection of which nothing is read: one call, whatever passes through it. An answer of 200 has the callee's
+/// direction as its body; any other is a refusal.
+pub(crate) async fn open(proxy: &Arc<Proxy>, door: &Door, opening: Opening, patience: &mut Deadline) -> Answer {
+    let Ok(mut draft) = accept::begin(proxy, door) else {
+        return respond::unnamed(proxy, door);
+    };
+    let opened = match begin_opening(&mut draft, door, opening) {
+        Ok((who, plain)) => carry(&mut draft, door, who, plain, patience).await,
+        Err(refusal) => Err(refusal),
+    };
+    match opened {
+        Ok(answer) => answer,
+        Err(refusal) => respond::refuse(draft, door, *refusal),
+    }
+}
+
+fn begin_opening<'a>(draft: &mut Draft, door: &'a Door, opening: Opening) -> Result<(&'a Who, Plain), Box<Refusal>> {
+    (draft.record.protocol, draft.record.port) = (audit::Protocol::Tcp, Some(opening.port));
+    accept::accept(draft)?;
+    let who = identify::identify(draft, door)?;
+    Ok((who, normalize::opening(draft, who, opening)?))
+}
+
+async fn carry(
+    draft: &mut Draft,
+    door: &Door,
+    who: &Who,
+    plain: Plain,
+    patience: &mut Deadline,
+) -> Result<Answer, Box<Refusal>> {
     let (permit, rest) = authorize::authorize(draft, who, plain)?;
-    let next = forward::choose(draft, door, who, &rest)?;
+    let next = forward::choose(draft, door, who, &permit, &rest)?;
     let (receipt, end) = record::record(draft, &permit, next.kind(), rest.body.count())?;
     let allowed = Allowed {
         permit,

@@ -6,7 +6,9 @@
 //! call; it is never used for another callee.
 
 mod exchange;
+mod opaque;
 mod switch;
+mod tunnel;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::attest::{Attestor, CalleeMismatch};
 use crate::call::{RequestBody, RequestError};
-use crate::ends::{self, ReadEnd, WriteEnd};
+use crate::ends::{self, ReadEnd, Socket, WriteEnd};
 use crate::http1::Limits;
 use crate::http1::head::HeadError;
 use crate::http1::read::Reader;
@@ -31,7 +33,9 @@ use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
 
 pub(crate) use exchange::CalleeBody;
-pub(crate) use switch::{Switched, TunnelBody, Wish};
+pub(crate) use opaque::{Introduction, Opaque};
+pub(crate) use switch::{Switched, Wish};
+pub(crate) use tunnel::TunnelBody;
 
 /// The most connections to one callee that are kept open between calls.
 const IDLE_MAX: usize = 64;
@@ -212,16 +216,21 @@ impl Callees {
 impl Connection {
     /// Checks that whoever is at the other end is the bot.
     async fn check(&self, attestor: &Attestor) -> Result<(), CalleeFault> {
-        let checked = match self.reader.io() {
-            ReadEnd::Tcp(half) => attestor.callee_tcp(half.as_ref(), &self.bot).await,
-            ReadEnd::Unix(half) => attestor.callee_unix(half.as_ref(), &self.bot).await,
-            // Connections to callees are made above, of those two kinds only.
-            ReadEnd::Witnessed(_) | ReadEnd::Tls(_) => return Err(CalleeFault::Interim),
-        };
-        checked.map_err(|source| CalleeFault::Mismatch {
-            source: Box::new(source),
-        })
+        check(attestor, &self.bot, self.reader.io().socket()).await
     }
+}
+
+/// Checks that whoever is at the other end of a connection to a callee is the bot.
+async fn check(attestor: &Attestor, bot: &BotName, socket: Option<Socket<'_>>) -> Result<(), CalleeFault> {
+    let checked = match socket {
+        Some(Socket::Tcp(stream)) => attestor.callee_tcp(stream, bot).await,
+        Some(Socket::Unix(stream)) => attestor.callee_unix(stream, bot).await,
+        // Connections to callees are made above, of those two kinds only.
+        None => return Err(CalleeFault::Interim),
+    };
+    checked.map_err(|source| CalleeFault::Mismatch {
+        source: Box::new(source),
+    })
 }
 
 /// Where a callee listens, for messages.

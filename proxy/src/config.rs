@@ -11,6 +11,7 @@ mod settings;
 mod units;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -115,9 +116,9 @@ pub struct ListenerConfig {
     pub listen: ListenAddress,
     /// The bot that every call on it goes to.
     pub to: BotName,
-    /// Refused: TCP listeners are not served by this version.
+    /// Refused: TCP listeners are not served by this version. Without it HTTP is read.
     #[serde(default, deserialize_with = "refused::tcp")]
-    pub tcp: Option<NotEnforced>,
+    pub tcp: Option<NonZero<u16>>,
 }
 
 /// `mesh:`

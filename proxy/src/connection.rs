@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection, of a bot or of a foreign peer: request after request, answered in their order.
 
-mod tunnel;
+pub(crate) mod tunnel;
 mod whereabouts;
 
 use std::sync::Arc;
@@ -11,12 +11,11 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use crate::bots::BotSide;
-use crate::call::{self, Answer, Asked, CALLER_GONE, Door, RequestBody};
+use crate::call::{self, Answer, Asked, CALLER_GONE, Door, Opening, RequestBody};
 use crate::ends::{ReadEnd, WriteEnd};
 use crate::http1::answer::Answer as Head;
 use crate::http1::body::Left;
 use crate::http1::deadline::Deadline;
-use crate::http1::encode;
 use crate::http1::framing::Version;
 use crate::http1::head::{HeadError, RequestHead};
 use crate::http1::read::{ReadError, Reader};
@@ -51,6 +50,21 @@ pub(crate) enum Reply {
     Answer(Answer),
     /// The connection is a tunnel from here on; its requests are read as before.
     Opened(http::HeaderMap),
+    /// The connection is a tunnel from here on of which nothing is read.
+    Line(Answer),
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are calls, and to box those would cost each an allocation"
+)]
+pub(crate) enum Wanted {
+    /// An answer.
+    Call(Asked),
+    /// A connection of which nothing is read.
+    Line(Box<Opening>),
 }
 
 impl Handler {
@@ -63,13 +77,15 @@ impl Handler {
     ) -> Reply {
         // Nothing is waited for before the call is known: each step that waits would keep the head a second time.
         match self.asked(proxy, head, body) {
-            Ok(asked) => Reply::Answer(call::serve(proxy, self.door(), asked, patience).await),
+            Ok(Wanted::Call(asked)) => Reply::Answer(call::serve(proxy, self.door(), asked, patience).await),
+            // Boxed, for few connections ever ask for it.
+            Ok(Wanted::Line(opening)) => Box::pin(open(proxy, self.door(), *opening, patience)).await,
             Err(reply) => *reply,
         }
     }
 
     /// Says which call a request is; or answers it, where it is none.
-    fn asked(&mut self, proxy: &Arc<Proxy>, head: RequestHead, body: RequestBody) -> Result<Asked, Box<Reply>> {
+    fn asked(&mut self, proxy: &Arc<Proxy>, head: RequestHead, body: RequestBody) -> Result<Wanted, Box<Reply>> {
         match self {
             Self::Bots(side) => side.asked(proxy, head, body),
             Self::Peer(door) => {
@@ -82,14 +98,14 @@ impl Handler {
                         return Err(Box::new(Reply::Answer(refused)));
                     }
                 };
-                Ok(Asked {
+                Ok(Wanted::Call(Asked {
                     to,
                     method: head.method,
                     target,
                     headers: head.headers,
                     body,
                     upgrade: head.upgrade,
-                })
+                }))
             }
         }
     }
@@ -242,6 +258,7 @@ impl Conversation<'_> {
             Reply::Answer(answer) if answer.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return self.switched(handler, answer, at, asking).await;
             }
+            Reply::Line(answer) => return self.switched(handler, answer, at, asking).await,
             Reply::Answer(answer) => answer,
             Reply::Opened(headers) => return self.open(&headers, at).await,
         };
@@ -332,21 +349,23 @@ impl Conversation<'_> {
         (replying.await, at)
     }
 
-    /// RFC 9110 §9.3.6: an answer of 2xx to CONNECT has neither a body nor fields that speak of one.
     async fn open(self, headers: &http::HeaderMap, at: Whereabouts) -> After {
-        encode::answer_head(
-            self.writer.out(),
-            Version::Http11,
-            StatusCode::OK,
-            headers,
-            encode::Form::None,
-            true,
-        );
+        tunnel::opened_head(self.writer, headers);
         match (self.writer.send(Tail::default()).await, at) {
             (Ok(()), Whereabouts::Here(reader)) => After::Next(reader),
             _ => After::End(None),
         }
     }
+}
+
+/// Opens a connection of which nothing is read.
+async fn open(proxy: &Arc<Proxy>, door: &Door, opening: Opening, patience: &mut Deadline) -> Reply {
+    let answer = call::open(proxy, door, opening, patience).await;
+    if answer.status == StatusCode::OK {
+        return Reply::Line(answer);
+    }
+    // What follows is meant for another end, so it must not be read as requests to this one.
+    Reply::Answer(Answer { last: true, ..answer })
 }
 
 /// Reads the rest of a body that nobody wants.

@@ -36,6 +36,50 @@ pub(crate) enum WriteEnd {
     Tls(Box<WriteHalf<TlsStream<TcpStream>>>),
 }
 
+/// The socket under an end, where it is one that a process of this host holds the other end of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Socket<'a> {
+    /// On loopback.
+    Tcp(&'a TcpStream),
+    /// A Unix socket.
+    Unix(&'a UnixStream),
+}
+
+impl ReadEnd {
+    /// Returns the socket of a callee; nothing for other kinds of ends.
+    pub(crate) fn socket(&self) -> Option<Socket<'_>> {
+        match self {
+            Self::Tcp(half) => Some(Socket::Tcp(half.as_ref())),
+            Self::Unix(half) => Some(Socket::Unix(half.as_ref())),
+            Self::Witnessed(_) | Self::Tls(_) => None,
+        }
+    }
+}
+
+impl WriteEnd {
+    /// Returns the socket of a callee; nothing for other kinds of ends.
+    pub(crate) fn socket(&self) -> Option<Socket<'_>> {
+        match self {
+            Self::Tcp(half) => Some(Socket::Tcp(half.as_ref())),
+            Self::Unix(half) => Some(Socket::Unix(half.as_ref())),
+            Self::Witnessed(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// Ends a TCP connection by a reset, so that its peer cannot take what it has for all that was meant to come. A Unix
+    /// socket knows no reset: it ends when both of its halves are dropped.
+    ///
+    /// Closing does not do it: the half that is dropped first says FIN, and a peer that waits reads that. `connect(2)` to
+    /// no address ends the connection at once, whoever else holds a half of it.
+    pub(crate) fn reset(&self) {
+        if let Self::Tcp(half) = self
+            && let Err(error) = rustix::net::connect_unspec(half.as_ref())
+        {
+            tracing::debug!(%error, "a connection was not reset");
+        }
+    }
+}
+
 /// Splits a TCP connection.
 pub(crate) fn tcp(stream: TcpStream) -> (ReadEnd, WriteEnd) {
     let (read, write) = stream.into_split();

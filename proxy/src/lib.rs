@@ -5,7 +5,7 @@
 //! that was verified; whoever is called was too. What two readers could read differently is refused ([`http1`]).
 //!
 //! Deliberately absent: keys on disk, policy of its own (it can only narrow what the mesh file allows), outside
-//! destinations, TCP from bots, retries of calls that may have arrived, and any grant by address.
+//! destinations, PROXY headers that come in, retries of calls that may have arrived, and any grant by address.
 //!
 //! - [`config`]: `proxy.yaml`. [`run()`] and [`start`]: the process.
 //! - [`control`]: the host's identity, its slice of the mesh file, the SVIDs of its bots.
@@ -37,6 +37,7 @@ pub mod reason;
 mod reproof;
 mod run;
 mod seldom;
+mod tcp;
 mod whoami;
 
 pub use config::{Config, Settings};

@@ -254,6 +254,13 @@ impl Held {
         self.0.cut.get().copied()
     }
 
+    /// Ends the call for what whoever carries it found.
+    pub(crate) fn end(&self, reason: Reason) {
+        if self.0.end(reason) {
+            *self.0.live.counted().entry(reason).or_default() += 1;
+        }
+    }
+
     /// Waits for the end of the call's right.
     pub(crate) fn poll_cut(&self, cx: &mut Context<'_>, lane: Lane) -> Poll<Reason> {
         if let Some(reason) = self.cut() {

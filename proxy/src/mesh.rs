@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2 as server;
@@ -26,7 +27,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use crate::call::{self, Answer, AnswerBody, Asked, BOTMESH_UPGRADE, Door, Refusal, RequestBody, Route, Who};
+use crate::call::{
+    self, Answer, AnswerBody, Asked, BOTMESH_TCP, BOTMESH_UPGRADE, Door, Opening, Refusal, RequestBody, Route, Who,
+};
 use crate::connection::{self, Handler};
 use crate::ends;
 use crate::http1::FIELDS_MAX;
@@ -38,6 +41,7 @@ use crate::proxy::Proxy;
 use crate::reason::Reason;
 use crate::reproof::{self, Control};
 use crate::seldom::Seldom;
+use crate::tcp::Addresses;
 use peers::{Admitted, Peers};
 
 /// The most calls at a time on one connection.
@@ -183,10 +187,13 @@ fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static s
         facts: None,
         proven: Some(Arc::clone(&proven)),
     };
+    let ends = stream.get_ref().0;
+    let addresses = ends.peer_addr().ok().zip(ends.local_addr().ok());
     Ok(Door::Peer {
         who,
         proven,
         to,
+        addresses: addresses.map(|(from, to)| Addresses { from, to }),
         tls: session_words(session),
     })
 }
@@ -290,6 +297,10 @@ async fn answer_http2(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (parts, body) = request.into_parts();
+    if let (By::Proxy, Some(port)) = (asked_by, parts.headers.get(BOTMESH_TCP)) {
+        let port = port.clone();
+        return Box::pin(open(proxy, door, &port, parts, body)).await;
+    }
     // Between two proxies, a request that would switch carries both directions in its bodies. From anybody else the field
     // is one of ours that came in, and is removed.
     let upgrade = match asked_by {
@@ -302,18 +313,7 @@ async fn answer_http2(
     let switch = upgrade
         .as_ref()
         .and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
-    let host = parts
-        .headers
-        .get_all(http::header::HOST)
-        .iter()
-        .map(HeaderValue::as_bytes);
-    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let max = match asked_by {
-        By::Proxy => FIELDS_MAX + FIELDS_OF_PROXY,
-        By::Foreigner => FIELDS_MAX,
-    };
-    let to = http2::check(&parts.method, &parts.uri, &parts.headers, max)
-        .and_then(|()| callee(door, authority.into_iter().chain(host)));
+    let to = called(door, &parts, asked_by);
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let is_head = parts.method == Method::HEAD;
     let asked = Asked {
@@ -342,6 +342,62 @@ async fn answer_http2(
         answer.headers_mut().insert(CLOSING, HeaderValue::from_static("1"));
     }
     answer
+}
+
+/// Opens a connection of which nothing is read: the request's body is the caller's direction, the answer's the callee's.
+async fn open(
+    proxy: &Arc<Proxy>,
+    door: &Door,
+    port: &HeaderValue,
+    parts: Parts,
+    body: Incoming,
+) -> Response<AnswerBody> {
+    let number = port.to_str().ok().and_then(|port| port.parse::<u16>().ok());
+    // Written in the one way in which a proxy writes it, once.
+    let canonical = number.filter(|number| HeaderValue::from(*number) == *port);
+    let once = parts.headers.get_all(BOTMESH_TCP).iter().count() == 1;
+    let to = match canonical.filter(|_| once) {
+        Some(_) => called(door, &parts, By::Proxy),
+        None => Err(Refusal::boxed(Reason::BadRequest, "the port is none")),
+    };
+    let opening = Opening {
+        to,
+        port: number.unwrap_or_default(),
+        headers: parts.headers,
+        body: RequestBody::http2(body),
+    };
+    let Answer {
+        status,
+        mut headers,
+        body,
+        ..
+    } = call::open(proxy, door, opening, &mut Deadline::default()).await;
+    if status == StatusCode::OK {
+        headers.insert(BOTMESH_TCP, port.clone());
+    }
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    if proxy.closing.is_cancelled() {
+        answer.headers_mut().insert(CLOSING, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+/// Finds the callee of a request by HTTP/2 that is one to every reader.
+fn called(door: &Door, parts: &Parts, asked_by: By) -> Result<Arc<Route>, Box<Refusal>> {
+    let host = parts
+        .headers
+        .get_all(http::header::HOST)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let max = match asked_by {
+        By::Proxy => FIELDS_MAX + FIELDS_OF_PROXY,
+        By::Foreigner => FIELDS_MAX,
+    };
+    http2::check(&parts.method, &parts.uri, &parts.headers, max)
+        .and_then(|()| callee(door, authority.into_iter().chain(host)))
 }
 
 /// Finds the callee of a call: the bot whose certificate was asked for, if that is what all names in the request say,

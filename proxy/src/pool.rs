@@ -27,7 +27,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::call::RequestBody;
 use crate::live::Held;
-use crate::mesh::CLOSING;
+use crate::mesh::{CLOSING, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
@@ -39,6 +39,9 @@ const CALLS_PER_CONNECTION: usize = 128;
 
 /// The most connections of one key.
 const CONNECTIONS_MAX: usize = 8;
+
+/// The same for connections of which nothing is read: a thousand at a time between two bots.
+const OPAQUE_CONNECTIONS_MAX: usize = 256;
 
 /// How long a connection is kept without calls.
 const IDLE: Duration = Duration::from_secs(60);
@@ -61,6 +64,7 @@ struct Key {
     callee: SpiffeId,
     address: SocketAddr,
     bundle: u64,
+    streams: Streams,
 }
 
 /// The connections of one key.
@@ -131,6 +135,45 @@ pub(crate) struct Peer<'a> {
     pub(crate) connect: Option<Duration>,
     /// Where; not empty.
     pub(crate) addresses: &'a [SocketAddr],
+    /// For what.
+    pub(crate) streams: Streams,
+}
+
+/// What the streams of a connection carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Streams {
+    /// Requests, which end soon or move on.
+    Requests,
+    /// Connections of which nothing is read, whose callers may take nothing for hours. What then waits in one of them
+    /// takes room of the window that all streams of a connection share, so there are no more of them on a connection than
+    /// it has room for, and no requests beside them.
+    Connections,
+}
+
+impl Streams {
+    /// How many run on a connection before another is opened beside it.
+    const fn per_connection(self) -> usize {
+        match self {
+            Self::Requests => CALLS_PER_CONNECTION,
+            Self::Connections => (CONNECTION_WINDOW / STREAM_WINDOW) as usize,
+        }
+    }
+
+    /// How many run on a connection where no other may be opened.
+    const fn per_connection_max(self) -> usize {
+        match self {
+            Self::Requests => STREAMS_MAX as usize,
+            Self::Connections => self.per_connection(),
+        }
+    }
+
+    /// The most connections of one key.
+    const fn connections_max(self) -> usize {
+        match self {
+            Self::Requests => CONNECTIONS_MAX,
+            Self::Connections => OPAQUE_CONNECTIONS_MAX,
+        }
+    }
 }
 
 impl Pool {
@@ -210,16 +253,16 @@ impl Pool {
             return Ok((link.send, lease));
         }
         let now = proxy.control.now();
-        if let Some(leased) = slot.least_busy(now, CALLS_PER_CONNECTION) {
+        if let Some(leased) = slot.least_busy(now, peer.streams.per_connection()) {
             return Ok(leased);
         }
         let _connecting = slot.connecting.lock().await;
-        if let Some(leased) = slot.least_busy(now, CALLS_PER_CONNECTION) {
+        if let Some(leased) = slot.least_busy(now, peer.streams.per_connection()) {
             return Ok(leased);
         }
-        if slot.links().len() >= CONNECTIONS_MAX {
+        if slot.links().len() >= peer.streams.connections_max() {
             return slot
-                .least_busy(now, crate::mesh::STREAMS_MAX as usize)
+                .least_busy(now, peer.streams.per_connection_max())
                 .ok_or(PoolFault::Full);
         }
         let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
@@ -235,6 +278,7 @@ impl Pool {
             callee: peer.callee.clone(),
             address,
             bundle: peer.bundle.sequence(),
+            streams: peer.streams,
         };
         if let Some(slot) = self.slots().get(&key) {
             return Ok(Arc::clone(slot));

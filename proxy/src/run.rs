@@ -23,8 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
 use crate::attest::{AttestConfig, Attestor, Helper, Mode};
-use crate::bots::{self, Listeners, Source, WayIn};
-use crate::call::Route;
+use crate::bots::{self, Listeners, Source, WayIn, Ways};
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
@@ -36,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
+use crate::tcp::Leads;
 use bind::Bound;
 pub use descent::{Descent, DescentError};
 pub use error::RunError;
@@ -247,33 +247,34 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     })
 }
 
-fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Arc<Route>)>, own: PathBuf) {
+fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Leads)>, own: PathBuf) {
     let listeners = Arc::new(Listeners::default());
-    let serve = |source, way, name| {
+    let serve = |source, ways, name| {
         drop(proxy.tasks.spawn(bots::serve(
             Arc::clone(proxy),
             Arc::clone(&listeners),
             source,
-            way,
+            ways,
             name,
         )));
     };
     for (source, name) in shared {
         let own = source.address();
-        serve(
-            source,
-            WayIn::Shared {
-                trust_domain: proxy.trust_domain.clone(),
-                own,
-            },
-            name,
-        );
+        let way = WayIn::Shared {
+            trust_domain: proxy.trust_domain.clone(),
+            own,
+        };
+        serve(source, Ways::Http(Arc::new(way)), name);
     }
     let own_sockets = bots::serve_own(Arc::clone(proxy), Arc::clone(&listeners), own);
     drop(proxy.tasks.spawn(own_sockets));
-    for (source, to) in fixed {
+    for (source, leads) in fixed {
         let own = source.address();
-        serve(source, WayIn::Fixed { own, to }, "listener");
+        let ways = match leads.tcp {
+            Some(_) => Ways::Tcp(Arc::new(leads)),
+            None => Ways::Http(Arc::new(WayIn::Fixed { own, to: leads.to })),
+        };
+        serve(source, ways, "listener");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::connection::{self, Handler};
 use crate::ends::{self, ReadEnd, WriteEnd};
 use crate::proxy::Proxy;
 use crate::seldom::Seldom;
+use crate::tcp::{self, Leads};
 
 /// A process that is no bot must not fill the log; it is told why, and its calls are recorded.
 static NO_BOT: Seldom = Seldom::new();
@@ -51,6 +52,15 @@ struct Open {
     uid: Option<u32>,
 }
 
+/// What becomes of the connections of a listener.
+#[derive(Clone, Debug)]
+pub(crate) enum Ways {
+    /// HTTP is read on them.
+    Http(Arc<WayIn>),
+    /// Nothing is read on them, and each is a call.
+    Tcp(Arc<Leads>),
+}
+
 enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream, Option<BotName>),
@@ -61,10 +71,10 @@ pub(crate) async fn serve(
     proxy: Arc<Proxy>,
     listeners: Arc<Listeners>,
     source: Source,
-    way: WayIn,
+    ways: Ways,
     name: &'static str,
 ) {
-    let (way, connections) = (Arc::new(way), proxy.metrics.connections(name));
+    let connections = proxy.metrics.connections(name);
     let closing = match &source {
         Source::Own { gone, .. } => gone.clone(),
         Source::Tcp(_) | Source::Unix(_) => proxy.closing.clone(),
@@ -89,9 +99,9 @@ pub(crate) async fn serve(
             continue;
         }
         let open = Open::new(&connections, &listeners);
-        let (proxy, way) = (Arc::clone(&proxy), Arc::clone(&way));
+        let (proxy, ways) = (Arc::clone(&proxy), ways.clone());
         let tasks = proxy.tasks.clone();
-        drop(tasks.spawn(async move { meet(proxy, accepted, way, open).await }));
+        drop(tasks.spawn(async move { meet(proxy, accepted, ways, open).await }));
     }
 }
 
@@ -107,7 +117,7 @@ async fn accept(source: &Source) -> std::io::Result<Accepted> {
 }
 
 /// Finds out who connected, and serves it: also one that is nobody, for it is owed the reason.
-async fn meet(proxy: Arc<Proxy>, accepted: Accepted, way: Arc<WayIn>, mut open: Open) {
+async fn meet(proxy: Arc<Proxy>, accepted: Accepted, ways: Ways, mut open: Open) {
     let (door, read, write) = match attest(&proxy, accepted).await {
         Ok(attested) => attested,
         Err(error) => {
@@ -125,8 +135,13 @@ async fn meet(proxy: Arc<Proxy>, accepted: Accepted, way: Arc<WayIn>, mut open: 
         proxy.metrics.denied(crate::reason::Reason::Overloaded);
         return;
     }
-    let handler = Handler::Bots(BotSide::new(door, way));
-    Box::pin(connection::serve(&proxy, read, write, handler)).await;
+    match ways {
+        Ways::Http(way) => {
+            let handler = Handler::Bots(BotSide::new(door, way));
+            Box::pin(connection::serve(&proxy, read, write, handler)).await;
+        }
+        Ways::Tcp(leads) => Box::pin(tcp::serve(&proxy, read, write, &door, &leads)).await,
+    }
 }
 
 async fn attest(proxy: &Proxy, accepted: Accepted) -> std::io::Result<(Door, ReadEnd, WriteEnd)> {

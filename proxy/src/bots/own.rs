@@ -18,7 +18,7 @@ use spiffe::id::BotName;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Listeners, Source, WayIn, serve};
+use super::{Listeners, Source, WayIn, Ways, serve};
 use crate::attest::prepare_listener;
 use crate::proxy::Proxy;
 
@@ -72,10 +72,10 @@ pub(crate) async fn serve_own(proxy: Arc<Proxy>, listeners: Arc<Listeners>, fold
                         bot: bot.clone(),
                         gone: gone.clone(),
                     };
-                    let way = WayIn::Shared {
+                    let way = Ways::Http(Arc::new(WayIn::Shared {
                         trust_domain: proxy.trust_domain.clone(),
                         own: None,
-                    };
+                    }));
                     let (proxy, listeners) = (Arc::clone(&proxy), Arc::clone(&listeners));
                     let tasks = proxy.tasks.clone();
                     drop(tasks.spawn(serve(proxy, listeners, source, way, "own_sockets")));

@@ -2,6 +2,7 @@
 
 mod across;
 mod bot;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use audit::{CallRecord, Direction, Hop, Receipt, Verdict};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HeaderMap;
 use http::{HeaderValue, StatusCode};
-use policy::{CanonicalPath, HttpAsk, Permit, Protocol, Serve, Target};
+use policy::{CanonicalPath, HttpAsk, Permit, Protocol, Serve, Target, What};
 use spiffe::svid::Serial;
 use spiffe_tls::Svid;
 use tokio::time::Instant;
@@ -65,8 +66,14 @@ pub(super) struct Reached {
 }
 
 /// Finds out where the call goes, before it is recorded.
-pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> Result<Next, Box<Refusal>> {
-    let target = local_target(draft, &rest.to);
+pub(super) fn choose(
+    draft: &mut Draft,
+    door: &Door,
+    who: &Who,
+    permit: &Permit,
+    rest: &Rest,
+) -> Result<Next, Box<Refusal>> {
+    let target = local_target(draft, &rest.to, &permit.call().what);
     if let Door::Peer { proven, .. } = door {
         draft.record.to.serial = Some(proven.own().serial);
         let nothing = || Refusal::boxed(Reason::PeerUnreachable, "the bot serves nothing on this host");
@@ -100,13 +107,18 @@ pub(super) fn choose(draft: &mut Draft, door: &Door, who: &Who, rest: &Rest) -> 
 }
 
 /// Where a bot that this host may claim serves on it.
-fn local_target(draft: &Draft, to: &Route) -> Option<Target> {
+fn local_target(draft: &Draft, to: &Route, what: &What) -> Option<Target> {
     let bot = draft.snapshot.mesh.bots().get(&to.bot)?;
-    let Serve::Http(target) = bot.serve.as_ref()? else {
+    let (Serve::Http(target), What::Http(_)) = (bot.serve.as_ref()?, what) else {
         return None;
     };
     let here = bot.may_run_on(&draft.snapshot.host) && *target != Target::Elsewhere;
     here.then(|| target.clone())
+}
+
+/// Tells whether a bot wants to be told first whose connection it gets.
+const fn serves_proxy_v2(_draft: &Draft, _to: &Route) -> bool {
+    false
 }
 
 /// Everything that a call takes along.
@@ -135,13 +147,19 @@ pub(super) async fn forward(
     } = allowed;
     let started = Instant::now();
     let route = Arc::clone(&rest.to);
-    let reached = match next {
-        Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
-        Next::Local(target, serial) => match as_callee(draft, who, permit, &receipt, serial, &mut end) {
-            Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
-            Err(refusal) => Err(refusal),
-        },
-        Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (who, svid, addresses), patience).await,
+    let reached = if matches!(permit.call().what, What::Tcp { .. }) {
+        // Boxed: it is begun once, and every connection of a bot would keep its room.
+        let way = tcp::onward(draft, door, who, next, (permit, receipt, rest), (&mut end, patience));
+        Box::pin(way).await
+    } else {
+        match next {
+            Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
+            Next::Local(target, serial) => match as_callee(draft, who, permit, &receipt, serial, &mut end) {
+                Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
+                Err(refusal) => Err(refusal),
+            },
+            Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (who, svid, addresses), patience).await,
+        }
     };
     match reached {
         Ok((status, headers, body)) => {

@@ -10,6 +10,10 @@ pub(crate) const BOTMESH_CALL: HeaderName = HeaderName::from_static("botmesh-cal
 /// On the hop between two proxies: what a request asks to switch to, and what its answer switches to.
 pub(crate) const BOTMESH_UPGRADE: HeaderName = HeaderName::from_static("botmesh-upgrade");
 
+/// On the hop between two proxies: the port of a connection of which nothing is read, in the request that opens it and in
+/// the answer that says that it is open.
+pub(crate) const BOTMESH_TCP: HeaderName = HeaderName::from_static("botmesh-tcp");
+
 /// The call's id, on refusals.
 pub(crate) const BOTMESH_DENIED: HeaderName = HeaderName::from_static("botmesh-denied");
 

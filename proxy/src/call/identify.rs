@@ -14,6 +14,7 @@ use crate::attest::{Caller, Unattested};
 use crate::metrics::Way;
 use crate::proven::Proven;
 use crate::reason::{Reason, Side};
+use crate::tcp::Addresses;
 
 /// A named caller, with everything that is the same for all its calls on one connection.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) enum Door {
         proven: Arc<Proven>,
         /// The bot whose certificate was asked for.
         to: Arc<Route>,
+        /// Where the connection came from and where to.
+        addresses: Option<Addresses>,
         /// Version and key exchange of the session, as records tell them.
         tls: Option<Arc<str>>,
     },

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::identify::Who;
 use super::refusal::Refusal;
 use super::route::Route;
-use super::{Asked, headers, id};
+use super::{Asked, Opening, headers, id};
 use crate::http1::field;
 use crate::http1::head::HeadError;
 use crate::metrics::Way;
@@ -98,6 +98,43 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
             to,
             method,
             query,
+            headers,
+            body,
+        },
+    })
+}
+
+/// Reads what asks for a connection. There is nothing in it that two readers could read differently.
+pub(super) fn opening(draft: &mut Draft, who: &Who, opening: Opening) -> Result<Plain, Box<Refusal>> {
+    let Opening {
+        to,
+        port,
+        mut headers,
+        body,
+    } = opening;
+    let to = to?;
+    draft.record.to.id = Some(to.id.clone());
+    draft.meant(&to.bot);
+    if draft.series.way == Way::In {
+        draft.record.peer_call = peer_call(&headers);
+    }
+    headers::strip_request(&mut headers);
+    let trace = id::trace(&mut headers);
+    draft.record.trace = Some(trace.map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for a trace"))?);
+    let call = policy::Call {
+        from: who.id.clone(),
+        to: to.bot.clone().into(),
+        what: What::Tcp { port },
+    };
+    // Of the fields the trace alone is for the other end.
+    let kept = headers.remove(id::TRACEPARENT);
+    let headers = kept.into_iter().map(|value| (id::TRACEPARENT, value)).collect();
+    Ok(Plain {
+        call,
+        rest: Rest {
+            to,
+            method: http::Method::OPTIONS,
+            query: None,
             headers,
             body,
         },

@@ -235,6 +235,9 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     }
     let from = draft.series.from.as_ref()?;
     let to = draft.series.to.as_ref()?;
+    if let (audit::Protocol::Tcp, Some(port)) = (draft.record.protocol, draft.record.port) {
+        return Some(rule_line(from, to, &format!("tcp: [{port}]")));
+    }
     let (method, path) = (&draft.record.method, &draft.record.path);
     // A star would be a pattern in a rule, so such a path is left for a person to write.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');
@@ -252,9 +255,11 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
         (Some(ServeKind::Grpc), _) => return None,
         (Some(ServeKind::Http) | None, _) => format!("http: [{method} {path}]{upgrade}"),
     };
-    Some(format!(
-        "botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, {calls}}}"
-    ))
+    Some(rule_line(from, to, &calls))
+}
+
+fn rule_line(from: &BotName, to: &BotName, calls: &str) -> String {
+    format!("botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, {calls}}}")
 }
 
 fn served(draft: &Draft, bot: &BotName) -> Option<ServeKind> {

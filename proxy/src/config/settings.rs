@@ -1,6 +1,7 @@
 //! What the file means: every setting, with its default or as it was written.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ pub struct Listener {
     pub listen: ListenAddress,
     /// Where its calls go.
     pub to: BotName,
+    /// To which port of that bot, where nothing is read of its connections.
+    pub tcp: Option<u16>,
 }
 
 impl Settings {
@@ -188,6 +191,7 @@ fn resolve_listener(listener: ListenerConfig) -> Result<Listener, ConfigError> {
     Ok(Listener {
         listen: listener.listen,
         to: listener.to,
+        tcp: listener.tcp.map(NonZero::get),
     })
 }
 

@@ -1,9 +1,9 @@
 //! A connection that has become another protocol's: bytes both ways until both have ended, or until they may not go on.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
+use http::StatusCode;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use policy::Protocol;
@@ -11,13 +11,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Conversation, Handler};
 use crate::call::{Answer, AnswerBody, CALLER_GONE, Door, Later, RequestCount};
-use crate::ends::ReadEnd;
+use crate::ends::{ReadEnd, WriteEnd};
 use crate::http1::body::{Body, Left};
 use crate::http1::encode;
+use crate::http1::framing::Version;
 use crate::http1::read::Reader;
 use crate::http1::status::AnswerFraming;
-use crate::http1::write::Tail;
-use crate::live::Lane;
+use crate::http1::write::{Tail, Writer};
+use crate::live::{Held, Lane};
 use crate::reason::Reason;
 
 /// How often the caller's process is looked at, and whether anything has moved.
@@ -26,7 +27,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// What a connection keeps while it waits to hear whether its callee switches.
 #[derive(Debug)]
 pub(super) struct Asking {
-    pub(super) protocol: Protocol,
+    /// What the connection switches to; where it is CONNECT that it asks by, nothing.
+    pub(super) protocol: Option<Protocol>,
     pub(super) later: Later,
     /// Counts the caller's bytes.
     pub(super) count: RequestCount,
@@ -38,102 +40,166 @@ type Outcome = Option<&'static str>;
 impl Conversation<'_> {
     /// Tells the caller that the protocol is another, and carries bytes until the end. The connection ends with it.
     pub(super) async fn tunnel(
-        mut self,
+        self,
         handler: &Handler,
-        answer: Answer,
-        mut reader: Box<Reader<ReadEnd>>,
+        mut answer: Answer,
+        reader: Box<Reader<ReadEnd>>,
         asking: Asking,
     ) {
-        let Asking { protocol, later, count } = asking;
-        let Answer { headers, mut body, .. } = answer;
-        if let Err(outcome) = self.switch(&headers, &protocol, &body).await {
-            return body.ended(outcome);
+        let mut line = Line {
+            door: handler.door(),
+            writer: self.writer,
+            silence: asking.protocol.as_ref().map(|_| self.proxy.bounds.answer_silence),
+        };
+        match &asking.protocol {
+            Some(protocol) => encode::switch_head(line.writer.out(), &answer.headers, protocol.as_str()),
+            None => opened_head(line.writer, &answer.headers),
         }
+        if let Err(outcome) = line.opened(&answer.body).await {
+            return answer.body.ended(outcome.unwrap_or(CALLER_GONE));
+        }
+        line.carry(reader, answer.body, asking.later, &asking.count).await;
+    }
+}
+
+/// RFC 9110 §9.3.6: an answer of 2xx to CONNECT has neither a body nor fields that speak of one.
+pub(super) fn opened_head(writer: &mut Writer<WriteEnd>, headers: &http::HeaderMap) {
+    encode::answer_head(
+        writer.out(),
+        Version::Http11,
+        StatusCode::OK,
+        headers,
+        encode::Form::None,
+        true,
+    );
+}
+
+/// The caller's end of a tunnel.
+pub(crate) struct Line<'a> {
+    pub(crate) door: &'a Door,
+    pub(crate) writer: &'a mut Writer<WriteEnd>,
+    /// For how long nothing may move; where it is not said, the registry of calls bounds it.
+    pub(crate) silence: Option<Duration>,
+}
+
+impl Line<'_> {
+    /// Carries bytes both ways until both directions have ended. Where the tunnel ends before that the caller's connection
+    /// is reset, for the end of the one that it has would look like the end of what it was to get.
+    pub(crate) async fn carry(
+        mut self,
+        reader: Box<Reader<ReadEnd>>,
+        mut body: AnswerBody,
+        later: Later,
+        count: &RequestCount,
+    ) {
+        if let Err(outcome) = self.both_ways(reader, &mut body, later, count).await {
+            self.writer.io().reset();
+            if let Some(outcome) = outcome {
+                body.ended(outcome);
+            }
+        }
+    }
+
+    async fn both_ways(
+        &mut self,
+        mut reader: Box<Reader<ReadEnd>>,
+        body: &mut AnswerBody,
+        later: Later,
+        count: &RequestCount,
+    ) -> Result<(), Outcome> {
         reader.begin_tunnel();
+        self.writer.begin_tunnel();
         // From here on the caller's bytes are read, and not before.
         let (said, mut away) = Body::new(*reader, Left::from(AnswerFraming::Close));
         let _stop = later.begin(said);
-        let mut moves = Moves::new(&count);
-        let (mut ticks, mut answering, mut asking) = (interval(TICK), true, true);
+        let mut moves = Moves::new(count);
+        let held = body.call_held();
+        let (mut ticks, mut tail, mut answering, mut asking) = (interval(TICK), Tail::default(), true, true);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while answering || asking {
-            // No arm loses anything when another is taken: frames are taken whole, and the other two only tell.
-            let outcome = tokio::select! {
-                frame = body.frame(), if answering => {
-                    answering = frame.is_some();
-                    match frame {
-                        // The body has noted why it broke off.
-                        Some(Err(_noted)) => return,
-                        frame => self.pass(frame.and_then(Result::ok), &body).await,
+        while answering || asking || !tail.is_empty() {
+            // No arm loses anything when another is taken: what is being written is kept here, frames are taken whole, and
+            // the others only tell.
+            tokio::select! {
+                biased;
+                home = &mut away.home, if asking => {
+                    // Lost with a caller that broke off; back early from a callee that takes no more.
+                    home.map_err(|_lost| Some(CALLER_GONE))?;
+                    asking = false;
+                }
+                _tick = ticks.tick() => self.look(&mut moves, body)?,
+                // A caller that takes nothing must not keep alive what may not go on.
+                reason = cut(held.as_ref()), if !tail.is_empty() => return Err(Some(reason.as_str())),
+                written = poll_fn(|cx| self.writer.poll_send(&mut tail, cx)), if !tail.is_empty() => {
+                    written.map_err(|_gone| Some(CALLER_GONE))?;
+                }
+                frame = body.frame(), if answering && tail.is_empty() => {
+                    // A body that broke off has noted why.
+                    match frame.transpose().map_err(|_noted| None)?.map(Frame::into_data) {
+                        Some(Ok(data)) => {
+                            tail = Tail::new(data);
+                            self.writer.begin();
+                        }
+                        // No protocol but HTTP has trailers.
+                        Some(Err(_trailers)) => {}
+                        None => {
+                            answering = false;
+                            self.said().await;
+                        }
                     }
                 }
-                _home = &mut away.home, if asking => {
-                    asking = false;
-                    None
-                }
-                _tick = ticks.tick() => self.look(handler, &mut moves, &body),
-            };
-            if let Some(outcome) = outcome {
-                return body.ended(outcome);
             }
         }
+        Ok(())
     }
 
-    async fn switch(
-        &mut self,
-        headers: &HeaderMap,
-        protocol: &Protocol,
-        body: &AnswerBody,
-    ) -> Result<(), &'static str> {
-        encode::switch_head(self.writer.out(), headers, protocol.as_str());
-        self.write(Tail::default(), body).await.map_or(Ok(()), Err)
+    /// Tells the caller that the callee has said everything. The caller may say more all the same; one that is gone says
+    /// so by its own direction.
+    async fn said(&mut self) {
+        self.writer.shutdown().await.unwrap_or_else(|error| {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a caller was gone before its callee"
+            );
+        });
     }
 
-    /// Passes on what the callee said, or that it has said everything.
-    async fn pass(&mut self, frame: Option<Frame<Bytes>>, body: &AnswerBody) -> Outcome {
-        match frame.map(Frame::into_data) {
-            Some(Ok(data)) => self.write(Tail::new(data), body).await,
-            // No protocol but HTTP has trailers.
-            Some(Err(_trailers)) => None,
-            // The caller may say more all the same; one that is gone says so by its own direction.
-            None => {
-                self.writer.shutdown().await.unwrap_or_else(|error| {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "a caller was gone before its callee"
-                    );
-                });
-                None
-            }
-        }
-    }
-
-    async fn write(&mut self, tail: Tail, body: &AnswerBody) -> Outcome {
-        let mut writing = std::pin::pin!(self.writer.send(tail));
+    /// Tells the caller that the tunnel is open.
+    async fn opened(&mut self, body: &AnswerBody) -> Result<(), Outcome> {
+        let mut writing = std::pin::pin!(self.writer.send(Tail::default()));
         let written = match body.call_held() {
-            // A caller that takes nothing must not keep alive what may not go on.
             Some(held) => held.while_allowed(Lane::Writer, writing.as_mut()).await,
             None => Ok(writing.await),
         };
         match written {
-            Ok(Ok(())) => None,
-            Ok(Err(_gone)) => Some(CALLER_GONE),
-            Err(reason) => Some(reason.as_str()),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_gone)) => Err(Some(CALLER_GONE)),
+            Err(reason) => Err(Some(reason.as_str())),
         }
     }
 
     /// Looks whether the caller is still who it was, whether the call may go on, and whether anything moves.
-    fn look(&self, handler: &Handler, moves: &mut Moves<'_>, body: &AnswerBody) -> Outcome {
-        if let Door::Bot { caller, .. } = handler.door()
+    fn look(&self, moves: &mut Moves<'_>, body: &AnswerBody) -> Result<(), Outcome> {
+        if let Door::Bot { caller, .. } = self.door
             && let Err(unattested) = caller.recheck()
         {
             tracing::info!(why = %unattested, "the caller in a tunnel is nobody any more");
-            return Some(Reason::UnknownCaller.as_str());
+            return Err(Some(Reason::UnknownCaller.as_str()));
         }
         if let Some(reason) = body.held_cut() {
-            return Some(reason.as_str());
+            return Err(Some(reason.as_str()));
         }
-        (moves.quiet(body.wrote()) >= self.proxy.bounds.answer_silence).then_some(Reason::Timeout.as_str())
+        match self.silence {
+            Some(silence) if moves.quiet(body.wrote()) >= silence => Err(Some(Reason::Timeout.as_str())),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Waits for the end of the call's right.
+async fn cut(held: Option<&Held>) -> Reason {
+    match held {
+        Some(held) => poll_fn(|cx| held.poll_cut(cx, Lane::Writer)).await,
+        None => std::future::pending().await,
     }
 }
 

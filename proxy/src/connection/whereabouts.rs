@@ -8,6 +8,7 @@ use crate::http1::body::{Away, Body, Left};
 use crate::http1::framing::Framing;
 use crate::http1::head::RequestHead;
 use crate::http1::read::Reader;
+use crate::http1::target::Target;
 
 /// Where the reader of a connection is while a request is answered.
 pub(super) enum Whereabouts {
@@ -25,13 +26,14 @@ pub(super) enum Whereabouts {
 
 /// Takes the body of a request, and what is kept while its reply is waited for.
 pub(super) fn take(reader: Box<Reader<ReadEnd>>, head: &RequestHead) -> (RequestBody, Whereabouts, Option<Asking>) {
-    let Some(protocol) = head.upgrade.clone() else {
+    let connects = matches!(head.target, Target::Authority) && head.framing == Framing::None;
+    if head.upgrade.is_none() && !connects {
         let (body, at) = split(reader, head.framing);
         return (body, at, None);
-    };
+    }
     let (body, later) = RequestBody::later();
     let asking = Asking {
-        protocol,
+        protocol: head.upgrade.clone(),
         later,
         count: body.count(),
     };

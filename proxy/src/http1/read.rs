@@ -26,7 +26,7 @@ const BODY_READ_BYTES: usize = 16 * 1024;
 const BODY_READ_BYTES_MAX: usize = 64 * 1024;
 
 /// What stands for no bound on the silence of one direction of a tunnel.
-const TUNNEL_IDLE: Duration = Duration::from_hours(24 * 365);
+pub(super) const TUNNEL_IDLE: Duration = Duration::from_hours(24 * 365);
 
 /// Reads heads and bodies off a connection and keeps what came too early.
 ///
@@ -186,9 +186,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Has what follows be a tunnel, whose two directions have one bound on silence between them: not this reader's.
+    /// Has what follows be a tunnel, whose two directions have one bound on silence between them: not this reader's. It
+    /// has none on its length.
     pub fn begin_tunnel(&mut self) {
         self.limits.body_idle = TUNNEL_IDLE;
+        self.limits.body_bytes_max = u64::MAX;
         self.deadline.set(TUNNEL_IDLE);
     }
 

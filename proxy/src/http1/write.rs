@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::io::AsyncWrite;
 
 use super::deadline::Deadline;
+use super::read::TUNNEL_IDLE;
 
 /// What is kept of the buffer for heads between two messages.
 const KEEP_BYTES: usize = 4 * 1024;
@@ -42,6 +43,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Gives back what is written to; what was not sent is lost.
     pub fn into_io(self) -> W {
         self.io
+    }
+
+    /// Has what follows be a tunnel, as [`super::read::Reader::begin_tunnel`] does: its peer may take nothing for long.
+    pub const fn begin_tunnel(&mut self) {
+        self.stall = TUNNEL_IDLE;
     }
 
     /// Returns the buffer whose bytes go first.

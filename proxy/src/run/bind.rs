@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 
 use spiffe::id::TrustDomain;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -15,6 +14,7 @@ use crate::attest::prepare_listener;
 use crate::bots::Source;
 use crate::call::Route;
 use crate::config::{ListenAddress, Listener, Settings};
+use crate::tcp::Leads;
 
 /// Every process of the host may connect to the bot side: who it is decides what it may.
 const FOR_ALL: u32 = 0o666;
@@ -25,7 +25,7 @@ const FOR_OPERATORS: u32 = 0o666;
 /// The listeners of the process.
 pub(super) struct Bound {
     pub(super) shared: Vec<(Source, &'static str)>,
-    pub(super) fixed: Vec<(Source, Arc<Route>)>,
+    pub(super) fixed: Vec<(Source, Leads)>,
     pub(super) mesh: TcpListener,
     pub(super) mesh_address: SocketAddr,
     pub(super) admin: UnixListener,
@@ -53,12 +53,16 @@ impl Bound {
         addresses.insert("admin".to_owned(), format!("unix:{}", settings.admin_socket.display()));
         let mut fixed = Vec::with_capacity(settings.listeners.len());
         for (number, listener) in settings.listeners.iter().enumerate() {
-            let (source, route) = listen(&settings.trust_domain, listener, from).await?;
+            let (source, leads) = listen(&settings.trust_domain, listener, from).await?;
             let shown = source
                 .address()
                 .map_or_else(|| listener.listen.to_string(), |bound| bound.to_string());
-            addresses.insert(format!("listener {number}"), format!("{shown} to {}", listener.to));
-            fixed.push((source, route));
+            let port = listener.tcp.map(|port| format!(" by tcp {port}")).unwrap_or_default();
+            addresses.insert(
+                format!("listener {number}"),
+                format!("{shown} to {}{port}", listener.to),
+            );
+            fixed.push((source, leads));
         }
         passed
             .check_all_taken(&said(settings))
@@ -95,15 +99,15 @@ async fn listen(
     trust_domain: &TrustDomain,
     listener: &Listener,
     passed: &mut Passed,
-) -> Result<(Source, Arc<Route>), RunError> {
-    let route = Route::new(trust_domain, listener.to.clone()).ok_or_else(|| RunError::Destination {
+) -> Result<(Source, Leads), RunError> {
+    let to = Route::new(trust_domain, listener.to.clone()).ok_or_else(|| RunError::Destination {
         bot: listener.to.to_string(),
     })?;
     let source = match &listener.listen {
         ListenAddress::Tcp(address) => Source::Tcp(tcp("listeners", *address, passed).await?),
         ListenAddress::Unix(path) => Source::Unix(bot_socket("listeners", path, passed).await?),
     };
-    Ok((source, route))
+    Ok((source, Leads { to, tcp: listener.tcp }))
 }
 
 async fn tcp(setting: &'static str, listen: SocketAddr, passed: &mut Passed) -> Result<TcpListener, RunError> {

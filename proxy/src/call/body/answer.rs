@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::super::end::{CALLEE_GONE, DONE, End};
+use super::super::end::{CALLEE_GONE, CALLER_GONE, DONE, End};
 use super::strip_trailers;
 use crate::callee::{CalleeBody, TunnelBody};
 use crate::http1::body::BodyError;
@@ -194,7 +194,9 @@ impl Body for AnswerBody {
             Some(Err(error)) => {
                 tracing::debug!(error = error as &dyn std::error::Error, "an answer broke off");
                 let cut = this.held.as_ref().and_then(Held::cut);
-                this.ended(cut.map_or(CALLEE_GONE, Reason::as_str));
+                let is_caller = matches!(&this.kind, AnswerKind::Tunnel(body) if body.is_caller_gone());
+                let gone = if is_caller { CALLER_GONE } else { CALLEE_GONE };
+                this.ended(cut.map_or(gone, Reason::as_str));
             }
         }
         Poll::Ready(frame)

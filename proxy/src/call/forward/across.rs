@@ -23,7 +23,7 @@ use super::super::route::Route;
 use super::{Came, From, ended, hold, protocol_value, request_of, target};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
-use crate::pool::{Peer, PoolFault, broken_by_caller};
+use crate::pool::{Peer, PoolFault, Streams, broken_by_caller};
 use crate::reason::Reason;
 
 /// Carries the call to the proxy of the callee's host.
@@ -66,6 +66,7 @@ pub(super) async fn across(
         bundle: &draft.snapshot.bundle,
         connect: waits.connect_timeout,
         addresses: &addresses,
+        streams: Streams::Requests,
     };
     let answered = {
         let calling = std::pin::pin!(proxy.pool.call(proxy, peer, request, &held));
@@ -89,7 +90,7 @@ pub(super) async fn across(
 }
 
 /// The target of a request between proxies.
-fn uri(to: &Route, target: Bytes) -> Result<Uri, Box<Refusal>> {
+pub(super) fn uri(to: &Route, target: Bytes) -> Result<Uri, Box<Refusal>> {
     let bad = || {
         Refusal::boxed(
             Reason::BadPath,
@@ -111,7 +112,7 @@ fn switches_to(headers: &HeaderMap, asked: &Protocol) -> bool {
 
 /// Waits as long as something of the request moves, and `limit` after that. By reference: a future that is handed over
 /// is kept twice.
-async fn within<T>(
+pub(super) async fn within<T>(
     patience: &mut Deadline,
     limit: Duration,
     count: &RequestCount,
@@ -131,12 +132,12 @@ async fn within<T>(
     }
 }
 
-fn call_value(draft: &Draft) -> Result<HeaderValue, Box<Refusal>> {
+pub(super) fn call_value(draft: &Draft) -> Result<HeaderValue, Box<Refusal>> {
     HeaderValue::from_maybe_shared(Bytes::from(draft.record.id.to_string()))
         .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the call has no id"))
 }
 
-fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
+pub(super) fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
     tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "the proxy of another host failed");
     let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
     match fault {

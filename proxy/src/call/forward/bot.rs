@@ -87,6 +87,7 @@ async fn switch(
     let wish = Wish {
         request,
         protocol,
+        held: held.clone(),
         tasks: proxy.tasks.clone(),
     };
     let body = body.held(&held);
@@ -112,7 +113,7 @@ fn client_cert(draft: &Draft, who: &Who, to: &Route) -> Result<HeaderValue, Box<
         .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"))
 }
 
-fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
+pub(super) fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
     tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "a callee of this host failed");
     let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
     match fault {
