@@ -37,6 +37,7 @@ mod netns;
 mod newcomer;
 mod privileges;
 mod reproof;
+mod resilience;
 mod restart;
 mod rules;
 mod seen;

@@ -130,11 +130,18 @@ pub struct EndRecord {
     pub duration_us: u64,
     /// Microseconds until the upstream's first byte; 0 when there was none.
     pub upstream_us: u64,
+    /// How often it was sent, or was to be and nobody could be reached. Once is not written.
+    #[serde(default = "once")]
+    pub tries: u32,
     /// The address outside of the mesh that was connected to.
     #[serde(default)]
     pub address: Option<SocketAddr>,
     /// One word for why it ended.
     pub outcome: String,
+}
+
+const fn once() -> u32 {
+    1
 }
 
 /// An end of a call, as far as it is known. All empty for a caller that could

@@ -61,7 +61,15 @@ struct DestinationOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_failures: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_in_flight: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_pending: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_idle: Option<String>,
 }
@@ -195,7 +203,11 @@ fn destination(destination: &Destination) -> DestinationOut {
     let millis = |wait: Option<Duration>| wait.map(|wait| format!("{}ms", wait.as_millis()));
     DestinationOut {
         connect_timeout: millis(destination.connect_timeout),
+        max_failures: destination.max_failures,
+        max_in_flight: destination.max_in_flight,
+        max_pending: destination.max_pending,
         request_timeout: millis(destination.request_timeout),
+        retries: destination.retries,
         stream_idle: millis(destination.stream_idle),
     }
 }

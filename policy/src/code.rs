@@ -73,6 +73,7 @@ pub(crate) const SERVE: Code = Code("BM0115");
 pub(crate) const SVID_TTL: Code = Code("BM0116");
 pub(crate) const TEXT: Code = Code("BM0117");
 pub(crate) const WAIT: Code = Code("BM0118");
+pub(crate) const DESTINATION_NUMBER: Code = Code("BM0119");
 pub(crate) const UNKNOWN_GROUP: Code = Code("BM0120");
 pub(crate) const UNKNOWN_BOT: Code = Code("BM0121");
 pub(crate) const GROUP: Code = Code("BM0122");
@@ -122,7 +123,7 @@ mod tests {
         let count = codes.len();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!((codes.len(), count), (count, 45));
+        assert_eq!((codes.len(), count), (count, 46));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How long calls to a bot are waited for.
+//! How long calls to a bot are waited for, how many there may be, and how often one is made.
 
 use std::time::Duration;
 
@@ -11,6 +11,23 @@ pub struct Destination {
     pub request_timeout: Option<Duration>,
     /// How long a call may last, after the head of its answer, while no byte moves in either direction.
     pub stream_idle: Option<Duration>,
+    /// How often a call that may have begun is sent again, where that is the same as once.
+    pub retries: Option<u32>,
+    /// How many calls may be under way at a time, at each proxy.
+    pub max_in_flight: Option<u32>,
+    /// How many calls of one caller may wait for a connection.
+    pub max_pending: Option<u32>,
+    /// After how many failures in a row the calls of one caller are refused for a while; 0 for never.
+    pub max_failures: Option<u32>,
+}
+
+impl Destination {
+    /// Says whether it bounds more than time.
+    pub(crate) const fn bounds_calls(&self) -> bool {
+        let bounds = self.max_in_flight.is_some() || self.max_pending.is_some() || self.max_failures.is_some();
+        // No retry is what hosts did before they knew the word.
+        bounds || matches!(self.retries, Some(1..))
+    }
 }
 
 /// One of its times, with the bounds of what may be written.
@@ -20,6 +37,40 @@ pub(crate) struct Wait {
     pub(crate) least: (Duration, &'static str),
     pub(crate) most: (Duration, &'static str),
 }
+
+/// One of its numbers, with the bounds of what may be written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number {
+    pub(crate) key: &'static str,
+    pub(crate) least: u32,
+    pub(crate) most: u32,
+}
+
+/// A second time is as good as a third, and a third is load.
+pub(crate) const RETRIES: Number = Number {
+    key: "retries",
+    least: 0,
+    most: 1,
+};
+
+/// More than a process carries at a time, so that whoever writes it says "no bound of its own".
+pub(crate) const MAX_IN_FLIGHT: Number = Number {
+    key: "max_in_flight",
+    least: 1,
+    most: 100_000,
+};
+
+pub(crate) const MAX_PENDING: Number = Number {
+    key: "max_pending",
+    least: 1,
+    most: 100_000,
+};
+
+pub(crate) const MAX_FAILURES: Number = Number {
+    key: "max_failures",
+    least: 0,
+    most: 1_000,
+};
 
 /// The least wait: shorter ones end calls that nothing is wrong with.
 const LEAST: (Duration, &str) = (Duration::from_millis(10), "10ms");

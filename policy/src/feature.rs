@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::destination::Destination;
 use crate::mesh::{Mesh, Serve, ServeKind};
 
 /// Bots told apart by their group: `group`, `gid`.
@@ -27,6 +28,9 @@ pub const LIMITS: &str = "limits";
 /// Calls to a bot that are waited for no longer than it says: `destinations`.
 pub const DESTINATIONS: &str = "destinations";
 
+/// Calls to a bot that are bounded in number and sent again: `max_in_flight` and its like, `retries: 1`.
+pub const DESTINATION_BOUNDS: &str = "destination_bounds";
+
 /// Rules that let a caller switch to another protocol: `upgrade`.
 pub const UPGRADE: &str = "upgrade";
 
@@ -42,6 +46,7 @@ pub const ENFORCED: &[&str] = &[
     AUDIT_ONLY,
     LIMITS,
     DESTINATIONS,
+    DESTINATION_BOUNDS,
     UPGRADE,
     GRPC,
 ];
@@ -67,6 +72,9 @@ impl Mesh {
         }
         if !self.destinations.is_empty() {
             features.insert(DESTINATIONS);
+        }
+        if self.destinations.values().any(Destination::bounds_calls) {
+            features.insert(DESTINATION_BOUNDS);
         }
         if self.rules.values().any(|rule| !rule.upgrade.is_empty()) {
             features.insert(UPGRADE);

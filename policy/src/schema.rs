@@ -168,6 +168,7 @@ fn rule(allow: bool) -> Value {
 }
 
 fn destination() -> Value {
+    let number = |least: u32, most: u32, what: &str| json!({"type": "integer", "minimum": least, "maximum": most, "description": what});
     let wait = |what: &str| json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": what});
     json!({
         "type": "object", "additionalProperties": false,
@@ -175,7 +176,10 @@ fn destination() -> Value {
             "connect_timeout": wait("To the bot, and to the proxy of its host: 10ms to 30s."),
             "request_timeout": wait("To the head of the answer: 10ms to 1h."),
             "stream_idle": wait("While no byte moves in either direction after that: 100ms to 10m."),
-            "retries": {"const": 0, "description": "A call is not made a second time."},
+            "retries": number(0, 1, "How often a call that may have begun is sent again, where that is the same as once."),
+            "max_in_flight": number(1, 100_000, "Calls at a time, at each proxy; one caller takes three quarters of them."),
+            "max_pending": number(1, 100_000, "Calls of one caller that wait for a connection."),
+            "max_failures": number(0, 1_000, "Failures in a row that shut one caller out for a while; 0: never."),
         },
     })
 }

@@ -1,5 +1,6 @@
 //! The admin socket: what operators may ask the proxy. Who asks is known by the credentials of the connection.
 
+mod calls;
 mod doctor;
 mod health;
 mod quarantines;
@@ -206,6 +207,7 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
         uid: Some(uid.as_raw()),
         state_dir: Some(admin.state_dir.clone()),
         pid: Some(std::process::id()),
+        calls: Some(calls::calls(proxy)),
         notes,
     }
 }

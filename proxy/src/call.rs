@@ -136,8 +136,8 @@ async fn carry(
     patience: &mut Deadline,
 ) -> Result<Answer, Box<Refusal>> {
     let (permit, rest) = authorize::authorize(draft, who, plain)?;
-    let next = forward::choose(draft, door, who, &permit, &rest)?;
-    let (receipt, end) = record::record(draft, &permit, next.kind(), rest.body.count())?;
+    let (next, admitted) = forward::choose(draft, door, who, &permit, &rest)?;
+    let (receipt, end) = record::record(draft, &permit, (next.kind(), admitted), rest.body.count())?;
     let allowed = Allowed {
         permit,
         receipt,

@@ -31,6 +31,7 @@ use crate::http1::head::HeadError;
 use crate::http1::read::Reader;
 use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
+use crate::upstream::Admitted;
 
 pub(crate) use exchange::CalleeBody;
 pub(crate) use opaque::{Introduction, Opaque};
@@ -83,6 +84,25 @@ pub(crate) struct CalleeRequest {
     pub(crate) connect: Option<Duration>,
 }
 
+/// Whose budget a call that is sent again takes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Again<'a> {
+    /// The place of the call among those to the callee.
+    pub(crate) admitted: &'a Admitted,
+    /// When it began.
+    pub(crate) now: Duration,
+}
+
+impl Again<'_> {
+    fn may(self) -> bool {
+        let may = self.admitted.may_retry(self.now);
+        if may {
+            self.admitted.tried();
+        }
+        may
+    }
+}
+
 impl Callees {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
@@ -103,12 +123,14 @@ impl Callees {
         target: &Target,
         request: CalleeRequest,
         body: RequestBody,
+        tries: Again<'_>,
     ) -> Result<(AnswerHead, CalleeBody), CalleeFault> {
+        tries.admitted.tried();
         let again = body.as_whole().filter(|_| request.method.is_idempotent());
         let none = body.is_empty();
         if let Some(kept) = self.take(attestor, bot, target).await? {
             match exchange::exchange(self, kept, &request, body).await {
-                Err(CalleeFault::Gone { .. }) if again.is_some() => {}
+                Err(CalleeFault::Gone { begun: false }) if again.is_some() && tries.may() => {}
                 done => return done,
             }
             let body = again

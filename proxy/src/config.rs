@@ -21,8 +21,8 @@ pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
 pub use operator::Operator;
 pub use refused::NotEnforced;
 pub use settings::{
-    CA_ADDRESSES_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX, POLICY_AGE_MIN,
-    Settings,
+    CA_ADDRESSES_MAX, CALLS_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX,
+    POLICY_AGE_MIN, Settings,
 };
 pub use units::{ByteSize, ByteSizeError, Span, SpanError};
 
@@ -74,6 +74,9 @@ pub struct Config {
     /// Whether operators may start bots with `botmesh run --as`.
     #[serde(default)]
     pub allow_run: bool,
+    /// How much is carried at a time.
+    #[serde(default)]
+    pub bounds: BoundsConfig,
     /// Default 4 h: how long the CA may be unheard before no call is carried.
     #[serde(default)]
     pub max_policy_age: Option<Span>,
@@ -174,6 +177,15 @@ pub struct LedgerSection {
     /// Refused: records are not aged out by this version.
     #[serde(default, deserialize_with = "refused::keep")]
     pub keep: Option<NotEnforced>,
+}
+
+/// `bounds:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundsConfig {
+    /// Default 8192: calls at a time, of which one caller may have three quarters.
+    #[serde(default)]
+    pub calls: Option<usize>,
 }
 
 /// What a call between two bots of this host goes through.

@@ -424,4 +424,4 @@ fn chain_of(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

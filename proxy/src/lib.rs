@@ -5,7 +5,7 @@
 //! that was verified; whoever is called was too. What two readers could read differently is refused ([`http1`]).
 //!
 //! Deliberately absent: keys on disk, policy of its own (it can only narrow what the mesh file allows), outside
-//! destinations, PROXY headers that come in, retries of calls that may have arrived, and any grant by address.
+//! destinations, PROXY headers that come in, retries after a byte of an answer, and any grant by address.
 //!
 //! - [`config`]: `proxy.yaml`. [`run()`] and [`start`]: the process.
 //! - [`control`]: the host's identity, its slice of the mesh file, the SVIDs of its bots.
@@ -24,10 +24,12 @@ pub mod control;
 mod ends;
 pub mod http1;
 mod http2;
+mod known;
 mod limiter;
 mod live;
 mod mesh;
 mod metrics;
+mod places;
 mod plain;
 mod pool;
 pub mod privileges;
@@ -38,6 +40,7 @@ mod reproof;
 mod run;
 mod seldom;
 mod tcp;
+mod upstream;
 mod whoami;
 
 pub use config::{Config, Settings};

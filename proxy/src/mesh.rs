@@ -181,6 +181,7 @@ fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static s
     let peer = Shown::of_caller(&leaf, &to.id);
     let proven = Proven::new(Role::Server, leaf.id().clone(), peer, Shown::of(ours.leaf()));
     let who = Who {
+        places: proxy.places.of(&bot),
         bot,
         id: leaf.id().clone(),
         header,

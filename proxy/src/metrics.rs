@@ -2,6 +2,7 @@
 //!
 //! `README.md` has the table of them, which a test holds true.
 
+mod calls;
 mod host;
 mod ledger;
 mod make;
@@ -17,6 +18,7 @@ use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 use spiffe::time::Timestamp;
 use tokio::time::Instant;
 
+use self::calls::CallMetrics;
 use self::host::HostMetrics;
 use self::ledger::LedgerGauges;
 use self::make::Maker;
@@ -48,6 +50,7 @@ pub(crate) struct Metrics {
     connections: IntGaugeVec,
     bytes_out: IntCounter,
     bytes_in: IntCounter,
+    calls: CallMetrics,
     host: HostMetrics,
     ledger: LedgerGauges,
     policy: PolicyMetrics,
@@ -112,6 +115,7 @@ impl Metrics {
             connections: make.gauges("botmesh_connections", "Open connections, by listener.", &["listener"])?,
             bytes_out: bytes.with_label_values(&[Way::Out.as_str()]),
             bytes_in: bytes.with_label_values(&[Way::In.as_str()]),
+            calls: CallMetrics::new(make)?,
             host: HostMetrics::new(make)?,
             ledger: LedgerGauges::new(make)?,
             policy: PolicyMetrics::new(make)?,
@@ -187,6 +191,7 @@ impl Metrics {
         };
         self.tell_policy(in_force, counted.rejected_revision);
         self.ledger.set(&proxy.ledger.stats());
+        self.calls.set(&proxy.places, &proxy.upstreams);
         self.encode()
     }
 

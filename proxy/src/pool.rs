@@ -19,7 +19,7 @@ use hyper::client::conn::http2::SendRequest;
 use rustls::ClientConfig;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::SpiffeId;
-use spiffe::time::Timestamp;
+use spiffe::time::{Clock, Timestamp};
 use spiffe_tls::{HandshakeRefusal, Svid, TlsError};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -31,7 +31,9 @@ use crate::mesh::{CLOSING, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::upstream::{Admitted, Using};
 pub(crate) use again::broken_by_caller;
+use again::{Chance, Chances};
 
 /// How many calls run on a connection before another is opened beside it. Half of what the peer takes
 /// ([`crate::mesh::STREAMS_MAX`]), so that a burst finds room.
@@ -46,15 +48,11 @@ const OPAQUE_CONNECTIONS_MAX: usize = 256;
 /// How long a connection is kept without calls.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How many of a callee's addresses are tried for one call.
-const ADDRESSES_TRIED_MAX: usize = 3;
-
 /// The connections to other proxies.
 #[derive(Debug)]
 pub(crate) struct Pool {
     reuse: bool,
     slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
-    turn: AtomicUsize,
 }
 
 /// What a connection belongs to.
@@ -72,6 +70,8 @@ struct Key {
 struct Slot {
     tls: Arc<ClientConfig>,
     links: Mutex<Vec<Link>>,
+    /// How many calls wait for a connection.
+    waiting: AtomicUsize,
     /// Held while one connects, so that many calls that come at once open one connection and not many.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -86,6 +86,15 @@ struct Link {
     proven: Arc<Proven>,
 }
 
+/// A call that waits for a connection. Dropped, it gives its place to another.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Who needs a connection: the pool and the calls on it. With the last of them its control stream ends, and then it.
 #[derive(Debug)]
 struct Need {
@@ -98,6 +107,7 @@ struct Need {
 pub(crate) struct Lease {
     need: Arc<Need>,
     proven: Arc<Proven>,
+    using: Using,
 }
 
 impl Link {
@@ -107,11 +117,12 @@ impl Link {
 }
 
 impl Lease {
-    fn of(link: &Link) -> Self {
+    fn of(link: &Link, using: Using) -> Self {
         link.need.busy.fetch_add(1, Ordering::Relaxed);
         Self {
             need: Arc::clone(&link.need),
             proven: Arc::clone(&link.proven),
+            using,
         }
     }
 }
@@ -137,6 +148,12 @@ pub(crate) struct Peer<'a> {
     pub(crate) addresses: &'a [SocketAddr],
     /// For what.
     pub(crate) streams: Streams,
+    /// The place of the call among those to the callee.
+    pub(crate) admitted: &'a Admitted,
+    /// How often it may be sent again once it may have begun.
+    pub(crate) retries: u32,
+    /// How many calls may wait for a connection.
+    pub(crate) pending: usize,
 }
 
 /// What the streams of a connection carry.
@@ -181,13 +198,15 @@ impl Pool {
         Self {
             reuse,
             slots: Mutex::default(),
-            turn: AtomicUsize::new(0),
         }
     }
 
-    /// Sends a request and waits for the head of its answer. Addresses are taken in turn; one that cannot be reached is
-    /// followed by the next, for until then nothing was sent. A call that is known not to have begun at the other end,
-    /// which restarts, is sent again.
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// What was not sent is sent elsewhere: to another endpoint where one cannot be reached, and again where the other
+    /// end, which restarts, is known not to have begun. What may have begun is sent a second time only where that is the
+    /// same as once (RFC 9110 §9.2.2). Each time but the first takes from the caller's budget, and nothing is sent again
+    /// after a byte of an answer.
     pub(crate) async fn call(
         &self,
         proxy: &Arc<Proxy>,
@@ -195,48 +214,42 @@ impl Pool {
         mut request: Request<RequestBody>,
         held: &Held,
     ) -> Result<(Response<Incoming>, Lease), PoolFault> {
-        let mut turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (mut tries, mut times) = (peer.addresses.len().min(ADDRESSES_TRIED_MAX), again::TIMES);
-        let mut last = PoolFault::NoAddress;
-        while tries > 0 {
-            let Some(address) = peer.addresses.get(turn % peer.addresses.len()) else {
-                break;
-            };
-            turn = turn.wrapping_add(1);
-            let (send, lease) = match self.lease(proxy, peer, *address).await {
-                Ok(leased) => leased,
+        let (upstreams, upstream) = (&proxy.upstreams, peer.admitted.upstream());
+        let endpoints = upstream.endpoints(peer.addresses);
+        let mut chances = Chances::new(&endpoints, peer.retries);
+        let mut next = chances.first(upstreams).ok_or(PoolFault::NoAddress)?;
+        loop {
+            peer.admitted.tried();
+            let using = upstreams.using(next);
+            let (fault, chance) = match self.lease(proxy, peer, using).await {
+                Ok((send, mut lease)) => match held.reached(proxy, &lease.proven) {
+                    // Boxed, for every connection of a bot would keep the room of two requests.
+                    Ok(()) => match Box::pin(exchange(send, request, &mut lease.using)).await {
+                        Ok(mut answer) => {
+                            if answer.headers_mut().remove(CLOSING).is_some() {
+                                self.retire(&lease);
+                            }
+                            return Ok((answer, lease));
+                        }
+                        Err((Some((spare, chance)), source)) => {
+                            request = spare;
+                            (PoolFault::Exchange { source }, chance)
+                        }
+                        Err((None, source)) => return Err(PoolFault::Exchange { source }),
+                    },
+                    Err(reason) => (PoolFault::Cut { reason }, Chance::Elsewhere),
+                },
                 // Somebody else where the callee should be is never passed over: a call that went on to the next address
                 // would hide it.
                 Err(fault @ (PoolFault::WrongId { .. } | PoolFault::Refused { .. })) => return Err(fault),
-                Err(fault) => {
-                    let again = times > 0 && again::broke_off(&fault);
-                    *(if again { &mut times } else { &mut tries }) -= 1;
-                    last = fault;
-                    continue;
-                }
+                Err(fault) if again::broke_off(&fault) => (fault, Chance::NotBegun),
+                Err(fault) => (fault, Chance::Elsewhere),
             };
-            if let Err(reason) = held.reached(proxy, &lease.proven) {
-                last = PoolFault::Cut { reason };
-                tries -= 1;
-                continue;
-            }
-            // Boxed, for every connection of a bot would keep the room of two requests.
-            match Box::pin(exchange(send, request)).await {
-                Ok(mut answer) => {
-                    if answer.headers_mut().remove(CLOSING).is_some() {
-                        self.retire(&lease);
-                    }
-                    return Ok((answer, lease));
-                }
-                Err((Some(unsent), source)) if times > 0 => {
-                    request = unsent;
-                    last = PoolFault::Exchange { source };
-                    times -= 1;
-                }
-                Err((_, source)) => return Err(PoolFault::Exchange { source }),
+            match chances.next(upstreams, chance) {
+                Some(endpoint) if peer.admitted.may_retry(upstreams.now()) => next = endpoint,
+                Some(_) | None => return Err(fault),
             }
         }
-        Err(last)
     }
 
     /// Finds or opens a connection.
@@ -244,35 +257,43 @@ impl Pool {
         &self,
         proxy: &Arc<Proxy>,
         peer: Peer<'_>,
-        address: SocketAddr,
+        using: Using,
     ) -> Result<(SendRequest<RequestBody>, Lease), PoolFault> {
-        let slot = self.slot(proxy, peer, address)?;
+        let address = using.endpoint().address;
+        let slot = self.slot(&proxy.clock, peer, address)?;
         if !self.reuse {
-            let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
-            let lease = Lease::of(&link);
+            let link = Box::pin(connected(proxy, &slot, peer, &using)).await?;
+            let lease = Lease::of(&link, using);
             return Ok((link.send, lease));
         }
         let now = proxy.control.now();
-        if let Some(leased) = slot.least_busy(now, peer.streams.per_connection()) {
-            return Ok(leased);
+        if let Some((send, link)) = slot.least_busy(now, peer.streams.per_connection()) {
+            return Ok((send, Lease::of(&link, using)));
         }
+        let failures = using.endpoint().failures();
+        let _waiting = slot.wait(peer.pending)?;
         let _connecting = slot.connecting.lock().await;
-        if let Some(leased) = slot.least_busy(now, peer.streams.per_connection()) {
-            return Ok(leased);
+        if let Some((send, link)) = slot.least_busy(now, peer.streams.per_connection()) {
+            return Ok((send, Lease::of(&link, using)));
+        }
+        if using.endpoint().failures() > failures {
+            // Whoever came first waited for nothing. One wait is enough for all.
+            return Err(PoolFault::Ejected { address });
         }
         if slot.links().len() >= peer.streams.connections_max() {
-            return slot
+            let (send, link) = slot
                 .least_busy(now, peer.streams.per_connection_max())
-                .ok_or(PoolFault::Full);
+                .ok_or(PoolFault::Full)?;
+            return Ok((send, Lease::of(&link, using)));
         }
-        let link = Box::pin(connect::connect(proxy, &slot.tls, peer, address)).await?;
-        let lease = Lease::of(&link);
+        let link = Box::pin(connected(proxy, &slot, peer, &using)).await?;
         let send = link.send.clone();
+        let lease = Lease::of(&link, using);
         slot.links().push(link);
         Ok((send, lease))
     }
 
-    fn slot(&self, proxy: &Proxy, peer: Peer<'_>, address: SocketAddr) -> Result<Arc<Slot>, PoolFault> {
+    fn slot(&self, clock: &Clock, peer: Peer<'_>, address: SocketAddr) -> Result<Arc<Slot>, PoolFault> {
         let key = Key {
             caller: *peer.svid.leaf().sha256(),
             callee: peer.callee.clone(),
@@ -283,10 +304,11 @@ impl Pool {
         if let Some(slot) = self.slots().get(&key) {
             return Ok(Arc::clone(slot));
         }
-        let tls = connect::config(proxy, peer)?;
+        let tls = connect::config(clock, peer)?;
         let slot = Arc::new(Slot {
             tls,
             links: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             connecting: tokio::sync::Mutex::default(),
         });
         Ok(Arc::clone(self.slots().entry(key).or_insert(slot)))
@@ -329,28 +351,49 @@ impl Pool {
     }
 }
 
-/// Sends a request; with an error comes the request, where it is known that nobody began to carry it.
+/// Connects, and notes at the endpoint what came of it.
+async fn connected(proxy: &Arc<Proxy>, slot: &Slot, peer: Peer<'_>, using: &Using) -> Result<Link, PoolFault> {
+    let (upstream, endpoint) = (peer.admitted.upstream(), using.endpoint());
+    let link = connect::connect(proxy, &slot.tls, peer, endpoint.address).await;
+    match &link {
+        Ok(_) => upstream.connected(endpoint),
+        Err(fault) if again::is_down(fault) => {
+            upstream.eject(endpoint, proxy.upstreams.now(), proxy.upstreams.random());
+        }
+        Err(_) => {}
+    }
+    link
+}
+
+/// A request that may be sent again, and why.
+type Spare = (Request<RequestBody>, Chance);
+
+/// Sends a request; with an error comes the request, where it may be sent again.
 async fn exchange(
     mut send: SendRequest<RequestBody>,
     request: Request<RequestBody>,
-) -> Result<Response<Incoming>, (Option<Request<RequestBody>>, hyper::Error)> {
+    using: &mut Using,
+) -> Result<Response<Incoming>, (Option<Spare>, hyper::Error)> {
     let spare = again::spare(&request);
-    send.try_send_request(request).await.map_err(|mut failed| {
+    using.sent();
+    let answered = send.try_send_request(request).await;
+    if answered.is_ok() {
+        using.answered();
+    }
+    answered.map_err(|mut failed| {
         // The connection ended before the request was sent: it comes back whole.
         if let Some(unsent) = failed.take_message() {
-            return (Some(unsent), failed.into_error());
+            return (Some((unsent, Chance::NotBegun)), failed.into_error());
         }
         let error = failed.into_error();
-        (
-            spare.filter(|spare| again::was_not_begun(&error, spare.method())),
-            error,
-        )
+        let spare = spare.and_then(|spare| Some((again::chance(&error, spare.method())?, spare)));
+        (spare.map(|(chance, spare)| (spare, chance)), error)
     })
 }
 
 impl Slot {
     /// Takes the connection with the fewest calls, if it has fewer than `most`.
-    fn least_busy(&self, now: Timestamp, most: usize) -> Option<(SendRequest<RequestBody>, Lease)> {
+    fn least_busy(&self, now: Timestamp, most: usize) -> Option<(SendRequest<RequestBody>, Link)> {
         let mut links = self.links();
         links.retain(|link| !link.send.is_closed() && link.proven.holds(now));
         let link = links.iter_mut().min_by_key(|link| link.busy())?;
@@ -358,7 +401,18 @@ impl Slot {
             return None;
         }
         link.used = Instant::now();
-        Some((link.send.clone(), Lease::of(link)))
+        Some((link.send.clone(), link.clone()))
+    }
+
+    /// Takes one of the places of those who wait for a connection.
+    fn wait(&self, most: usize) -> Result<Waiting<'_>, PoolFault> {
+        // Counted first and looked at afterwards, so that two that come at once do not both take the last place.
+        let waiting = Waiting(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < most {
+            Ok(waiting)
+        } else {
+            Err(PoolFault::Pending)
+        }
     }
 
     fn links(&self) -> MutexGuard<'_, Vec<Link>> {
@@ -437,6 +491,15 @@ pub(crate) enum PoolFault {
         /// Why.
         reason: Reason,
     },
+    /// Nobody could connect while the call waited for that.
+    #[error("{address} could not be connected to, for another call")]
+    Ejected {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Too many calls wait for a connection.
+    #[error("too many calls wait for a connection to the callee's proxy")]
+    Pending,
     /// All connections are full.
     #[error("all connections to the callee's proxy are full")]
     Full,
@@ -444,3 +507,6 @@ pub(crate) enum PoolFault {
     #[error("no answer in time")]
     Slow,
 }
+
+#[cfg(test)]
+mod tests;

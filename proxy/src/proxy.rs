@@ -1,7 +1,7 @@
 //! What all connections of the process share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit::Ledger;
@@ -18,13 +18,13 @@ use crate::http1;
 use crate::limiter::Limiter;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::pool::Pool;
+use crate::upstream::Upstreams;
 
 /// The bounds of the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Calls at a time.
-    pub(crate) calls: usize,
     /// Connections of bots at a time, by listener.
     pub(crate) connections: usize,
     /// Connections at a time of all processes of one user.
@@ -49,7 +49,6 @@ pub(crate) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            calls: 8_192,
             connections: 16_384,
             connections_of_uid: 8_192,
             peers: 8_192,
@@ -86,28 +85,12 @@ pub(crate) struct Proxy {
     pub(crate) closing: CancellationToken,
     /// Set when calls that did not end in time are cut.
     pub(crate) cutting: AtomicBool,
-    pub(crate) calls: AtomicUsize,
+    /// The calls that are carried at a time.
+    pub(crate) places: Arc<Places>,
+    /// What is known of callees.
+    pub(crate) upstreams: Upstreams,
     /// How often each caller called.
     pub(crate) limiter: Limiter,
     /// The calls under way.
     pub(crate) live: Arc<Live>,
-}
-
-/// One of the calls that may run at a time.
-#[derive(Debug)]
-pub(crate) struct Slot(Arc<Proxy>);
-
-impl Slot {
-    /// Takes a slot, or nothing where all are taken.
-    pub(crate) fn take(proxy: &Arc<Proxy>) -> Option<Self> {
-        // Counted first and looked at afterwards, so that two that come at once do not both take the last.
-        let slot = Self(Arc::clone(proxy));
-        (proxy.calls.fetch_add(1, Ordering::Relaxed) < proxy.bounds.calls).then_some(slot)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -42,6 +42,8 @@ pub enum Reason {
     NoIdentity,
     /// The call could not be recorded.
     LedgerUnavailable,
+    /// Calls of this caller to the bot failed, one after another, and none is made for a while.
+    BreakerOpen,
     /// There are too many calls or connections.
     Overloaded,
     /// The callee did not answer in time.
@@ -59,7 +61,7 @@ pub enum Side {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownCaller,
         Self::NoRule,
         Self::DeniedByRule,
@@ -76,6 +78,7 @@ impl Reason {
         Self::PeerUnreachable,
         Self::NoIdentity,
         Self::LedgerUnavailable,
+        Self::BreakerOpen,
         Self::Overloaded,
         Self::Timeout,
     ];
@@ -100,6 +103,7 @@ impl Reason {
             Self::PeerUnreachable => "peer_unreachable",
             Self::NoIdentity => "no_identity",
             Self::LedgerUnavailable => "ledger_unavailable",
+            Self::BreakerOpen => "breaker_open",
             Self::Overloaded => "overloaded",
             Self::Timeout => "timeout",
         }
@@ -124,7 +128,9 @@ impl Reason {
                 Side::Mesh => StatusCode::MISDIRECTED_REQUEST,
             },
             Self::PeerMismatch | Self::PeerUnreachable => StatusCode::BAD_GATEWAY,
-            Self::NoIdentity | Self::LedgerUnavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoIdentity | Self::LedgerUnavailable | Self::BreakerOpen | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -149,6 +155,7 @@ impl Reason {
             Self::PeerUnreachable => "The bot that was called cannot be reached",
             Self::NoIdentity => "The caller has no valid identity document at the moment",
             Self::LedgerUnavailable => "The call could not be recorded, so it was not made",
+            Self::BreakerOpen => "Calls to this bot failed one after another, so none is made for a moment",
             Self::Overloaded => "There are too many calls at the moment",
             Self::Timeout => "The bot that was called did not answer in time",
         }
@@ -198,6 +205,7 @@ mod tests {
                 ("peer_unreachable", 502),
                 ("no_identity", 503),
                 ("ledger_unavailable", 503),
+                ("breaker_open", 503),
                 ("overloaded", 503),
                 ("timeout", 504),
             ]

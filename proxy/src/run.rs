@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit::{EventKind, EventRecord, Ledger, LedgerConfig};
@@ -32,10 +32,12 @@ use crate::limiter::Limiter;
 use crate::live;
 use crate::mesh;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
 use crate::tcp::Leads;
+use crate::upstream::Upstreams;
 use bind::Bound;
 pub use descent::{Descent, DescentError};
 pub use error::RunError;
@@ -134,7 +136,8 @@ pub async fn start(
         bounds: Bounds::default(),
         tasks: TaskTracker::new(),
         closing: cancel.child_token(),
-        calls: AtomicUsize::new(0),
+        places: Places::new(settings.calls),
+        upstreams: Upstreams::new(seed()?),
         limiter: Limiter::default(),
         cutting: AtomicBool::new(false),
         live: Arc::default(),
@@ -146,6 +149,13 @@ pub async fn start(
     });
     let running = serve(proxy, bound, &settings)?;
     Ok(Running { helper, ..running })
+}
+
+/// Where the choice among endpoints begins, so that the proxies of a mesh do not choose alike.
+fn seed() -> Result<u64, RunError> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_unspecified| RunError::Randomness)?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 /// Makes what names callers, and says aloud where less is kept apart than can be.
@@ -293,6 +303,9 @@ async fn sweep(proxy: Arc<Proxy>) {
             .limiter
             .sweep(&proxy.control.snapshot().policy, proxy.control.now());
         proxy.pool.sweep(proxy.control.now());
+        let snapshot = proxy.control.snapshot();
+        proxy.places.sweep(&snapshot.mesh);
+        proxy.upstreams.sweep(&snapshot.mesh);
     }
 }
 

@@ -1,5 +1,7 @@
 //! `status`: one screen that says how the mesh is, as far as this machine can see it.
 
+mod calls;
+
 use std::path::Path;
 
 use anyhow::Result;
@@ -204,6 +206,9 @@ impl ProxyView {
             )?;
         }
         notes(&status.notes, screen)?;
+        if let Some(calls) = &status.calls {
+            calls::show(calls, screen)?;
+        }
         for bot in &self.bots.bots {
             let ready = if bot.ready { green("ready") } else { red("no SVID") };
             let until = bot.not_after.map_or_else(String::new, |end| format!("  until {end}"));

@@ -166,6 +166,7 @@ fn a_disk_that_does_not_sync_stops_the_ledger_for_good() {
         response_bytes: 0,
         duration_us: 0,
         upstream_us: 0,
+        tries: 1,
         address: None,
         outcome: "done".to_owned(),
     });

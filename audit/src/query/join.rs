@@ -34,12 +34,13 @@ struct Waiting {
 }
 
 /// What an end adds to its call.
-const END_KEYS: [&str; 6] = [
+const END_KEYS: [&str; 7] = [
     "status",
     "request_bytes",
     "response_bytes",
     "duration_us",
     "upstream_us",
+    "tries",
     "outcome",
 ];
 

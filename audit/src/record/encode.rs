@@ -5,7 +5,7 @@ use spiffe::selector::Facts;
 use super::json::Json;
 use super::{
     CallRecord, Callee, EndRecord, EventRecord, Party, RECORD_BYTES_MAX, RecordError, RefusalsRecord, SegmentRecord,
-    StrangersRecord,
+    StrangersRecord, once,
 };
 use crate::hash::{Hash, LEAF};
 
@@ -70,6 +70,9 @@ impl Line {
             json.bare("response_bytes", record.response_bytes);
             json.bare("duration_us", record.duration_us);
             json.bare("upstream_us", record.upstream_us);
+            if record.tries != once() {
+                json.bare("tries", record.tries);
+            }
             if let Some(address) = record.address {
                 json.plain("address", address);
             }

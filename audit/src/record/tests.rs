@@ -86,10 +86,10 @@ prop_compose! {
 prop_compose! {
     fn end()(
         (id, time, status, outcome) in (call_id(), time(), option::of(any::<u16>()), text()),
-        (request_bytes, response_bytes, duration_us, upstream_us) in any::<(u64, u64, u64, u64)>(),
+        (request_bytes, response_bytes, duration_us, upstream_us, tries) in any::<(u64, u64, u64, u64, u32)>(),
         address in option::of(any::<(IpAddr, u16)>().prop_map(SocketAddr::from)),
     ) -> EndRecord {
-        EndRecord { id, time, status, request_bytes, response_bytes, duration_us, upstream_us, address, outcome }
+        EndRecord { id, time, status, request_bytes, response_bytes, duration_us, upstream_us, tries, address, outcome }
     }
 }
 

@@ -168,6 +168,7 @@ pub(crate) fn end(number: u64) -> EndRecord {
         response_bytes: 1024,
         duration_us: 20_000,
         upstream_us: 18_000,
+        tries: 1,
         address: None,
         outcome: "done".to_owned(),
     }

@@ -3,6 +3,7 @@
 //!
 //! Refusals are [`crate::admin::Problem`]s.
 
+mod calls;
 mod doctor;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use spiffe::id::{BotName, HostName, TrustDomain};
 use spiffe::selector::Facts;
 use spiffe::time::Timestamp;
 
+pub use calls::{CalleeCalls, Calls, EndpointCalls, ShutOut};
 pub use doctor::{Alike, CalleeFound, CalleeLook, Doctor, Replayed, ShareLook, TokenLook};
 
 use crate::Generation;
@@ -80,6 +82,9 @@ pub struct ProxyStatus {
     /// Its process; a proxy of an earlier version does not say.
     #[serde(default)]
     pub pid: Option<u32>,
+    /// Its calls and their callees; a proxy of an earlier version does not say.
+    #[serde(default)]
+    pub calls: Option<Calls>,
     /// What an operator should know.
     pub notes: Vec<String>,
 }

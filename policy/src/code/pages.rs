@@ -171,6 +171,16 @@ Write a whole number and ms, s, m or h.
 ",
     ),
     (
+        DESTINATION_NUMBER,
+        "BM0119: the number is not in bounds
+
+`destinations` bounds the calls to a bot: `max_in_flight` at a time, from 1 to 100000,
+`max_pending` of one caller that wait for a connection, from 1 to 100000, and `max_failures` in a
+row after which one caller is refused for a while, up to 1000, 0 for never. `retries` is 0 or 1:
+whether a call that may have begun is sent once more, where that is the same as once.
+",
+    ),
+    (
         UNKNOWN_GROUP,
         "BM0120: the group is not defined
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{DESTINATION, Reader};
 use crate::code;
-use crate::destination::{CONNECT_TIMEOUT, Destination, REQUEST_TIMEOUT, STREAM_IDLE, Wait};
+use crate::destination::{
+    CONNECT_TIMEOUT, Destination, MAX_FAILURES, MAX_IN_FLIGHT, MAX_PENDING, Number, REQUEST_TIMEOUT, RETRIES,
+    STREAM_IDLE, Wait,
+};
 use crate::diagnostics::Draft;
 use crate::read::fields::Fields;
 use crate::read::values::duration;
@@ -42,13 +45,14 @@ impl Reader {
         let Some(fields) = self.fields(node, &DESTINATION) else {
             return Destination::default();
         };
-        if let Some(node) = fields.get("retries") {
-            self.retries(node);
-        }
         Destination {
             connect_timeout: self.wait(&fields, CONNECT_TIMEOUT),
             request_timeout: self.wait(&fields, REQUEST_TIMEOUT),
             stream_idle: self.wait(&fields, STREAM_IDLE),
+            retries: self.bound(&fields, RETRIES),
+            max_in_flight: self.bound(&fields, MAX_IN_FLIGHT),
+            max_pending: self.bound(&fields, MAX_PENDING),
+            max_failures: self.bound(&fields, MAX_FAILURES),
         }
     }
 
@@ -64,13 +68,26 @@ impl Reader {
         found
     }
 
-    /// A call is never made a second time, beyond what RFC 9110 §9.2.2 lets a proxy do by itself.
-    fn retries(&mut self, node: &Node) {
+    fn bound(&mut self, fields: &Fields<'_>, number: Number) -> Option<u32> {
+        let node = fields.get(number.key)?;
+        let Number { key, least, most } = number;
         match node.value {
-            Value::Integer(0) => {}
-            Value::Integer(_) => self.later(node.span, "a number of `retries` other than 0"),
+            Value::Integer(found) => {
+                let found = u32::try_from(found).ok().filter(|found| (least..=most).contains(found));
+                if found.is_none() {
+                    let message = format!("`{key}` is from {least} to {most}");
+                    self.error(code::DESTINATION_NUMBER, node.span, message, "not in bounds");
+                }
+                found
+            }
             Value::Null | Value::Bool(_) | Value::Float | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-                self.error(code::WRONG_KIND, node.span, "`retries` is a number", "not a number")
+                self.error(
+                    code::WRONG_KIND,
+                    node.span,
+                    format!("`{key}` is a number"),
+                    "not a number",
+                );
+                None
             }
         }
     }

@@ -73,7 +73,15 @@ const DENY: Keys = Keys {
 
 pub(crate) const DESTINATION: Keys = Keys {
     of: "a destination",
-    known: &["connect_timeout", "request_timeout", "stream_idle", "retries"],
+    known: &[
+        "connect_timeout",
+        "request_timeout",
+        "stream_idle",
+        "retries",
+        "max_in_flight",
+        "max_pending",
+        "max_failures",
+    ],
     later: &[],
 };
 

@@ -514,11 +514,14 @@ fn a_slice_tells_of_waits_to_callers_and_callees_and_they_read_back_equal() {
         allow: [{id: x, from: [a, c], to: b, http: GET /}]\n\
         deny: [{id: y, from: a, to: c, reason: r}]\n\
         destinations:\n\
-        \x20 b: {connect_timeout: 30s, request_timeout: 1h, stream_idle: 10m, retries: 0}\n\
+        \x20 b: {connect_timeout: 30s, request_timeout: 1h, stream_idle: 10m, retries: 0, max_in_flight: 9, max_pending: 8, max_failures: 7}\n\
         \x20 c: {connect_timeout: 10ms, request_timeout: 10ms, stream_idle: 100ms}\n";
     let mesh = load(text.to_owned());
     let slice = |host: &str| serde_json::from_str::<Value>(&mesh.slice(&HostName::parse(host).unwrap())).unwrap();
-    let b = json!({"connect_timeout": "30000ms", "request_timeout": "3600000ms", "stream_idle": "600000ms"});
+    let b = json!({
+        "connect_timeout": "30000ms", "request_timeout": "3600000ms", "stream_idle": "600000ms",
+        "retries": 0, "max_in_flight": 9, "max_pending": 8, "max_failures": 7,
+    });
     let c = json!({"connect_timeout": "10ms", "request_timeout": "10ms", "stream_idle": "100ms"});
     assert_eq!(slice("caller")["destinations"], json!({"b": b}));
     assert_eq!(
@@ -535,6 +538,18 @@ fn a_slice_tells_of_waits_to_callers_and_callees_and_they_read_back_equal() {
             .contains("destinations")
     );
     assert!(policy::feature::ENFORCED.contains(&"destinations"));
+    let bounds = |destination: &str| {
+        let text = format!(
+            "{}  b: {{{destination}}}\n",
+            text.split_once("  b: {connect").unwrap().0
+        );
+        load(text).features().contains("destination_bounds")
+    };
+    for bound in ["max_in_flight: 1", "max_pending: 1", "max_failures: 0", "retries: 1"] {
+        assert!(bounds(bound), "an older host does not know {bound}");
+    }
+    assert!(!bounds("retries: 0"), "what older hosts do anyway");
+    assert!(policy::feature::ENFORCED.contains(&"destination_bounds"));
     let bot = |name| BotName::parse(name).unwrap();
     assert_eq!(
         mesh.destination(&bot("c")).stream_idle,

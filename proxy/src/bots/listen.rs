@@ -179,6 +179,7 @@ fn door(proxy: &Proxy, attested: Result<Caller, Unattested>) -> Door {
             let header = HeaderValue::from_str(id.as_str()).unwrap_or(HeaderValue::from_static(""));
             let facts = Some(Arc::clone(&caller.facts));
             let who = Who {
+                places: proxy.places.of(&caller.bot),
                 bot: caller.bot.clone(),
                 id,
                 header,

@@ -6,20 +6,27 @@ use super::draft::Draft;
 use super::id::{self, NoRandomness};
 use super::identify::Door;
 use super::refusal::Refusal;
-use crate::proxy::{Proxy, Slot};
+use crate::places::Bound;
+use crate::proxy::Proxy;
 use crate::reason::Reason;
 
 /// Begins a call.
 pub(super) fn begin(proxy: &Arc<Proxy>, door: &Door) -> Result<Draft, NoRandomness> {
     let now = proxy.control.now();
-    Ok(Draft::new(proxy, Slot::take(proxy), door.way(), id::mint(now)?, now))
+    let place = proxy.places.take(door.who().map(|who| &who.places));
+    Ok(Draft::new(proxy, place, door.way(), id::mint(now)?, now))
 }
 
 /// Refuses a call that found no room.
 pub(super) fn accept(draft: &Draft) -> Result<(), Box<Refusal>> {
-    if draft.has_slot() {
-        Ok(())
-    } else {
-        Err(Refusal::boxed(Reason::Overloaded, "try again a little later"))
+    match draft.no_room() {
+        None => Ok(()),
+        Some(bound) => Err(full(draft, bound)),
     }
+}
+
+/// Refuses a call that there is no room for, and counts it.
+pub(super) fn full(draft: &Draft, bound: Bound) -> Box<Refusal> {
+    draft.proxy().places.refuse(bound);
+    Refusal::boxed(Reason::Overloaded, bound.detail())
 }

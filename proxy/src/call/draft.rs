@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use crate::control::Snapshot;
 use crate::metrics::{SeriesKey, Way};
+use crate::places::{Bound, Place};
 use crate::proven::Shown;
-use crate::proxy::{Proxy, Slot};
+use crate::proxy::Proxy;
 
 /// A call in the making. The record in it is written once, as an allowed call or as a refusal.
 #[derive(Debug)]
 pub(super) struct Draft {
-    slot: Option<Slot>,
+    place: Result<Option<Place>, Bound>,
     proxy: Arc<Proxy>,
     /// Decided by this, whatever comes meanwhile.
     pub(super) snapshot: Arc<Snapshot>,
@@ -33,7 +34,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(proxy: &Arc<Proxy>, slot: Option<Slot>, way: Way, id: CallId, now: Timestamp) -> Self {
+    pub(super) fn new(proxy: &Arc<Proxy>, place: Result<Place, Bound>, way: Way, id: CallId, now: Timestamp) -> Self {
         let snapshot = proxy.control.snapshot();
         let generation = snapshot.generation;
         let record = CallRecord {
@@ -73,7 +74,7 @@ impl Draft {
         };
         let (proxy, started) = (Arc::clone(proxy), Instant::now());
         Self {
-            slot,
+            place: place.map(Some),
             proxy,
             snapshot,
             now,
@@ -90,13 +91,14 @@ impl Draft {
         &self.proxy
     }
 
-    pub(super) const fn has_slot(&self) -> bool {
-        self.slot.is_some()
+    /// What had no room for the call, if something had none.
+    pub(super) fn no_room(&self) -> Option<Bound> {
+        self.place.as_ref().err().copied()
     }
 
-    /// Hands the slot to whoever lasts until the call's last byte.
-    pub(super) const fn take_slot(&mut self) -> Option<Slot> {
-        self.slot.take()
+    /// Hands the place to whoever lasts until the call's last byte.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.as_mut().ok().and_then(Option::take)
     }
 
     /// Names the callee in the metrics, if it exists: other names are the caller's invention.

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use super::body::RequestCount;
 use crate::metrics::SeriesKey;
-use crate::proxy::{Proxy, Slot};
+use crate::places::Place;
+use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::upstream::Admitted;
 
 /// The answer was given whole.
 pub(super) const DONE: &str = "done";
@@ -33,6 +35,8 @@ pub(crate) const CALLER_GONE: &str = "caller_gone";
 pub(super) struct Half {
     pub(super) id: CallId,
     pub(super) series: SeriesKey,
+    /// Its place among the calls to the callee.
+    pub(super) admitted: Admitted,
 }
 
 /// Writes the end of a call when it is dropped.
@@ -40,7 +44,7 @@ pub(super) struct Half {
 pub(crate) struct End {
     proxy: Arc<Proxy>,
     /// Gives the call's place to another when the call is over.
-    _slot: Option<Slot>,
+    _place: Option<Place>,
     half: Half,
     /// The other end, when it is this proxy too.
     other: Option<Half>,
@@ -56,14 +60,14 @@ pub(crate) struct End {
 impl End {
     pub(super) fn new(
         proxy: &Arc<Proxy>,
-        slot: Option<Slot>,
+        place: Option<Place>,
         half: Half,
         started: Instant,
         request: RequestCount,
     ) -> Self {
         Self {
             proxy: Arc::clone(proxy),
-            _slot: slot,
+            _place: place,
             half,
             other: None,
             started,
@@ -79,6 +83,21 @@ impl End {
     /// Ends the callee's half too.
     pub(super) fn join(&mut self, other: Half) {
         self.other = Some(other);
+    }
+
+    /// The call's place among those to the callee, as its caller's proxy counts them, or the only one that does.
+    pub(super) const fn admitted(&self) -> &Admitted {
+        &self.half.admitted
+    }
+
+    /// The same as the callee's proxy counts them.
+    pub(super) fn admitted_by_callee(&self) -> &Admitted {
+        self.other.as_ref().map_or(&self.half.admitted, |other| &other.admitted)
+    }
+
+    /// How often it was tried, at whichever end.
+    fn tries(&self) -> u32 {
+        self.half.admitted.tries().max(self.admitted_by_callee().tries())
     }
 
     /// Notes the answer.
@@ -129,6 +148,7 @@ impl End {
             response_bytes: self.response_bytes,
             duration_us: micros(duration),
             upstream_us: micros(self.upstream),
+            tries: self.tries(),
             address: None,
             outcome: self.outcome().to_owned(),
         });

@@ -1,6 +1,7 @@
 //! Step 6: the call goes where the permit says, and only with a receipt.
 
 mod across;
+mod admit;
 mod bot;
 mod tcp;
 
@@ -31,7 +32,9 @@ use crate::http1::deadline::Deadline;
 use crate::live::{Held, Subject};
 use crate::metrics::{SeriesKey, Way};
 use crate::reason::{Reason, Side};
-use across::across;
+use crate::upstream::Admitted;
+use across::{Across, across};
+use admit::Outcome;
 use bot::{Towards, to_callee};
 
 /// Where a call goes next.
@@ -65,14 +68,20 @@ pub(super) struct Reached {
     pub(super) end: End,
 }
 
-/// Finds out where the call goes, before it is recorded.
+/// Finds out where the call goes and whether there is room for it on the way, before it is recorded.
 pub(super) fn choose(
     draft: &mut Draft,
     door: &Door,
     who: &Who,
     permit: &Permit,
     rest: &Rest,
-) -> Result<Next, Box<Refusal>> {
+) -> Result<(Next, Admitted), Box<Refusal>> {
+    let next = find(draft, door, who, permit, rest)?;
+    let admitted = admit::admit(draft, door.way(), &who.bot, &rest.to)?;
+    Ok((next, admitted))
+}
+
+fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest) -> Result<Next, Box<Refusal>> {
     let target = local_target(draft, &rest.to, &permit.call().what);
     if let Door::Peer { proven, .. } = door {
         draft.record.to.serial = Some(proven.own().serial);
@@ -152,19 +161,13 @@ pub(super) async fn forward(
         let way = tcp::onward(draft, door, who, next, (permit, receipt, rest), (&mut end, patience));
         Box::pin(way).await
     } else {
-        match next {
-            Next::Callee(target) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
-            Next::Local(target, serial) => match as_callee(draft, who, permit, &receipt, serial, &mut end) {
-                Ok((permit, receipt)) => to_callee(draft, permit, receipt, rest, Towards { who, target }).await,
-                Err(refusal) => Err(refusal),
-            },
-            Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (who, svid, addresses), patience).await,
-        }
+        onward(draft, who, next, (permit, receipt, rest), (&mut end, patience)).await
     };
     match reached {
         Ok((status, headers, body)) => {
             end.answered(status, started.elapsed());
             let denied = headers.contains_key(BOTMESH_DENIED) && matches!(body.1, From::Proxy);
+            admit::judge(draft, who, &route, end.admitted(), Outcome::Answered { status, denied });
             Ok(Reached {
                 status,
                 headers,
@@ -174,8 +177,40 @@ pub(super) async fn forward(
             })
         }
         Err(refusal) => {
+            admit::judge(draft, who, &route, end.admitted(), Outcome::Failed(refusal.reason));
             end.failed(refusal.reason.status(door.side()), refusal.reason);
             Err(refusal.to(&route))
+        }
+    }
+}
+
+/// Takes the way that was chosen for a request.
+async fn onward(
+    draft: &Draft,
+    who: &Who,
+    next: Next,
+    (permit, receipt, rest): (Permit, Receipt, Rest),
+    (end, patience): (&mut End, &mut Deadline),
+) -> Result<Came, Box<Refusal>> {
+    match next {
+        Next::Callee(target) => {
+            let admitted = end.admitted();
+            to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
+        }
+        Next::Local(target, serial) => {
+            let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end)?;
+            let admitted = end.admitted_by_callee();
+            to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
+        }
+        Next::Mesh(svid, addresses) => {
+            let admitted = end.admitted();
+            let towards = Across {
+                who,
+                svid,
+                addresses,
+                admitted,
+            };
+            across(draft, permit, receipt, rest, towards, patience).await
         }
     }
 }
@@ -192,7 +227,7 @@ type Came = (StatusCode, HeaderMap, (AnswerBody, From));
 /// Decides and records as the callee's proxy, which this one is too.
 fn as_callee(
     draft: &Draft,
-    who: &Who,
+    (who, to): (&Who, &Arc<Route>),
     permit: Permit,
     _receipt: &Receipt,
     serial: Option<Serial>,
@@ -209,17 +244,19 @@ fn as_callee(
     record.to.serial = serial;
     let decided = draft.snapshot.policy.decide(draft.now, permit.into_call());
     let permit = match decided.map_err(|denial| Box::new(Refusal::from(denial))) {
-        Ok(permit) => limit::admit(draft, &permit, &who.bot).map(|()| permit),
+        Ok(permit) => limit::admit(draft, &permit, &who.bot)
+            .and_then(|()| admit::admit(draft, Way::In, &who.bot, to))
+            .map(|admitted| (permit, admitted)),
         Err(refusal) => Err(refusal),
     };
-    let permit = permit.map_err(|refusal| refused_as_callee(draft, record.clone(), refusal))?;
+    let (permit, admitted) = permit.map_err(|refusal| refused_as_callee(draft, record.clone(), refusal))?;
     let receipt = proxy
         .ledger
         .call(&record)
         .map_err(|error| super::record::unrecorded(&error))?;
     let mut series = draft.series.clone();
     series.way = Way::In;
-    end.join(Half { id, series });
+    end.join(Half { id, series, admitted });
     Ok((permit, receipt))
 }
 

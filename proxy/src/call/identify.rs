@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::route::Route;
 use crate::attest::{Caller, Unattested};
 use crate::metrics::Way;
+use crate::places::OfCaller;
 use crate::proven::Proven;
 use crate::reason::{Reason, Side};
 use crate::tcp::Addresses;
@@ -26,6 +27,8 @@ pub(crate) struct Who {
     pub(crate) facts: Option<Arc<Facts>>,
     /// What a peer has proved on its connection.
     pub(crate) proven: Option<Arc<Proven>>,
+    /// The places that it has taken among the calls of the process.
+    pub(crate) places: Arc<OfCaller>,
 }
 
 /// Whose connection it is.
@@ -67,6 +70,14 @@ impl Door {
         match self {
             Self::Bot { .. } | Self::Nobody(_) => Side::Bots,
             Self::Peer { .. } => Side::Mesh,
+        }
+    }
+
+    /// Who calls, as far as the connection says.
+    pub(super) const fn who(&self) -> Option<&Who> {
+        match self {
+            Self::Bot { who, .. } | Self::Peer { who, .. } => Some(who),
+            Self::Nobody(_) => None,
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn admit(draft: &Draft, permit: &Permit, from: &BotName) -> Result<()
 }
 
 /// RFC 9110 §10.2.3 has whole seconds. Rounded up: whoever comes back then is admitted.
-fn whole_seconds(wait: Duration) -> u64 {
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 

@@ -9,6 +9,7 @@ use super::end::{End, Half};
 use super::refusal::Refusal;
 use crate::reason::Reason;
 use crate::seldom::Seldom;
+use crate::upstream::Admitted;
 
 /// A full disk must not be told of once a call, on the same disk perhaps.
 static UNRECORDED: Seldom = Seldom::new();
@@ -17,7 +18,7 @@ static UNRECORDED: Seldom = Seldom::new();
 pub(super) fn record(
     draft: &mut Draft,
     permit: &Permit,
-    hop: Hop,
+    (hop, admitted): (Hop, Admitted),
     request: RequestCount,
 ) -> Result<(Receipt, End), Box<Refusal>> {
     let record = &mut draft.record;
@@ -46,9 +47,10 @@ pub(super) fn record(
     let half = Half {
         id: draft.record.id,
         series: draft.series.clone(),
+        admitted,
     };
-    let slot = draft.take_slot();
-    let end = End::new(draft.proxy(), slot, half, draft.started, request);
+    let place = draft.take_place();
+    let end = End::new(draft.proxy(), place, half, draft.started, request);
     Ok((receipt, end))
 }
 

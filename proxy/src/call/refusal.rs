@@ -8,6 +8,7 @@ use spiffe::selector::Facts;
 
 use super::route::Route;
 use crate::attest::Unattested;
+use crate::places::COME_AGAIN;
 use crate::reason::Reason;
 
 /// Why a call is not carried.
@@ -42,7 +43,7 @@ impl Refusal {
             rule: None,
             why: None,
             nearest: None,
-            retry_after: None,
+            retry_after: (reason == Reason::Overloaded).then_some(COME_AGAIN.as_secs()),
             facts: None,
             to: None,
             host: None,

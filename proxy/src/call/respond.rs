@@ -21,6 +21,7 @@ use super::refusal::Refusal;
 use crate::config::Disclose;
 use crate::http1::date;
 use crate::metrics::SeriesKey;
+use crate::places::COME_AGAIN;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 use crate::seldom::Seldom;
@@ -105,7 +106,7 @@ pub(super) fn unnamed(proxy: &Arc<Proxy>, door: &Door) -> Answer {
     let status = Reason::Overloaded.status(door.side());
     Answer {
         status,
-        headers: HeaderMap::new(),
+        headers: HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from(COME_AGAIN.as_secs()))]),
         body: AnswerBody::default(),
         last: true,
     }

@@ -124,12 +124,13 @@ async fn answer_bytes(
         match read {
             Ok(bytes) => return Ok(bytes),
             Err(ReadError::Slow) if count.get() != seen => seen = count.get(),
-            Err(error) => return Err(fault(error)),
+            Err(error) => return Err(fault(error, !connection.reader.buffered().is_empty())),
         }
     }
 }
 
-fn fault(error: ReadError) -> CalleeFault {
+/// `begun` says whether some bytes of an answer had come.
+fn fault(error: ReadError, begun: bool) -> CalleeFault {
     match error {
         ReadError::Head(source) => CalleeFault::NotHttp { source },
         ReadError::Slow => CalleeFault::Slow,
@@ -137,7 +138,7 @@ fn fault(error: ReadError) -> CalleeFault {
         ReadError::Cut => CalleeFault::Gone { begun: true },
         ReadError::Io { source } => {
             tracing::debug!(error = &source as &dyn std::error::Error, "read from a callee");
-            CalleeFault::Gone { begun: false }
+            CalleeFault::Gone { begun }
         }
     }
 }

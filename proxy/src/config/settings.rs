@@ -28,6 +28,9 @@ pub const POLICY_AGE_MIN: Duration = Duration::from_mins(2);
 /// See [`POLICY_AGE_MIN`].
 pub const POLICY_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 
+/// The most `bounds.calls`: each may need a file and some tens of KiB.
+pub const CALLS_MAX: usize = 1_000_000;
+
 /// What the caller knows of the machine: the defaults that depend on who runs it.
 #[derive(Clone, Debug)]
 pub struct Defaults {
@@ -86,6 +89,8 @@ pub struct Settings {
     pub allow_run: bool,
     /// How long the CA may be unheard before no call is carried.
     pub max_policy_age: Duration,
+    /// How many calls are carried at a time.
+    pub calls: usize,
 }
 
 /// A listener whose every call goes to one bot.
@@ -152,6 +157,7 @@ impl Config {
             disclose: self.disclose,
             allow_run: self.allow_run,
             max_policy_age: resolve_policy_age(self.max_policy_age)?,
+            calls: resolve_calls(self.bounds.calls)?,
             state_dir,
         })
     }
@@ -221,6 +227,15 @@ fn resolve_policy_age(age: Option<Span>) -> Result<Duration, ConfigError> {
     }
 }
 
+fn resolve_calls(calls: Option<usize>) -> Result<usize, ConfigError> {
+    let calls = calls.unwrap_or(8_192);
+    if (1..=CALLS_MAX).contains(&calls) {
+        Ok(calls)
+    } else {
+        Err(ConfigError::Calls { calls })
+    }
+}
+
 /// Why a file that parses is refused all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -261,5 +276,11 @@ pub enum ConfigError {
     PolicyAge {
         /// The value.
         age: Duration,
+    },
+    /// None, or more than [`CALLS_MAX`].
+    #[error("bounds.calls: {calls} is not between 1 and {CALLS_MAX}")]
+    Calls {
+        /// The value.
+        calls: usize,
     },
 }

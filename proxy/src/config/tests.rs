@@ -39,6 +39,7 @@ fn everything_else_has_a_default() {
     assert_eq!(settings.disclose, Disclose::Rule);
     assert!(!settings.allow_run);
     assert_eq!(settings.max_policy_age, Duration::from_hours(4));
+    assert_eq!(settings.calls, 8_192);
 }
 
 #[test]
@@ -173,4 +174,12 @@ fn counts_are_bounded() {
             .unwrap_err()
             .contains("listeners")
     );
+}
+
+#[test]
+fn some_calls_are_carried_and_not_without_end() {
+    for (calls, fits) in [("0", false), ("1", true), ("1000000", true), ("1000001", false)] {
+        let parsed = parse(&format!(r#""bounds":{{"calls":{calls}}}"#));
+        assert_eq!(parsed.is_ok(), fits, "{calls}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The control side against a test double of the CA, over real TLS.
 
-pub(super) mod fake_ca;
+pub(crate) mod fake_ca;
 mod joining;
 mod keeping;
 mod restarting;

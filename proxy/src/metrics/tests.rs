@@ -9,6 +9,8 @@ use spiffe::id::BotName;
 use super::policy::InForce;
 use super::series::{OWN_MAX, SERIES_MAX};
 use super::*;
+use crate::places::{Bound, Places};
+use crate::upstream::Upstreams;
 
 fn key(rule: &str) -> SeriesKey {
     SeriesKey {
@@ -90,13 +92,19 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 24] = [
+const BOUNDS: [(&str, usize); 31] = [
     ("botmesh_attestations_total", 2 * 20),
+    // By callee, never by caller, and only those that were called.
+    ("botmesh_breaker_opened_total", BOTS),
+    ("botmesh_breakers_open", BOTS),
     ("botmesh_build_info", 1),
     ("botmesh_bytes_total", 2),
+    ("botmesh_calls_in_flight", 1),
     ("botmesh_clock_skew_seconds", 1),
     ("botmesh_connections", 8),
     ("botmesh_denied_total", Reason::ALL.len()),
+    ("botmesh_ejected_endpoints", BOTS),
+    ("botmesh_ejections_total", BOTS),
     ("botmesh_handshakes_refused_total", 32),
     ("botmesh_ledger_bytes", 8),
     ("botmesh_ledger_dropped", 8),
@@ -111,8 +119,10 @@ const BOUNDS: [(&str, usize); 24] = [
     // By callee and direction, never by caller.
     ("botmesh_request_duration_seconds", 2 * (BOTS + 1)),
     ("botmesh_requests_total", SERIES_MAX),
+    ("botmesh_retries_total", 2 * BOTS),
     ("botmesh_rule_last_used_timestamp_seconds", RULES),
     ("botmesh_rule_not_after_timestamp_seconds", RULES),
+    ("botmesh_shed_total", Bound::ALL.len()),
     ("botmesh_streams_cut_total", Reason::ALL.len()),
     ("botmesh_svid_not_after_timestamp_seconds", crate::control::BOTS_MAX),
     ("botmesh_svid_rotations_total", 2),
@@ -205,6 +215,11 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
     metrics.note_uses(mesh, Timestamp::from_unix_seconds(77));
     metrics.tell_policy(in_force(mesh, 5), 0);
     metrics.ledger.set(&audit::Stats::default());
+    let upstreams = Upstreams::new(7);
+    for number in 0..BOTS {
+        upstreams.of(Way::Out, &bot(number));
+    }
+    metrics.calls.set(&Places::new(8), &upstreams);
 }
 
 #[test]

@@ -1,14 +1,100 @@
-//! When a call may be sent a second time: when it is known that nobody has begun to carry it.
+//! When a call may be sent a second time, and where: when it is known that nobody has begun to carry it, or when to
+//! carry it twice is the same as once.
 
 use std::io;
+use std::sync::Arc;
 
 use http::{Method, Request};
 
 use super::PoolFault;
 use crate::call::RequestBody;
+use crate::upstream::{Endpoint, Endpoints, Mask, Upstreams};
 
-/// How often a call is sent again: proxies of one callee that restart one after another.
-pub(super) const TIMES: usize = 3;
+/// How many of a callee's endpoints are tried for one call.
+const ENDPOINTS_MOST: usize = 3;
+
+/// How often a call that was not begun is sent again: proxies of one callee that restart one after another.
+const NOT_BEGUN_MOST: u32 = 3;
+
+/// Why a call may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chance {
+    /// It was not sent, and that endpoint is no use.
+    Elsewhere,
+    /// It is known not to have begun, at an endpoint that may carry it yet.
+    NotBegun,
+    /// It may have begun, and to begin it twice is the same as once.
+    Repeatable,
+}
+
+/// What is left to try of one call.
+#[derive(Debug)]
+pub(super) struct Chances<'a> {
+    endpoints: &'a Endpoints,
+    tried: Mask,
+    elsewhere: usize,
+    not_begun: u32,
+    repeats: u32,
+}
+
+impl<'a> Chances<'a> {
+    pub(super) fn new(endpoints: &'a Endpoints, repeats: u32) -> Self {
+        Self {
+            endpoints,
+            tried: Mask::default(),
+            elsewhere: endpoints.len().min(ENDPOINTS_MOST).saturating_sub(1),
+            not_begun: NOT_BEGUN_MOST,
+            repeats,
+        }
+    }
+
+    /// Chooses the endpoint that is tried first.
+    pub(super) fn first(&mut self, upstreams: &Upstreams) -> Option<&'a Arc<Endpoint>> {
+        self.choose(upstreams)
+    }
+
+    /// Chooses the endpoint that is tried next, if another try is left: one that was not tried, where there is one.
+    pub(super) fn next(&mut self, upstreams: &Upstreams, chance: Chance) -> Option<&'a Arc<Endpoint>> {
+        match chance {
+            Chance::Elsewhere => self.elsewhere = self.elsewhere.checked_sub(1)?,
+            Chance::NotBegun => self.not_begun = self.not_begun.checked_sub(1)?,
+            Chance::Repeatable => self.repeats = self.repeats.checked_sub(1)?,
+        }
+        self.choose(upstreams).or_else(|| {
+            if chance == Chance::Elsewhere {
+                return None;
+            }
+            self.tried = Mask::default();
+            self.choose(upstreams)
+        })
+    }
+
+    fn choose(&mut self, upstreams: &Upstreams) -> Option<&'a Arc<Endpoint>> {
+        let (now, random) = (upstreams.now(), upstreams.random());
+        let (index, endpoint) = self.endpoints.choose(self.tried, now, random)?;
+        self.tried.add(index);
+        Some(endpoint)
+    }
+}
+
+/// Tells whether nobody takes connections there. A handshake that was refused is an answer, and one that was broken off
+/// comes from a proxy that ends and will be followed by another.
+pub(super) fn is_down(fault: &PoolFault) -> bool {
+    match fault {
+        PoolFault::Connect { .. } | PoolFault::Protocol { .. } => true,
+        PoolFault::Handshake { source, .. } => source.kind() == io::ErrorKind::TimedOut,
+        PoolFault::NoAddress
+        | PoolFault::Config { .. }
+        | PoolFault::WrongId { .. }
+        | PoolFault::Refused { .. }
+        | PoolFault::Exchange { .. }
+        | PoolFault::Cut { .. }
+        | PoolFault::Ejected { .. }
+        | PoolFault::Pending
+        | PoolFault::Full
+        | PoolFault::Slow => false,
+    }
+}
 
 /// Tells whether the other end broke a handshake off, as a proxy does that ends: nothing was sent, and who listens there
 /// now may be another process.
@@ -37,12 +123,23 @@ pub(super) fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBod
     Some(spare)
 }
 
+/// Says why a call may be sent again after this error, if it may.
+pub(super) fn chance(error: &hyper::Error, method: &Method) -> Option<Chance> {
+    if was_not_begun(error, method) {
+        return Some(Chance::NotBegun);
+    }
+    // The connection failed under it. A stream that was reset was answered, if only by that.
+    let failed = |source: &(dyn std::error::Error + 'static)| source.is::<io::Error>();
+    let connection_failed = error.is_timeout() || std::error::Error::source(error).is_some_and(failed);
+    (connection_failed && method.is_idempotent()).then_some(Chance::Repeatable)
+}
+
 /// Tells whether the other end says that it did not begin to carry a call.
 ///
 /// RFC 9113 §8.7: REFUSED_STREAM says so of any call. A stream above the last one of a GOAWAY was not begun either
 /// (§6.8); hyper gives the same error to a call that raced with the frame and may have left, so there it is believed only
 /// of methods that may be repeated anyway (RFC 9110 §9.2.2).
-pub(super) fn was_not_begun(error: &hyper::Error, method: &Method) -> bool {
+fn was_not_begun(error: &hyper::Error, method: &Method) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(|error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -108,8 +205,8 @@ mod tests {
         peer.read_to_end(&mut Vec::new()).await.unwrap();
     }
 
-    /// Sends a call to a peer that answers like this, and tells whether the error says that it was not begun.
-    async fn begun(method: Method, said: Vec<u8>) -> bool {
+    /// Sends a call to a peer that answers like this, and says why it may be sent again.
+    async fn answered(method: Method, said: Vec<u8>) -> Option<Chance> {
         let (here, there) = tokio::io::duplex(1 << 16);
         let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(here))
             .await
@@ -126,7 +223,11 @@ mod tests {
             connection,
             answer(there, said)
         );
-        !was_not_begun(failed.error(), &method)
+        chance(failed.error(), &method)
+    }
+
+    async fn begun(method: Method, said: Vec<u8>) -> bool {
+        answered(method, said).await != Some(Chance::NotBegun)
     }
 
     #[tokio::test]
@@ -156,6 +257,19 @@ mod tests {
         assert!(
             begun(Method::GET, Vec::new()).await,
             "a connection that ends says nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_with_its_connection_is_repeated_where_that_is_the_same_as_once() {
+        assert_eq!(answered(Method::GET, Vec::new()).await, Some(Chance::Repeatable));
+        assert_eq!(answered(Method::DELETE, Vec::new()).await, Some(Chance::Repeatable));
+        assert_eq!(answered(Method::POST, Vec::new()).await, None);
+        assert_eq!(answered(Method::GET, reset(8)).await, None, "a reset is an answer");
+        assert_eq!(
+            answered(Method::GET, go_away(0, 11)).await,
+            None,
+            "and so is ENHANCE_YOUR_CALM"
         );
     }
 

@@ -10,6 +10,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use spiffe::id::IdKind;
+use spiffe::time::Clock;
 use spiffe_tls::{Expect, HandshakeRefusal, Role, client_config, peer_leaf, refusal_of, sni_for};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -34,9 +35,9 @@ const HANDSHAKE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_
 const H2: &[u8] = b"h2";
 
 /// Sets up TLS in the caller's name, to the callee and nobody else.
-pub(super) fn config(proxy: &Proxy, peer: Peer<'_>) -> Result<Arc<ClientConfig>, PoolFault> {
+pub(super) fn config(clock: &Clock, peer: Peer<'_>) -> Result<Arc<ClientConfig>, PoolFault> {
     let expect = Expect::Exact(peer.callee.clone());
-    client_config(Some(peer.svid), peer.bundle, expect, &proxy.clock, &[reproof::ALPN, H2])
+    client_config(Some(peer.svid), peer.bundle, expect, clock, &[reproof::ALPN, H2])
         .map_err(|source| PoolFault::Config { source })
 }
 

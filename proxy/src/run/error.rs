@@ -93,6 +93,9 @@ pub enum RunError {
         #[source]
         source: TlsError,
     },
+    /// This host has no randomness.
+    #[error("take random numbers")]
+    Randomness,
     /// A thread for blocking work ended.
     #[error("wait for a thread")]
     Blocking {

@@ -173,6 +173,7 @@ mod tests {
             uid: Some(998),
             state_dir: None,
             pid: None,
+            calls: None,
             notes: Vec::new(),
         }
     }

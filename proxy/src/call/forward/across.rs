@@ -13,6 +13,7 @@ use http::{HeaderValue, Request, StatusCode, Uri, Version};
 use policy::{Permit, Protocol};
 use spiffe_tls::Svid;
 
+use super::super::accept;
 use super::super::body::{AnswerBody, RequestCount};
 use super::super::draft::Draft;
 use super::super::headers::{BOTMESH_CALL, BOTMESH_UPGRADE};
@@ -20,11 +21,25 @@ use super::super::identify::Who;
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::Route;
-use super::{Came, From, ended, hold, protocol_value, request_of, target};
+use super::{Came, From, admit, ended, hold, protocol_value, request_of, target};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
+use crate::places::Bound;
 use crate::pool::{Peer, PoolFault, Streams, broken_by_caller};
 use crate::reason::Reason;
+use crate::upstream::Admitted;
+
+/// How often a call that may have begun is sent again, where the mesh says nothing.
+const RETRIES: u32 = 1;
+
+/// By whom, and where to.
+pub(super) struct Across<'a> {
+    pub(super) who: &'a Who,
+    pub(super) svid: Arc<Svid>,
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The place of the call among those to the callee.
+    pub(super) admitted: &'a Admitted,
+}
 
 /// Carries the call to the proxy of the callee's host.
 pub(super) async fn across(
@@ -32,7 +47,7 @@ pub(super) async fn across(
     permit: Permit,
     _receipt: Receipt,
     rest: Rest,
-    (who, svid, addresses): (&Who, Arc<Svid>, Vec<SocketAddr>),
+    towards: Across<'_>,
     patience: &mut Deadline,
 ) -> Result<Came, Box<Refusal>> {
     let Rest {
@@ -42,6 +57,12 @@ pub(super) async fn across(
         mut headers,
         body,
     } = rest;
+    let Across {
+        who,
+        svid,
+        addresses,
+        admitted,
+    } = towards;
     let call = permit.into_call();
     let ask = request_of(&call)?;
     let target = target(&ask.path, query.as_ref());
@@ -67,6 +88,9 @@ pub(super) async fn across(
         connect: waits.connect_timeout,
         addresses: &addresses,
         streams: Streams::Requests,
+        admitted,
+        retries: waits.retries.unwrap_or(RETRIES),
+        pending: admit::most_pending(&waits),
     };
     let answered = {
         let calling = std::pin::pin!(proxy.pool.call(proxy, peer, request, &held));
@@ -77,15 +101,10 @@ pub(super) async fn across(
         Ok((answer, lease)) => {
             let (parts, body) = answer.into_parts();
             held.may_stand_still(waits.stream_idle, count);
-            let switched = upgrade.is_some_and(|asked| switches_to(&parts.headers, &asked));
-            let status = if switched && parts.status == StatusCode::OK {
-                StatusCode::SWITCHING_PROTOCOLS
-            } else {
-                parts.status
-            };
+            let status = status(&parts, upgrade);
             Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), From::Proxy)))
         }
-        Err(fault) => Err(pool_refusal(&to, &fault)),
+        Err(fault) => Err(pool_refusal(draft, &to, &fault)),
     }
 }
 
@@ -102,6 +121,16 @@ pub(super) fn uri(to: &Route, target: Bytes) -> Result<Uri, Box<Refusal>> {
     uri.authority = Some(to.authority.clone());
     uri.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_invalid| bad())?);
     Uri::from_parts(uri).map_err(|_invalid| bad())
+}
+
+/// What the other proxy says with 200 of a callee that has switched is 101 (RFC 9113 §8.6).
+fn status(parts: &http::response::Parts, asked: Option<Protocol>) -> StatusCode {
+    let switched = asked.is_some_and(|asked| switches_to(&parts.headers, &asked));
+    if switched && parts.status == StatusCode::OK {
+        StatusCode::SWITCHING_PROTOCOLS
+    } else {
+        parts.status
+    }
 }
 
 /// Tells whether the other proxy says that the callee has switched.
@@ -137,15 +166,17 @@ pub(super) fn call_value(draft: &Draft) -> Result<HeaderValue, Box<Refusal>> {
         .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the call has no id"))
 }
 
-pub(super) fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
+pub(super) fn pool_refusal(draft: &Draft, to: &Route, fault: &PoolFault) -> Box<Refusal> {
     tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "the proxy of another host failed");
     let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
     match fault {
         PoolFault::WrongId { .. } => refusal(Reason::PeerMismatch, "somebody else answers at the callee's address"),
         PoolFault::Refused { .. } => refusal(Reason::PeerMismatch, "whoever answers there proved nothing"),
-        PoolFault::Connect { .. } | PoolFault::Handshake { .. } | PoolFault::Protocol { .. } | PoolFault::NoAddress => {
-            refusal(Reason::PeerUnreachable, "the proxy of its host cannot be reached")
-        }
+        PoolFault::Connect { .. }
+        | PoolFault::Handshake { .. }
+        | PoolFault::Protocol { .. }
+        | PoolFault::Ejected { .. }
+        | PoolFault::NoAddress => refusal(Reason::PeerUnreachable, "the proxy of its host cannot be reached"),
         PoolFault::Config { .. } => refusal(Reason::NoIdentity, "its identity cannot be used"),
         PoolFault::Exchange { source } if broken_by_caller(source) => {
             refusal(Reason::BadRequest, "the body did not come as its head says")
@@ -155,6 +186,7 @@ pub(super) fn pool_refusal(to: &Route, fault: &PoolFault) -> Box<Refusal> {
             *reason,
             "the host of the bot that is called, or the call itself, is cut off",
         ),
+        PoolFault::Pending => accept::full(draft, Bound::Pending),
         PoolFault::Full => refusal(Reason::Overloaded, "too many calls to that host are under way"),
         PoolFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
     }

@@ -12,14 +12,17 @@ use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::Route;
 use super::{Came, From, ended, hold, protocol_value, request_of, target};
-use crate::callee::{CalleeFault, CalleeRequest, Switched, Wish};
+use crate::callee::{Again, CalleeFault, CalleeRequest, Switched, Wish};
 use crate::live::{Held, Lane};
 use crate::reason::Reason;
+use crate::upstream::Admitted;
 
 /// Whom the callee is told about, and where it listens.
 pub(super) struct Towards<'a> {
     pub(super) who: &'a Who,
     pub(super) target: Target,
+    /// The place of the call among those to the callee.
+    pub(super) admitted: &'a Admitted,
 }
 
 pub(super) async fn to_callee(
@@ -29,7 +32,11 @@ pub(super) async fn to_callee(
     rest: Rest,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
-    let Towards { who, target: place } = towards;
+    let Towards {
+        who,
+        target: place,
+        admitted,
+    } = towards;
     let Rest {
         to,
         method,
@@ -60,10 +67,19 @@ pub(super) async fn to_callee(
         connect: waits.connect_timeout,
     };
     let answer = if let Some(protocol) = upgrade {
+        admitted.tried();
         // Switching is rare and needs much room, which every connection would keep.
         Box::pin(switch(draft, (&to, &place), (request, protocol), body, held.clone())).await?
     } else {
-        let calling = std::pin::pin!(proxy.callees.call(&proxy.attestor, &to.bot, &place, request, body));
+        let again = Again {
+            admitted,
+            now: proxy.upstreams.now(),
+        };
+        let calling = std::pin::pin!(
+            proxy
+                .callees
+                .call(&proxy.attestor, &to.bot, &place, request, body, again)
+        );
         let (head, body) = match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
             Ok(came) => came,
             Err(fault) => return Err(callee_refusal(&to, &fault)),

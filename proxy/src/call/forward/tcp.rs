@@ -1,7 +1,5 @@
 //! The ways onward of a connection of which nothing is read.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use audit::Receipt;
@@ -9,7 +7,6 @@ use bytes::Bytes;
 use http::header::HeaderMap;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use policy::{Permit, What};
-use spiffe_tls::Svid;
 
 use super::super::body::AnswerBody;
 use super::super::draft::Draft;
@@ -18,9 +15,9 @@ use super::super::headers::{BOTMESH_CALL, BOTMESH_DENIED, BOTMESH_TCP};
 use super::super::identify::{Door, Who};
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
-use super::across::{call_value, pool_refusal, uri, within};
+use super::across::{Across, call_value, pool_refusal, uri, within};
 use super::bot::{Towards, callee_refusal};
-use super::{Came, From, Next, as_callee, ended, hold, serves_proxy_v2};
+use super::{Came, From, Next, admit, as_callee, ended, hold, serves_proxy_v2};
 use crate::callee::{Introduction, Opaque};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
@@ -41,12 +38,25 @@ pub(super) async fn onward(
     (end, patience): (&mut End, &mut Deadline),
 ) -> Result<Came, Box<Refusal>> {
     match next {
-        Next::Callee(target) => to_callee(draft, door, permit, receipt, rest, Towards { who, target }).await,
-        Next::Local(target, serial) => {
-            let (permit, receipt) = as_callee(draft, who, permit, &receipt, serial, end)?;
-            to_callee(draft, door, permit, receipt, rest, Towards { who, target }).await
+        Next::Callee(target) => {
+            let admitted = end.admitted();
+            to_callee(draft, door, permit, receipt, rest, Towards { who, target, admitted }).await
         }
-        Next::Mesh(svid, addresses) => across(draft, permit, receipt, rest, (who, svid, addresses), patience).await,
+        Next::Local(target, serial) => {
+            let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end)?;
+            let admitted = end.admitted_by_callee();
+            to_callee(draft, door, permit, receipt, rest, Towards { who, target, admitted }).await
+        }
+        Next::Mesh(svid, addresses) => {
+            let admitted = end.admitted();
+            let towards = Across {
+                who,
+                svid,
+                addresses,
+                admitted,
+            };
+            across(draft, permit, receipt, rest, towards, patience).await
+        }
     }
 }
 
@@ -59,7 +69,8 @@ async fn to_callee(
     rest: Rest,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
-    let Towards { who, target } = towards;
+    let Towards { who, target, admitted } = towards;
+    admitted.tried();
     let Rest { to, body, .. } = rest;
     let held = hold(draft, who, permit.into_call())?;
     let proxy = draft.proxy();
@@ -95,12 +106,18 @@ async fn across(
     permit: Permit,
     _receipt: Receipt,
     rest: Rest,
-    (who, svid, addresses): (&Who, Arc<Svid>, Vec<SocketAddr>),
+    towards: Across<'_>,
     patience: &mut Deadline,
 ) -> Result<Came, Box<Refusal>> {
     let Rest {
         to, mut headers, body, ..
     } = rest;
+    let Across {
+        who,
+        svid,
+        addresses,
+        admitted,
+    } = towards;
     let call = permit.into_call();
     let What::Tcp { port } = call.what else {
         return Err(Refusal::boxed(Reason::BadRequest, "the call is no connection"));
@@ -123,6 +140,10 @@ async fn across(
         connect: waits.connect_timeout,
         addresses: &addresses,
         streams: Streams::Connections,
+        admitted,
+        // Its caller's bytes are gone once they were sent.
+        retries: 0,
+        pending: admit::most_pending(&waits),
     };
     let answered = {
         let calling = std::pin::pin!(proxy.pool.call(proxy, peer, request, &held));
@@ -130,7 +151,7 @@ async fn across(
         held.while_allowed(Lane::Answer, calling).await
     };
     let answered = answered.map_err(ended)?.unwrap_or(Err(PoolFault::Slow));
-    let (answer, lease) = answered.map_err(|fault| pool_refusal(&to, &fault))?;
+    let (answer, lease) = answered.map_err(|fault| pool_refusal(draft, &to, &fault))?;
     let (mut parts, body) = answer.into_parts();
     let opened = parts.status == StatusCode::OK && says(&parts.headers, port);
     if !opened && !parts.headers.contains_key(BOTMESH_DENIED) {
