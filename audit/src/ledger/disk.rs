@@ -33,14 +33,19 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Replaces a file as a whole: after a crash it has the old bytes or the new.
 /// `draft` is a path on the same file system that is ours alone.
 pub(super) fn replace(draft: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    self::draft(draft, bytes, mode)?.sync_data()?;
+    fs::rename(draft, path)
+}
+
+/// Makes a file anew and writes it, not yet to the disk.
+fn draft(draft: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     match fs::remove_file(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
     file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(draft, path)
+    Ok(file)
 }
 
 /// Reads a file of at most `most` bytes; `None` if there is none.
@@ -77,25 +82,45 @@ pub(super) fn read_tile(ledger: &Path, id: TileId) -> io::Result<Option<Tile>> {
 /// Bytes of a full tile.
 const TILE_BYTES: u64 = 256 * 32;
 
+/// Tiles that are written before the first of them is brought to the disk.
+const DRAFTS_MAX: usize = 64;
+
 /// Writes tiles and brings them and their names to the disk. The partial tiles
 /// that a full one replaces are removed.
+///
+/// Many at once are cheap: bringing the first of new files to the disk brings
+/// the others' inodes along.
 pub(super) fn write_tiles(ledger: &Path, tiles: &[Tile]) -> io::Result<()> {
-    let draft = ledger.join("tile.tmp");
     let mut folders = BTreeSet::new();
+    for tiles in tiles.chunks(DRAFTS_MAX) {
+        write_some(ledger, tiles, &mut folders)?;
+    }
+    folders.iter().try_for_each(|folder| sync_folder(folder))
+}
+
+fn write_some(ledger: &Path, tiles: &[Tile], folders: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    let mut drafts = Vec::new();
     for tile in tiles {
         let path = ledger.join(tile.id.path());
         let bytes = tile.to_bytes();
         if read(&path, TILE_BYTES)?.is_none_or(|stored| stored != bytes) {
-            let folder = path.parent().unwrap_or(ledger);
-            fs::create_dir_all(folder)?;
-            replace(&draft, &path, &bytes, FILE_MODE)?;
-            folders.extend(up_to(ledger, folder));
-        }
-        if tile.id == tile.id.full() {
-            remove_folder(&ledger.join(tile.id.partial_folder()))?;
+            let name = ledger.join(format!("tile-{}.tmp", drafts.len()));
+            let file = draft(&name, &bytes, FILE_MODE)?;
+            drafts.push((file, name, path));
         }
     }
-    folders.iter().try_for_each(|folder| sync_folder(folder))
+    drafts.iter().try_for_each(|(file, ..)| file.sync_data())?;
+    for (_, name, path) in &drafts {
+        let folder = path.parent().unwrap_or(ledger);
+        if !folders.contains(folder) {
+            fs::create_dir_all(folder)?;
+            folders.extend(up_to(ledger, folder));
+        }
+        fs::rename(name, path)?;
+    }
+    let full = tiles.iter().filter(|tile| tile.id == tile.id.full());
+    full.map(|tile| ledger.join(tile.id.partial_folder()))
+        .try_for_each(|folder| remove_folder(&folder))
 }
 
 /// Writes partial tiles in the place of all that were there before.

@@ -26,6 +26,13 @@ use crate::tree::Tree;
 /// Time between two checkpoints while there is news (DESIGN §8).
 const SEAL_EVERY: Duration = Duration::from_secs(5);
 
+/// Time between two storings of full tiles: many new files at once cost less
+/// than one at a time.
+const STORE_EVERY: Duration = Duration::from_secs(1);
+
+/// Full tiles that are not stored later than at once.
+const TILES_AT_ONCE: usize = 256;
+
 /// Full tiles that wait for a disk without room before the keeper takes no
 /// more records over.
 const TILES_MAX: usize = 4096;
@@ -69,10 +76,9 @@ pub(super) enum SealError {
 }
 
 impl Sealer {
-    /// Adds records that are on the disk, and stores the tiles they fill.
-    pub(super) fn add(&mut self, hashes: &[Hash]) -> Result<(), SealError> {
+    /// Adds records that are on the disk.
+    fn add(&mut self, hashes: &[Hash]) {
         hashes.iter().for_each(|hash| self.tree.push(*hash, &mut self.tiles));
-        self.store_tiles()
     }
 
     /// Signs a checkpoint over the tree, unless the newest one is that.
@@ -107,12 +113,17 @@ impl Sealer {
 
 /// Starts the thread.
 pub(super) fn start(shared: Arc<Shared>, sealer: Sealer, sync: Duration) -> io::Result<JoinHandle<()>> {
-    let rounds = SEAL_EVERY.as_nanos() / sync.as_nanos().max(1);
+    let rounds = |every: Duration| {
+        let rounds = every.as_nanos() / sync.as_nanos().max(1);
+        u64::try_from(rounds).unwrap_or(u64::MAX).max(1)
+    };
     let keeper = Keeper {
         shared,
         sealer,
         sync,
-        seal_every: u64::try_from(rounds).unwrap_or(u64::MAX).max(1),
+        seal_every: rounds(SEAL_EVERY),
+        store_every: rounds(STORE_EVERY),
+        unstored: 0,
         waiting: VecDeque::new(),
         alerted: [0; 2],
     };
@@ -128,6 +139,10 @@ struct Keeper {
     sync: Duration,
     /// Rounds between two checkpoints.
     seal_every: u64,
+    /// Rounds between two storings of tiles.
+    store_every: u64,
+    /// Rounds since tiles were stored.
+    unstored: u64,
     /// Counts that could not be written yet.
     waiting: VecDeque<Counted>,
     /// Dropped refusals and strangers that the last alerts told of.
@@ -191,7 +206,7 @@ impl Keeper {
     /// Brings what was appended to the disk and then into the tree.
     fn sync(&mut self) -> Result<(), String> {
         if self.sealer.tiles.len() >= TILES_MAX {
-            self.sealer.add(&[]).map_err(|error| error.to_string())?;
+            self.sealer.store_tiles().map_err(|error| error.to_string())?;
         }
         let mut writer = self.shared.writer();
         if let Some(error) = &writer.failed {
@@ -211,9 +226,21 @@ impl Keeper {
             }
             .to_string());
         }
-        let added = self.sealer.add(&taken.hashes).map_err(|error| error.to_string());
+        self.sealer.add(&taken.hashes);
+        let stored = self.store_if_due().map_err(|error| error.to_string());
         self.shared.writer().stats.synced = self.sealer.tree.size();
-        flushed.and(added)
+        flushed.and(stored)
+    }
+
+    /// Stores tiles once in a while; after a failure with every round, so that
+    /// it stays known until it is mended.
+    fn store_if_due(&mut self) -> Result<(), SealError> {
+        self.unstored = self.unstored.saturating_add(1);
+        if self.unstored >= self.store_every || self.sealer.tiles.len() >= TILES_AT_ONCE {
+            self.sealer.store_tiles()?;
+            self.unstored = 0;
+        }
+        Ok(())
     }
 
     fn bring_to_disk(&self, taken: &Taken) -> io::Result<()> {
