@@ -8,7 +8,8 @@
 //! - [`Attestor::unix_caller`] and [`Witnessed`]: callers over a Unix socket, the recommended way in, exact to the byte.
 //! - [`Attestor::tcp_caller`]: callers over loopback TCP.
 //! - [`Caller::recheck`]: before each request, each second on tunnels, at each renewal.
-//! - [`Attestor::callee_tcp`], [`Attestor::callee_unix`]: the process behind a callee's port or socket.
+//! - [`Attestor::callee_tcp`], [`Attestor::callee_unix`]: the process behind a callee's port or socket; [`Callee`]: that it
+//!   was looked at within a second.
 //! - [`Attestor::bind_run`]: `botmesh run`. [`Attestor::whois`]: `botmesh whois`.
 //!
 //! # Users are the boundary
@@ -31,6 +32,7 @@ mod kernel;
 mod lanes;
 mod names;
 mod pin;
+mod pins;
 mod procfs;
 mod runs;
 mod scan;
@@ -47,6 +49,7 @@ use spiffe::entry::Entry;
 use spiffe::id::BotName;
 use spiffe::time::Clock;
 
+pub use callee::Callee;
 pub use caller::Caller;
 pub use error::{CalleeFound, CalleeMismatch, KernelError, NearestEntry, Unattested, Why, refusal_of};
 pub use helper::Helper;

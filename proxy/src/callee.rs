@@ -1,9 +1,9 @@
 //! Connections to the bots of this host that are called.
 //!
 //! HTTP/1.1 with our own writer and reader: one write carries head and body, one read mostly brings the whole answer,
-//! and no task or channel stands in between. Whoever listens is checked before anything is sent, and again every
-//! second that a connection is used. A connection carries the calls of many callers, for who calls is said on each
-//! call; it is never used for another callee.
+//! and no task or channel stands in between. Whoever listens is checked before anything is sent, and was checked within
+//! the last second at each call after that: mostly beside the calls ([`Attestor::watch`]). A connection carries the calls
+//! of many callers, for who calls is said on each call; it is never used for another callee.
 
 mod exchange;
 mod opaque;
@@ -23,7 +23,7 @@ use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
-use crate::attest::{Attestor, CalleeMismatch};
+use crate::attest::{self, Attestor, CalleeMismatch};
 use crate::call::{RequestBody, RequestError};
 use crate::ends::{self, ReadEnd, Socket, WriteEnd};
 use crate::http1::Limits;
@@ -47,9 +47,6 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long connecting may take where the mesh does not say: the callee is on this host.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long a check of whoever listens holds on a connection.
-const CHECKED_FOR: Duration = Duration::from_secs(1);
-
 /// The connections to callees that wait for calls.
 #[derive(Debug)]
 pub(crate) struct Callees {
@@ -67,7 +64,8 @@ struct Connection {
     writer: Writer<WriteEnd>,
     bot: BotName,
     target: Target,
-    checked: Instant,
+    /// Who is at the other end; nobody knows before the first check.
+    end: Option<attest::Callee>,
     used: Instant,
 }
 
@@ -166,9 +164,8 @@ impl Callees {
             if !fresh || kept.reader.is_stale() {
                 continue;
             }
-            if now.duration_since(kept.checked) >= CHECKED_FOR {
+            if !kept.end.as_ref().is_some_and(attest::Callee::is_fresh) {
                 kept.check(attestor).await?;
-                kept.checked = now;
             }
             return Ok(Some(kept));
         }
@@ -222,12 +219,12 @@ impl Callees {
             .map_err(|_elapsed| CalleeFault::Slow)?;
         let (read, write) = connected.map_err(|source| CalleeFault::Connect { place: place(), source })?;
         let now = Instant::now();
-        let connection = Connection {
+        let mut connection = Connection {
             reader: Reader::new(read, self.limits),
             writer: Writer::new(write, self.limits.body_idle),
             bot: bot.clone(),
             target: target.clone(),
-            checked: now,
+            end: None,
             used: now,
         };
         connection.check(attestor).await?;
@@ -237,13 +234,18 @@ impl Callees {
 
 impl Connection {
     /// Checks that whoever is at the other end is the bot.
-    async fn check(&self, attestor: &Attestor) -> Result<(), CalleeFault> {
-        check(attestor, &self.bot, self.reader.io().socket()).await
+    async fn check(&mut self, attestor: &Attestor) -> Result<(), CalleeFault> {
+        self.end = Some(check(attestor, &self.bot, self.reader.io().socket()).await?);
+        Ok(())
     }
 }
 
 /// Checks that whoever is at the other end of a connection to a callee is the bot.
-async fn check(attestor: &Attestor, bot: &BotName, socket: Option<Socket<'_>>) -> Result<(), CalleeFault> {
+async fn check(
+    attestor: &Attestor,
+    bot: &BotName,
+    socket: Option<Socket<'_>>,
+) -> Result<attest::Callee, CalleeFault> {
     let checked = match socket {
         Some(Socket::Tcp(stream)) => attestor.callee_tcp(stream, bot).await,
         Some(Socket::Unix(stream)) => attestor.callee_unix(stream, bot).await,

@@ -31,6 +31,8 @@ mod run;
 mod tcp;
 #[path = "attest/unix.rs"]
 mod unix;
+#[path = "attest/watched.rs"]
+mod watched;
 #[path = "attest/world.rs"]
 mod world;
 

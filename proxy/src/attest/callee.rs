@@ -1,5 +1,7 @@
 //! Checks that the process behind a local port or socket is the bot that a call is for, after connecting and before the
-//! first byte is sent.
+//! first byte is sent. What is found holds for a second; [`round`] looks again before that, beside the calls.
+
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,17 +13,22 @@ use spiffe::selector::Facts;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+pub(super) use round::{CalleeHold, Round};
+
 use super::caller::Held;
 use super::diag::SocketFact;
 use super::entries::Entries;
 use super::error::{CalleeFound, CalleeMismatch, Unattested, Why};
 use super::identify::{Identified, Patience};
 use super::kernel::{Kernel, lock};
+use super::pin::Pin;
 use super::scan::{Among, Holder};
 use super::tcp::Ends;
 use super::unix::peer;
 use super::{Attestor, blocking};
 
+/// How long what was found of a connection to a callee holds: a call that finds it older looks again itself.
+const HOLDS_FOR: Duration = Duration::from_secs(1);
 /// How long the holders of a listener are believed to be all. That those known still hold it, live and run the same
 /// program is checked every time.
 const HOLDERS_TTL: Duration = Duration::from_secs(1);
@@ -36,9 +43,38 @@ type Found = (CalleeFound, Option<Box<Facts>>);
 /// The listeners whose holders were found to be a bot.
 #[derive(Debug, Default)]
 pub(super) struct Callees {
-    known: Mutex<BTreeMap<(u64, u64), Arc<Listener>>>,
+    known: Mutex<BTreeMap<ListenerId, Arc<Listener>>>,
     /// Held during a scan, so that connections which need the same answer wait for it.
     scanning: Mutex<()>,
+}
+
+/// Inode and cookie.
+type ListenerId = (u64, u64);
+
+/// The bot at the other end of a connection to it. As long as one is kept, [`Attestor::watch`] looks again who is there.
+#[derive(Clone, Debug)]
+pub struct Callee(Arc<CalleeHold>);
+
+impl Callee {
+    /// Tells whether the other end was found to be the bot within the last second.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.0.seen_at().elapsed() < HOLDS_FOR
+    }
+}
+
+/// The other end of a connection to a callee.
+#[derive(Debug)]
+enum End {
+    Tcp(Ends),
+    Unix(Arc<Pin>),
+}
+
+/// The accepted socket, where it has been accepted.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    inode: u64,
+    uid: u32,
 }
 
 #[derive(Debug)]
@@ -61,6 +97,19 @@ impl Listener {
     }
 }
 
+impl Callees {
+    fn know(&self, key: ListenerId, listener: Arc<Listener>) {
+        let mut known = lock(&self.known);
+        if known.len() >= LISTENERS_MAX && !known.contains_key(&key) {
+            known.retain(|_, listener| listener.at.elapsed() < HOLDERS_TTL);
+            if known.len() >= LISTENERS_MAX {
+                known.pop_first();
+            }
+        }
+        known.insert(key, listener);
+    }
+}
+
 impl Attestor {
     /// Checks that the server at the other end of a loopback TCP connection, just opened, is the bot `expect`.
     ///
@@ -70,7 +119,8 @@ impl Attestor {
     ///
     /// # Errors
     /// When another process holds any of them, when none can be found, or when the connection has ended.
-    pub async fn callee_tcp(&self, stream: &TcpStream, expect: &BotName) -> Result<(), CalleeMismatch> {
+    pub async fn callee_tcp(&self, stream: &TcpStream, expect: &BotName) -> Result<Callee, CalleeMismatch> {
+        let at = Instant::now();
         let mismatch = |(found, facts): Found| CalleeMismatch {
             expected: expect.clone(),
             found,
@@ -88,10 +138,11 @@ impl Attestor {
             };
             check.connection(&ends)
         });
-        checked
+        let accepted = checked
             .await
             .map_err(|why| mismatch(unknown(why.into())))?
-            .map_err(mismatch)
+            .map_err(mismatch)?;
+        Ok(self.hold(expect, End::Tcp(ends), accepted, at))
     }
 
     /// Checks that the server at the other end of a Unix socket connection, just opened, is the bot `expect`.
@@ -101,14 +152,15 @@ impl Attestor {
     ///
     /// # Errors
     /// When it is not.
-    pub async fn callee_unix(&self, stream: &UnixStream, expect: &BotName) -> Result<(), CalleeMismatch> {
+    pub async fn callee_unix(&self, stream: &UnixStream, expect: &BotName) -> Result<Callee, CalleeMismatch> {
+        let at = Instant::now();
         let mismatch = |(found, facts): Found| CalleeMismatch {
             expected: expect.clone(),
             found,
             facts,
         };
         let pin = peer(&self.0.kernel, stream).map_err(|why| mismatch(unknown(why.into())))?;
-        let (attestor, bot) = (self.clone(), expect.clone());
+        let (attestor, bot, end) = (self.clone(), expect.clone(), End::Unix(Arc::clone(&pin)));
         let checked = blocking(move || {
             let entries = attestor.0.current.get();
             let check = Check {
@@ -120,13 +172,20 @@ impl Attestor {
             check.judge(
                 pin.pid,
                 pin.uid,
-                attestor.0.kernel.identify(&pin, &entries, Patience::Anything),
+                attestor.0.kernel.identify(&pin, None, &entries, Patience::Anything),
             )
         });
         checked
             .await
             .map_err(|why| mismatch(unknown(why.into())))?
-            .map_err(mismatch)
+            .map_err(mismatch)?;
+        Ok(self.hold(expect, end, None, at))
+    }
+
+    fn hold(&self, bot: &BotName, end: End, accepted: Option<Accepted>, at: Instant) -> Callee {
+        let hold = Arc::new(CalleeHold::new(bot.clone(), end, accepted, at));
+        self.0.live.add_callee(&hold);
+        Callee(hold)
     }
 }
 
@@ -150,7 +209,8 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn connection(&self, ends: &Ends) -> Result<(), Found> {
+    /// Checks the listeners and the accepted socket, and returns that one where there is one.
+    fn connection(&self, ends: &Ends) -> Result<Option<Accepted>, Found> {
         let mut listeners = self
             .kernel
             .diag
@@ -172,7 +232,7 @@ impl Check<'_> {
                 return Err((CalleeFound::NoHolder, None));
             }
             match ends.still_joined(self.kernel, &server) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(accepted(&server)),
                 // It may have been accepted meanwhile, and by whom is then to be looked at.
                 Err(Why::SocketGone) if server.inode == 0 => {}
                 Err(why) => return Err(unknown_why(why)),
@@ -228,14 +288,7 @@ impl Check<'_> {
             held,
             at,
         });
-        let mut known = lock(&self.callees.known);
-        if known.len() >= LISTENERS_MAX && !known.contains_key(&key) {
-            known.retain(|_, listener| listener.at.elapsed() < HOLDERS_TTL);
-            if known.len() >= LISTENERS_MAX {
-                known.pop_first();
-            }
-        }
-        known.insert(key, Arc::clone(&listener));
+        self.callees.know(key, Arc::clone(&listener));
         Ok(listener)
     }
 
@@ -252,7 +305,7 @@ impl Check<'_> {
                 Ok(_) | Err(Why::Exited(_)) => continue,
                 Err(why) => return Err(unknown_why(why)),
             };
-            let identified = self.kernel.identify(&pin, self.entries, Patience::Anything);
+            let identified = self.kernel.identify(&pin, None, self.entries, Patience::Anything);
             match self.judge(pin.pid, pin.uid, identified) {
                 Ok(()) => held.push(Held::new(pin, holder.fd)),
                 Err(_) if pin.uid == 0 || !pin.holds(self.kernel, holder.fd, holder.inode) => {}
@@ -283,6 +336,11 @@ impl Check<'_> {
             }
         }
     }
+}
+
+fn accepted(server: &SocketFact) -> Option<Accepted> {
+    let (inode, uid) = (server.inode, server.uid);
+    (inode != 0).then_some(Accepted { inode, uid })
 }
 
 /// Tells whether a listener could take a connection to `ip`: it listens on that address or on any of its family.

@@ -69,12 +69,12 @@ impl Caller {
 /// One process that holds the connection.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) pin: Pin,
+    pub(super) pin: Arc<Pin>,
     fd: AtomicU32,
 }
 
 impl Held {
-    pub(super) fn new(pin: Pin, fd: u32) -> Self {
+    pub(super) fn new(pin: Arc<Pin>, fd: u32) -> Self {
         Self {
             pin,
             fd: AtomicU32::new(fd),
@@ -115,6 +115,8 @@ pub(super) struct Hold {
     pub(super) held: Vec<Held>,
     /// The caller's end, for TCP.
     pub(super) inode: Option<u64>,
+    /// The bot over whose own socket it connected.
+    pub(super) over: Option<BotName>,
     /// What a sweep found against it.
     pub(super) lost: OnceLock<Lost>,
 }
@@ -204,7 +206,7 @@ impl Hold {
         let entries = self.current.get();
         match self
             .kernel
-            .identify(pin, &entries, Patience::Names)
+            .identify(pin, self.over.as_ref(), &entries, Patience::Names)
             .map_err(|refused| *refused.why)?
         {
             Identified::Bot(bot, _) if bot == self.bot => Ok(()),
@@ -254,7 +256,7 @@ impl Hold {
             return Ok(None);
         }
         let entries = self.current.get();
-        let what = match self.kernel.identify(&pin, &entries, Patience::Anything) {
+        let what = match self.kernel.identify(&pin, None, &entries, Patience::Anything) {
             Ok(Identified::Bot(bot, _)) if bot == self.bot => return Ok(None),
             Ok(Identified::Bot(bot, _)) => bot.to_string(),
             Ok(Identified::Later) => "not known".to_owned(),

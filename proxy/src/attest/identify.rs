@@ -47,14 +47,21 @@ pub(super) struct Evidence {
 }
 
 impl Kernel {
-    /// Finds out which bot a pinned process is.
+    /// Finds out which bot a pinned process is; `over` is the bot over whose own socket it connected.
     ///
     /// The pin is checked again at the end, so that all facts belong to the program that was pinned.
-    pub(super) fn identify(&self, pin: &Pin, entries: &Entries, patience: Patience) -> Result<Identified, Unattested> {
-        let Some(evidence) = self.evidence(pin, entries, patience)? else {
+    pub(super) fn identify(
+        &self,
+        pin: &Pin,
+        over: Option<&BotName>,
+        entries: &Entries,
+        patience: Patience,
+    ) -> Result<Identified, Unattested> {
+        let Some(evidence) = self.evidence(pin, over, entries, patience)? else {
             return Ok(Identified::Later);
         };
-        pin.check().map_err(|why| Unattested::new(why, Some(&evidence.facts)))?;
+        pin.check_whole()
+            .map_err(|why| Unattested::new(why, Some(&evidence.facts)))?;
         let (bot, facts) = evidence.choose(entries)?;
         Ok(Identified::Bot(bot, Box::new(facts)))
     }
@@ -63,6 +70,7 @@ impl Kernel {
     pub(super) fn evidence(
         &self,
         pin: &Pin,
+        over: Option<&BotName>,
         entries: &Entries,
         patience: Patience,
     ) -> Result<Option<Evidence>, Unattested> {
@@ -77,7 +85,7 @@ impl Kernel {
             user: user.clone(),
             exe_seen: pin.program().path.clone(),
             run: run.clone(),
-            socket: pin.over().cloned(),
+            socket: over.cloned(),
             ..Facts::new(pin.pid, pin.uid, pin.gid)
         };
         let candidates: Vec<&SelectorSet> = entries.candidates(pin.uid, user.as_deref(), run.as_ref()).collect();

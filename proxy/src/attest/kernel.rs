@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spiffe::time::Clock;
 
@@ -16,6 +16,7 @@ use super::error::{KernelError, Why};
 use super::helper::Helper;
 use super::names::Names;
 use super::pin::Pin;
+use super::pins::Pins;
 use super::runs::Runs;
 use super::scan::{Among, Holder};
 use super::sight::{Eyes, Sight, open_proc};
@@ -31,6 +32,7 @@ pub(super) struct Kernel {
     pub(super) cgroups: Cgroups,
     pub(super) names: Names,
     pub(super) runs: Runs,
+    pub(super) pins: Pins,
 }
 
 impl Kernel {
@@ -60,6 +62,7 @@ impl Kernel {
             cgroups: Cgroups::new(),
             names: Names::default(),
             runs: Runs::default(),
+            pins: Pins::default(),
         })
     }
 
@@ -73,8 +76,13 @@ impl Kernel {
     }
 
     /// Pins the process with this number.
-    pub(super) fn pin(&self, pid: u32) -> Result<Pin, Why> {
-        Pin::by_number(self, pid)
+    pub(super) fn pin(&self, pid: u32) -> Result<Arc<Pin>, Why> {
+        self.pins.by_number(self, pid)
+    }
+
+    /// Pins the process of a pidfd whose number is known to be `pid`.
+    pub(super) fn pin_of(&self, pid: u32, process: OwnedFd) -> Result<Arc<Pin>, Why> {
+        self.pins.of(self, pid, process)
     }
 
     /// Finds who holds a socket, for a call that waits.

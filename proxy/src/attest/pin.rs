@@ -1,33 +1,36 @@
 //! Holds on to one process and to the one program that it runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use spiffe::id::BotName;
+use tokio::time::Instant;
 
 use super::cgroup::Place;
 use super::error::{KernelError, Why};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, lock};
 use super::procfs;
-use super::sight::{Glance, Seen};
+use super::sight::{Eyes, Glance, Seen, holds};
 
-/// A process, held so that neither its number nor its program can change unseen.
+/// A process, held so that neither its number nor its program can change unseen. One pin serves all connections of its
+/// process: see [`super::pins`].
 ///
 /// - The *pidfd* names the process itself: it becomes readable when the process exits, whatever happens to the number.
 /// - The *folder* `/proc/PID` was opened while the pidfd said that the process lived. The kernel ties it to the
 ///   process and not to the number, so everything read through it is about this process or fails.
 /// - The *map* is an open `/proc/PID/maps`. The kernel ties it to the address space that the process had when it was
 ///   opened: after any `execve`, of the same file too, that address space is gone and a read gives no byte. (A process
-///   that shares its address space with another by `clone(CLONE_VM)` keeps it past its own `execve`; to do that it must
-///   already run code of its choice inside the genuine program, and then needs no `execve`.)
+///   that shares its address space with another by `clone(CLONE_VM)` keeps it past its own `execve` or exit; to do that
+///   it must already run code of its choice inside the genuine program, and then needs no `execve`.)
 #[derive(Debug)]
 pub(super) struct Pin {
     pub(super) pid: u32,
+    /// When it was pinned. What a scan that began later says of the number is about this process, if it lives after that.
+    pub(super) since: Instant,
     /// Effective user id when pinned.
     pub(super) uid: u32,
     /// Effective group id when pinned.
@@ -39,10 +42,10 @@ pub(super) struct Pin {
     program: Seen,
     /// All groups, once an entry asked for one.
     groups: OnceLock<Vec<u32>>,
-    /// The cgroup, once an entry asked for it.
-    place: OnceLock<Place>,
-    /// The bot over whose own socket the process connected.
-    over: OnceLock<BotName>,
+    /// The cgroup, once an entry asked for it, as it was judged last.
+    place: Mutex<Option<Place>>,
+    /// The open `/proc/PID/cgroup`, which the kernel ties to the process, from then on.
+    cgroup: OnceLock<OwnedFd>,
 }
 
 impl Pin {
@@ -74,6 +77,7 @@ impl Pin {
         let owner = fstat(&folder).map_err(|error| asked("read the owner of", pid, error))?;
         let pin = Self {
             pid,
+            since: Instant::now(),
             uid: owner.st_uid,
             gid: owner.st_gid,
             process,
@@ -81,10 +85,10 @@ impl Pin {
             map,
             program,
             groups: OnceLock::new(),
-            place: OnceLock::new(),
-            over: OnceLock::new(),
+            place: Mutex::default(),
+            cgroup: OnceLock::new(),
         };
-        pin.check()?;
+        pin.check_whole()?;
         Ok(pin)
     }
 
@@ -93,21 +97,31 @@ impl Pin {
         self.folder.as_fd()
     }
 
+    /// Checks that the number still means the process, and all that [`Pin::check`] does.
+    ///
+    /// # Errors
+    /// Like [`Pin::check`].
+    pub(super) fn check_whole(&self) -> Result<(), Why> {
+        if self.exited()? {
+            return Err(Why::Exited(self.pid));
+        }
+        self.check()
+    }
+
     /// Checks that the process lives, runs the program it was pinned with, and has the same effective credentials.
     ///
-    /// Takes three system calls and about two microseconds; more for a process whose groups or cgroup were asked for,
-    /// which must be the same as well.
+    /// Takes two system calls and about one microsecond; more for a process whose groups or cgroup were asked for,
+    /// which must be the same as well. The pidfd is not asked: a process that exits gives up its address space, as one
+    /// that executes a program does, and the map tells of both.
     ///
     /// # Errors
     /// [`Why::Exited`], [`Why::ImageChanged`], [`Why::CredentialsChanged`], [`Why::GroupsChanged`] or
     /// [`Why::CgroupChanged`].
     pub(super) fn check(&self) -> Result<(), Why> {
-        if self.exited()? {
-            return Err(Why::Exited(self.pid));
-        }
         let mut byte = [0u8; 1];
         match retry_on_intr(|| pread(&self.map, &mut byte, 0)) {
             Ok(1..) => {}
+            Ok(0) if self.exited()? => return Err(Why::Exited(self.pid)),
             Ok(0) => return Err(Why::ImageChanged(self.pid)),
             Err(error) => return Err(asked("read the memory map of", self.pid, error)),
         }
@@ -140,25 +154,23 @@ impl Pin {
     /// # Errors
     /// [`Why::CgroupChanged`] when another was noted before.
     pub(super) fn note_place(&self, place: &Place) -> Result<(), Why> {
-        if self.place.get_or_init(|| place.clone()) == place {
-            return Ok(());
+        let mut noted = lock(&self.place);
+        if noted.as_ref().is_some_and(|noted| noted.path != place.path) {
+            return Err(Why::CgroupChanged(self.pid));
         }
-        Err(Why::CgroupChanged(self.pid))
+        if self.cgroup.get().is_none() {
+            let failed = |error| asked("open the cgroup of", self.pid, error);
+            let file = procfs::open(self.folder(), c"cgroup").map_err(failed)?;
+            self.cgroup.get_or_init(|| file);
+        }
+        // Who chose what is in the cgroup is judged anew for each connection.
+        *noted = Some(place.clone());
+        Ok(())
     }
 
     /// The cgroup, where an entry asked for it.
-    pub(super) fn place(&self) -> Option<&Place> {
-        self.place.get()
-    }
-
-    /// Notes over which bot's own socket the process connected; the first note stands.
-    pub(super) fn note_over(&self, bot: &BotName) {
-        self.over.get_or_init(|| bot.clone());
-    }
-
-    /// The bot over whose own socket the process connected.
-    pub(super) fn over(&self) -> Option<&BotName> {
-        self.over.get()
+    pub(super) fn place(&self) -> Option<Place> {
+        lock(&self.place).clone()
     }
 
     fn check_noted(&self) -> Result<(), Why> {
@@ -167,12 +179,17 @@ impl Pin {
         {
             return Err(Why::GroupsChanged(self.pid));
         }
-        if let Some(place) = self.place.get()
-            && self.cgroup_path()? != place.path
-        {
-            return Err(Why::CgroupChanged(self.pid));
+        let Some(file) = self.cgroup.get() else {
+            return Ok(());
+        };
+        let failed = |error| asked("read the cgroup of", self.pid, error);
+        let mut bytes = [0u8; procfs::CGROUP_BYTES_MAX];
+        let path = procfs::read_again(file, &mut bytes).map_err(failed)?;
+        let path = procfs::parse_cgroup(path).unwrap_or_default();
+        if lock(&self.place).as_ref().is_some_and(|place| place.path == path) {
+            return Ok(());
         }
-        Ok(())
+        Err(Why::CgroupChanged(self.pid))
     }
 
     /// Reads the credentials.
@@ -196,8 +213,12 @@ impl Pin {
 
     /// Tells whether the file descriptor `fd` of the process is the socket with this inode.
     pub(super) fn holds(&self, kernel: &Kernel, fd: u32, inode: u64) -> bool {
-        // The number meant this process if it lives afterwards.
-        kernel.eyes.holds(self.pid, fd, inode) && !self.exited().unwrap_or(true)
+        match &kernel.eyes {
+            // Asked through the folder, it is about this process and no other.
+            Eyes::Own(_) => holds(self.folder(), &format!("fd/{fd}"), inode),
+            // The number meant this process if it lives afterwards.
+            Eyes::Helper(_) => kernel.eyes.holds(self.pid, fd, inode) && !self.exited().unwrap_or(true),
+        }
     }
 
     /// The program when pinned. It still is, as long as [`Pin::check`] succeeds.

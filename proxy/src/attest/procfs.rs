@@ -10,6 +10,9 @@ use rustix::io::Errno;
 /// fit is refused rather than half read.
 const FILE_BYTES_MAX: usize = 64 * 1024;
 
+/// The most bytes of `/proc/PID/cgroup` that are read before each request: a path, and a line for each hierarchy.
+pub(super) const CGROUP_BYTES_MAX: usize = 8 * 1024;
+
 /// The parts of `/proc/PID/stat` that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -122,8 +125,34 @@ pub(super) fn parse_socket_link(target: &[u8]) -> Option<u64> {
 /// # Errors
 /// When the process is gone, when the file may not be read, or with `EFBIG` when it is larger than is ever needed.
 pub(super) fn read(dir: impl AsFd, name: &CStr) -> Result<Vec<u8>, Errno> {
-    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    read_file(&file)
+    read_file(&open(dir, name)?)
+}
+
+/// Opens a file below a process's folder. What is read of it later is about the same process, as it is then.
+///
+/// # Errors
+/// When the process is gone, or when the file may not be read.
+pub(super) fn open(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads an open file from its beginning.
+///
+/// # Errors
+/// When the process is gone, or with `EFBIG` when the file does not fit.
+pub(super) fn read_again<'a>(file: &OwnedFd, bytes: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let mut length = 0;
+    loop {
+        let rest = bytes
+            .get_mut(length..)
+            .filter(|rest| !rest.is_empty())
+            .ok_or(Errno::FBIG)?;
+        let at = u64::try_from(length).map_err(|_too_long| Errno::FBIG)?;
+        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *rest, at))? {
+            0 => return Ok(bytes.get(..length).unwrap_or_default()),
+            read => length = length.saturating_add(read),
+        }
+    }
 }
 
 fn read_file(file: &OwnedFd) -> Result<Vec<u8>, Errno> {

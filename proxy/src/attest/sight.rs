@@ -7,7 +7,7 @@
 //! process lives, no other one can have had its number.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -170,12 +170,17 @@ impl Sight {
 
     /// Tells whether a file descriptor of a process is the socket with this inode.
     pub(super) fn holds(&self, pid: u32, fd: u32, inode: u64) -> bool {
-        let mut target = [0u8; 64];
-        let Ok(read) = readlinkat_raw(&self.proc_folder, format!("{pid}/fd/{fd}"), &mut target) else {
-            return false;
-        };
-        target.get(..read).and_then(parse_socket_link) == Some(inode)
+        holds(self.proc_folder.as_fd(), &format!("{pid}/fd/{fd}"), inode)
     }
+}
+
+/// Tells whether a link below `at` is to the socket with this inode.
+pub(super) fn holds(at: BorrowedFd<'_>, link: &str, inode: u64) -> bool {
+    let mut target = [0u8; 64];
+    let Ok(read) = readlinkat_raw(at, link, &mut target) else {
+        return false;
+    };
+    target.get(..read).and_then(parse_socket_link) == Some(inode)
 }
 
 impl Eyes {

@@ -25,6 +25,7 @@ use rustix::net::sockopt::socket_cookie;
 use spiffe::id::BotName;
 use spiffe::selector::Facts;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::caller::{Caller, Held, Hold};
 use super::cgroup::Place;
@@ -101,11 +102,13 @@ impl Attestor {
             cgroup: peer.cgroup,
             inode: peer.inode,
         };
+        let asked = Instant::now();
         let holders = self.0.lanes.ask(kernel, question).await.map_err(unshared)?;
+        let holders = Found { asked, holders };
         let entries = self.0.current.get();
         let version = entries.version;
         let mut joined = None;
-        if holders.len() <= INLINE_HOLDERS_MAX {
+        if holders.holders.len() <= INLINE_HOLDERS_MAX {
             joined = join(kernel, &entries, &ends, &peer, &holders, Patience::None)?;
         }
         let (bot, facts, held) = match joined {
@@ -125,6 +128,7 @@ impl Attestor {
             run: facts.run.as_ref() == Some(&bot),
             held,
             inode: Some(peer.inode),
+            over: None,
             lost: OnceLock::new(),
         };
         let caller = Caller::new(bot, facts, hold);
@@ -146,6 +150,12 @@ fn unshared(why: Arc<Why>) -> Unattested {
     }
 }
 
+/// What a scan found that began after `asked`.
+struct Found {
+    asked: Instant,
+    holders: Vec<Holder>,
+}
+
 type Joined = (BotName, Facts, Vec<Held>);
 
 /// Pins and identifies each holder; `None` when that takes more patience.
@@ -154,12 +164,12 @@ fn join(
     entries: &Entries,
     ends: &Ends,
     peer: &SocketFact,
-    holders: &[Holder],
+    found: &Found,
     patience: Patience,
 ) -> Result<Option<Joined>, Unattested> {
     let mut first: Option<(BotName, Facts)> = None;
     let mut held: Vec<Held> = Vec::new();
-    for holder in holders {
+    for holder in &found.holders {
         // A process that holds two descriptors for it is one holder.
         if held.iter().any(|held| held.pin.pid == holder.pid) {
             continue;
@@ -169,7 +179,7 @@ fn join(
             Err(Why::Exited(_)) => continue,
             Err(why) => return Err(why.into()),
         };
-        if !pin.holds(kernel, holder.fd, peer.inode) {
+        if pin.since >= found.asked && !pin.holds(kernel, holder.fd, peer.inode) {
             continue;
         }
         if pin.uid != peer.uid {
@@ -184,7 +194,7 @@ fn join(
             }
             .into());
         }
-        let (bot, facts) = match kernel.identify(&pin, entries, patience) {
+        let (bot, facts) = match kernel.identify(&pin, None, entries, patience) {
             Ok(Identified::Bot(bot, facts)) => (bot, *facts),
             Ok(Identified::Later) => return Ok(None),
             // A child between fork and exec that has given the socket up by now is of no account.
@@ -193,7 +203,7 @@ fn join(
         };
         // The socket was made in a cgroup, and stays counted there when its maker moves on.
         let elsewhere = |place: &Place| peer.cgroup.is_some_and(|made_in| place.inode != Some(made_in));
-        if pin.place().is_some_and(|place| place.of_root && elsewhere(place)) {
+        if pin.place().is_some_and(|place| place.of_root && elsewhere(&place)) {
             return Err(Unattested::new(Why::CgroupChanged(pin.pid), Some(&facts)));
         }
         match &first {

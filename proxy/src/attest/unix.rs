@@ -64,16 +64,14 @@ impl Attestor {
     /// Like [`Attestor::unix_caller`].
     pub async fn unix_caller_over(&self, stream: &UnixStream, own: Option<&BotName>) -> Result<Caller, Unattested> {
         let pin = peer(&self.0.kernel, stream)?;
-        if let Some(own) = own {
-            pin.note_over(own);
-        }
+        let over = own.cloned();
         let entries = self.0.current.get();
         let version = entries.version;
-        let (pin, identified) = match self.0.kernel.identify(&pin, &entries, Patience::None)? {
+        let (pin, identified) = match self.0.kernel.identify(&pin, own, &entries, Patience::None)? {
             Identified::Later => {
-                let kernel = Arc::clone(&self.0.kernel);
+                let (kernel, over) = (Arc::clone(&self.0.kernel), over.clone());
                 let slow = move || {
-                    let identified = kernel.identify(&pin, &entries, Patience::Anything);
+                    let identified = kernel.identify(&pin, over.as_ref(), &entries, Patience::Anything);
                     (pin, identified)
                 };
                 let (pin, identified) = blocking(slow).await?;
@@ -92,6 +90,7 @@ impl Attestor {
             run: facts.run.as_ref() == Some(&bot),
             held: vec![Held::new(pin, 0)],
             inode: None,
+            over,
             lost: OnceLock::new(),
         };
         Ok(Caller::new(bot, *facts, hold))
@@ -99,7 +98,7 @@ impl Attestor {
 }
 
 /// Pins the process at the other end, as it was noted at connect or, for a client, at listen.
-pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Pin, Why> {
+pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Arc<Pin>, Why> {
     let failed = |error: Errno| KernelError::new("ask for the peer of", "a Unix socket", error);
     let noted: UnixCredentials = getsockopt(stream, sockopt::PeerCredentials).map_err(failed)?;
     // A process that is in no namespace of ours has the number 0 here.
@@ -107,7 +106,7 @@ pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Pin, Why> {
         .ok()
         .filter(|pid| *pid != 0)
         .ok_or(Why::PeerNotVisible)?;
-    let pin = Pin::of(kernel, pid, peer_pidfd(stream, noted.pid())?)?;
+    let pin = kernel.pin_of(pid, peer_pidfd(stream, noted.pid())?)?;
     if (pin.uid, pin.gid) == (noted.uid(), noted.gid()) {
         return Ok(pin);
     }

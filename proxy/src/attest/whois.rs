@@ -68,12 +68,12 @@ impl Attestor {
         let pin = kernel.pin(pid)?;
         let entries = self.0.current.get();
         let evidence = kernel
-            .evidence(&pin, &entries, Patience::Anything)?
+            .evidence(&pin, None, &entries, Patience::Anything)?
             .ok_or(Why::Exited(pid))?;
         let mut evidence = evidence;
         kernel.describe(&mut evidence.facts, &pin)?;
         let (believed, doubt) = kernel.believed_program(&pin)?;
-        pin.check()?;
+        pin.check_whole()?;
         let facts = Facts {
             exe: evidence.programs.first().cloned().or_else(|| believed.clone()),
             ..evidence.facts.clone()

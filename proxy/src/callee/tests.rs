@@ -41,7 +41,7 @@ fn connected() -> (Box<Connection>, UnixStream) {
         writer: Writer::new(write, limits.body_idle),
         bot: bot(),
         target: Target::Port(1),
-        checked: now,
+        end: None,
         used: now,
     };
     (Box::new(connection), far)

@@ -9,16 +9,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use spiffe::id::BotName;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
-use super::{CHECKED_FOR, Connection, check};
-use crate::attest::Attestor;
+use super::{Connection, check};
+use crate::attest::{Attestor, Callee};
 use crate::call::{CALLER_GONE, End, RequestBody, RequestCount, RequestError};
 use crate::ends::{ReadEnd, WriteEnd};
 use crate::http1::body::{BodyError, Left};
@@ -27,6 +28,9 @@ use crate::http1::status::AnswerFraming;
 use crate::http1::write::{Tail, WriteError, Writer};
 use crate::live::Held;
 use crate::reason::Reason;
+
+/// How often it is looked at who is there while only the callee speaks; mostly somebody else has found out.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the callee says in a tunnel.
 #[derive(Debug)]
@@ -54,7 +58,8 @@ struct Seen {
 pub(super) struct Watch {
     attestor: Attestor,
     bot: BotName,
-    checked: Instant,
+    /// Who was found there last.
+    end: Option<Callee>,
     /// How many bytes had passed then.
     moved: u64,
     /// The call, which ends where the callee is somebody else.
@@ -137,7 +142,7 @@ impl Watch {
         Self {
             attestor: attestor.clone(),
             bot: connection.bot.clone(),
-            checked: connection.checked,
+            end: connection.end.clone(),
             moved: 0,
             held,
         }
@@ -145,17 +150,17 @@ impl Watch {
 
     /// Checks who holds the other end, unless that was done in this second; the call ends where it is not the bot.
     async fn check(&mut self, writer: &mut Writer<WriteEnd>, moved: u64) -> Result<(), Broken> {
-        if self.checked.elapsed() < CHECKED_FOR {
+        if self.end.as_ref().is_some_and(Callee::is_fresh) {
             return Ok(());
         }
-        (self.checked, self.moved) = (Instant::now(), moved);
-        check(&self.attestor, &self.bot, writer.io().socket())
-            .await
-            .map_err(|fault| {
-                tracing::warn!(bot = %self.bot, error = &fault as &dyn std::error::Error, "a callee is somebody else than it was");
-                self.held.end(Reason::CalleeMismatch);
-                Broken
-            })
+        self.moved = moved;
+        let checked = check(&self.attestor, &self.bot, writer.io().socket()).await;
+        self.end = Some(checked.map_err(|fault| {
+            tracing::warn!(bot = %self.bot, error = &fault as &dyn std::error::Error, "a callee is somebody else than it was");
+            self.held.end(Reason::CalleeMismatch);
+            Broken
+        })?);
+        Ok(())
     }
 }
 
@@ -204,7 +209,7 @@ async fn carry(mut asking: Asking, mut fate: oneshot::Receiver<()>, mut end: one
 
 impl Asking {
     async fn carry(&mut self, fate: &mut oneshot::Receiver<()>) -> Result<(), Broken> {
-        let mut ticks = interval(CHECKED_FOR);
+        let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut answering = true;
         while answering || self.body.is_some() {

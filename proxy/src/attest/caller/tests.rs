@@ -31,6 +31,7 @@ fn hold_by(kernel: Kernel) -> Hold {
         run: false,
         held: vec![Held::new(pin, 0)],
         inode: None,
+        over: None,
         lost: OnceLock::new(),
     }
 }

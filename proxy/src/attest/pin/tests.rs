@@ -1,6 +1,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use spiffe::time::Clock;
 
@@ -11,7 +12,7 @@ fn kernel() -> Kernel {
     Kernel::new(AttestConfig::default(), Clock::system()).unwrap()
 }
 
-fn pin(pid: u32) -> Result<Pin, Why> {
+fn pin(pid: u32) -> Result<Arc<Pin>, Why> {
     kernel().pin(pid)
 }
 
