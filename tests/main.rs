@@ -15,6 +15,7 @@
 )]
 
 mod agreement;
+mod aside;
 mod attestation;
 mod away;
 mod callee;

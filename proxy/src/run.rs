@@ -1,5 +1,6 @@
 //! The process of the proxy: opens everything in order, serves, and ends in order.
 
+mod aside;
 mod bind;
 mod descent;
 mod drain;
@@ -18,6 +19,8 @@ use audit::{EventKind, EventRecord, Ledger, LedgerConfig};
 use spiffe::id::SpiffeId;
 use spiffe::time::Clock;
 use spiffe_tls::{BundleSource, ClientAuth, ServerIdentity, server_config};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +41,7 @@ use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
 use crate::tcp::Leads;
 use crate::upstream::Upstreams;
+use aside::Aside;
 use bind::Bound;
 pub use descent::{Descent, DescentError};
 pub use error::RunError;
@@ -114,7 +118,10 @@ pub async fn start(
     let config = ControlConfig::new(&settings, bound.mesh_address);
     let entries = attestor.clone();
     let told = move |new| entries.set_entries(new);
-    let control = Control::start(config, clock.clone(), ledger.clone(), told, cancel.clone()).await;
+    let aside = Aside::start().map_err(|source| RunError::Aside { source })?;
+    let control = Control::start(config, clock.clone(), ledger.clone(), told, cancel.clone());
+    let control = aside.handle().spawn(control).await;
+    let control = control.map_err(|source| RunError::Blocking { source })?;
     let control = control.map_err(|source| RunError::Control {
         source: Box::new(source),
     })?;
@@ -147,7 +154,7 @@ pub async fn start(
         let decide = |proxy: Arc<Proxy>| proxy.live.decide(snapshot, proxy.control.now());
         decided.upgrade().map_or(0, decide)
     });
-    let running = serve(proxy, bound, &settings)?;
+    let running = serve(proxy, bound, &settings, aside)?;
     Ok(Running { helper, ..running })
 }
 
@@ -183,6 +190,7 @@ pub struct Running {
     /// Looks into processes, where this one may not.
     helper: Option<Helper>,
     addresses: BTreeMap<String, String>,
+    aside: Aside,
 }
 
 impl Running {
@@ -196,18 +204,19 @@ impl Running {
     /// Takes no more connections, lets calls under way finish, for ten seconds at most, cuts the rest, and closes the
     /// ledger.
     pub async fn stop(self) {
-        let Self { proxy, .. } = self;
+        let Self { proxy, aside, .. } = self;
         drain::drain(&proxy).await;
         event(&proxy, EventKind::Stopped);
         let ledger = proxy.ledger.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || ledger.shutdown()).await {
             tracing::error!(%error, "the ledger was not closed");
         }
+        drop(aside);
     }
 }
 
 /// Starts every listener's task, and those that look after connections.
-fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running, RunError> {
+fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings, aside: Aside) -> Result<Running, RunError> {
     let identity: Arc<dyn ServerIdentity> = Arc::new(proxy.control.clone());
     let bundle: Arc<dyn BundleSource> = Arc::new(proxy.control.clone());
     let tls = server_config(
@@ -241,20 +250,37 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings) -> Result<Running
     let own_sockets = settings.bots_socket.with_file_name("bots");
     serve_bots(&proxy, shared, fixed, own_sockets);
     drop(proxy.tasks.spawn(mesh::serve(Arc::clone(&proxy), mesh, tls)));
-    drop(proxy.tasks.spawn(admin::serve(Arc::clone(&proxy), admin, socket)));
-    drop(proxy.tasks.spawn(admin::serve_health(Arc::clone(&proxy), metrics)));
-    drop(proxy.tasks.spawn(sweep(Arc::clone(&proxy))));
-    drop(proxy.tasks.spawn(tell_edges(Arc::clone(&proxy))));
-    drop(proxy.tasks.spawn(live::watch_time(Arc::clone(&proxy))));
-    let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
-    drop(proxy.tasks.spawn(async move { attestor.watch(closing).await }));
+    serve_aside(&proxy, aside.handle(), admin, (socket, metrics)).map_err(|source| RunError::Aside { source })?;
     event(&proxy, EventKind::Started);
     tracing::info!(host = %proxy.host, ?addresses, "serving");
     Ok(Running {
         proxy,
         helper: None,
         addresses,
+        aside,
     })
+}
+
+/// Starts what is not on the path of a call.
+fn serve_aside(
+    proxy: &Arc<Proxy>,
+    aside: &Handle,
+    admin: Arc<Admin>,
+    (socket, metrics): (UnixListener, TcpListener),
+) -> std::io::Result<()> {
+    // Taken from the runtime of the calls, so that nothing that happens on them wakes it.
+    let (socket, metrics) = (socket.into_std()?, metrics.into_std()?);
+    let _aside = aside.enter();
+    let (socket, metrics) = (UnixListener::from_std(socket)?, TcpListener::from_std(metrics)?);
+    let tasks = &proxy.tasks;
+    drop(tasks.spawn_on(admin::serve(Arc::clone(proxy), admin, socket), aside));
+    drop(tasks.spawn_on(admin::serve_health(Arc::clone(proxy), metrics), aside));
+    drop(tasks.spawn_on(sweep(Arc::clone(proxy)), aside));
+    drop(tasks.spawn_on(tell_edges(Arc::clone(proxy)), aside));
+    drop(tasks.spawn_on(live::watch_time(Arc::clone(proxy)), aside));
+    let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
+    drop(tasks.spawn_on(async move { attestor.watch(closing).await }, aside));
+    Ok(())
 }
 
 fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Vec<(Source, Leads)>, own: PathBuf) {

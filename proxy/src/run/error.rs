@@ -96,6 +96,13 @@ pub enum RunError {
     /// This host has no randomness.
     #[error("take random numbers")]
     Randomness,
+    /// What is not on the path of a call has no thread.
+    #[error("start the thread beside the calls")]
+    Aside {
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// A thread for blocking work ended.
     #[error("wait for a thread")]
     Blocking {
