@@ -241,11 +241,7 @@ impl Connection {
 }
 
 /// Checks that whoever is at the other end of a connection to a callee is the bot.
-async fn check(
-    attestor: &Attestor,
-    bot: &BotName,
-    socket: Option<Socket<'_>>,
-) -> Result<attest::Callee, CalleeFault> {
+async fn check(attestor: &Attestor, bot: &BotName, socket: Option<Socket<'_>>) -> Result<attest::Callee, CalleeFault> {
     let checked = match socket {
         Some(Socket::Tcp(stream)) => attestor.callee_tcp(stream, bot).await,
         Some(Socket::Unix(stream)) => attestor.callee_unix(stream, bot).await,

@@ -21,7 +21,7 @@ use super::entries::Entries;
 use super::error::{CalleeFound, CalleeMismatch, Unattested, Why};
 use super::identify::{Identified, Patience};
 use super::kernel::{Kernel, lock};
-use super::pin::Pin;
+use super::pin::{Ask, Pin};
 use super::scan::{Among, Holder};
 use super::tcp::Ends;
 use super::unix::peer;
@@ -159,7 +159,8 @@ impl Attestor {
             found,
             facts,
         };
-        let pin = peer(&self.0.kernel, stream).map_err(|why| mismatch(unknown(why.into())))?;
+        let pin = peer(&self.0.kernel, stream, &self.0.current.get());
+        let pin = pin.map_err(|why| mismatch(unknown(why.into())))?;
         let (attestor, bot, end) = (self.clone(), expect.clone(), End::Unix(Arc::clone(&pin)));
         let checked = blocking(move || {
             let entries = attestor.0.current.get();
@@ -256,8 +257,9 @@ impl Check<'_> {
                     Err(why) => return Err(unknown_why(why)),
                 }
             }
+            let at = Instant::now();
             let found = self.kernel.sweep(&inodes).map_err(unknown_why)?;
-            match self.holders(&found) {
+            match self.holders(&found, at) {
                 Err((CalleeFound::NoHolder, _)) => {}
                 Err(found) => return Err(found),
                 Ok(_) => return Ok(()),
@@ -279,7 +281,7 @@ impl Check<'_> {
         }
         let at = Instant::now();
         let found = self.kernel.sweep(&[socket.inode].into()).map_err(unknown_why)?;
-        let held = self.holders(&found)?;
+        let held = self.holders(&found, at)?;
         let (bot, version, inode) = (self.bot.clone(), self.entries.version, socket.inode);
         let listener = Arc::new(Listener {
             bot,
@@ -292,16 +294,16 @@ impl Check<'_> {
         Ok(listener)
     }
 
-    /// Pins those that hold a socket and checks that each is the bot. Root is passed over, since nothing on this host
+    /// Pins those that a scan after `since` found to hold a socket and checks that each is the bot. Root is passed over, since nothing on this host
     /// is kept from it (a service manager keeps the sockets that it passes), but it is not the bot either.
-    fn holders(&self, found: &[Holder]) -> Result<Vec<Held>, Found> {
+    fn holders(&self, found: &[Holder], since: Instant) -> Result<Vec<Held>, Found> {
         let mut held: Vec<Held> = Vec::new();
         for holder in found {
             if held.iter().any(|held| held.pin.pid == holder.pid) {
                 continue;
             }
-            let pin = match self.kernel.pin(holder.pid) {
-                Ok(pin) if pin.holds(self.kernel, holder.fd, holder.inode) => pin,
+            let pin = match self.kernel.pin(holder.pid, Ask::of(self.entries).and(holder)) {
+                Ok(pin) if pin.is_holder(self.kernel, holder, since) => pin,
                 Ok(_) | Err(Why::Exited(_)) => continue,
                 Err(why) => return Err(unknown_why(why)),
             };

@@ -11,7 +11,7 @@ use super::entries::Current;
 use super::error::{Unattested, Why};
 use super::identify::{Identified, Patience};
 use super::kernel::Kernel;
-use super::pin::Pin;
+use super::pin::{Ask, Pin};
 use super::scan::{Among, Holder};
 
 /// A bot at the other end of a connection, held to the process and program that were attested.
@@ -250,12 +250,12 @@ impl Hold {
     }
 
     fn stranger(&self, holder: &Holder, inode: u64) -> Result<Option<String>, Why> {
-        let pin = self.kernel.pin(holder.pid)?;
+        let entries = self.current.get();
+        let pin = self.kernel.pin(holder.pid, Ask::of(&entries).and(holder))?;
         let is_root = pin.uid == 0 && self.held.iter().all(|held| held.pin.uid != 0);
         if is_root || !pin.holds(&self.kernel, holder.fd, inode) {
             return Ok(None);
         }
-        let entries = self.current.get();
         let what = match self.kernel.identify(&pin, None, &entries, Patience::Anything) {
             Ok(Identified::Bot(bot, _)) if bot == self.bot => return Ok(None),
             Ok(Identified::Bot(bot, _)) => bot.to_string(),

@@ -1,5 +1,7 @@
 //! From a pinned process to its facts, and from the facts to the bot.
 
+use std::os::fd::AsFd;
+
 use spiffe::entry::{Pick, pick};
 use spiffe::id::BotName;
 use spiffe::selector::{Facts, SelectorSet, unit_of};
@@ -10,8 +12,8 @@ use super::exe::Suspect;
 use super::kernel::Kernel;
 use super::names::Names;
 use super::pin::Pin;
-use super::procfs::Credentials;
-use super::sight::{Candidates, Programs};
+use super::procfs::{self, Credentials};
+use super::sight::{Candidates, Wanted};
 
 /// How many groups of a process are kept in its facts, which go into the ledger. Choosing the bot looks at all of them.
 const GIDS_MAX: usize = 64;
@@ -180,20 +182,41 @@ impl Kernel {
         credentials: &Credentials,
         wanted: impl Iterator<Item = &'a str>,
     ) -> Result<(Vec<String>, Option<String>), Why> {
-        let mut wanted: Vec<&str> = wanted.collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        if wanted.is_empty() {
+        let Some(wanted) = self.wanted(pin.uid, credentials, wanted) else {
             return Ok((Vec::new(), None));
-        }
+        };
         let file = pin.program().file.ok_or(Why::Exited(pin.pid))?;
-        let suspect = (!self.trusts(pin.uid)).then(|| Suspect::new(pin.uid, credentials));
-        let Programs { paths, note } = self.eyes.programs(Candidates {
-            file,
-            wanted: wanted.into_iter().map(str::to_owned).collect(),
+        let programs = match pin.judged(&wanted) {
+            Some(programs) => programs,
+            None => {
+                let candidates = Candidates { file, wanted };
+                let programs = self.eyes.programs(candidates.clone())?;
+                pin.note_judged(candidates.wanted, programs.clone());
+                programs
+            }
+        };
+        Ok((programs.paths, programs.note))
+    }
+
+    /// Guesses, before a process is pinned, which programs the entries will ask about, so that they are asked about along
+    /// with it. Where the guess is wrong they are asked about later.
+    pub(super) fn wanted_of(&self, folder: impl AsFd, uid: u32, entries: &Entries) -> Option<Wanted> {
+        let user = self.names.known(uid)?;
+        let credentials = procfs::parse_credentials(&procfs::read(folder, c"status").ok()?)?;
+        let candidates = entries.candidates(uid, user.as_deref(), None);
+        self.wanted(uid, &credentials, candidates.filter_map(|set| set.exe.as_deref()))
+    }
+
+    /// Puts paths of programs in order; nothing where there are none.
+    fn wanted<'a>(&self, uid: u32, credentials: &Credentials, paths: impl Iterator<Item = &'a str>) -> Option<Wanted> {
+        let mut paths: Vec<&str> = paths.collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let suspect = (!self.trusts(uid)).then(|| Suspect::new(uid, credentials));
+        (!paths.is_empty()).then(|| Wanted {
+            paths: paths.into_iter().map(str::to_owned).collect(),
             suspect,
-        })?;
-        Ok((paths, note))
+        })
     }
 
     /// Finds what `whois` shows of a program: the path that the kernel shows, when it is the program and is believed.

@@ -15,7 +15,7 @@ use super::diag::Diag;
 use super::error::{KernelError, Why};
 use super::helper::Helper;
 use super::names::Names;
-use super::pin::Pin;
+use super::pin::{Ask, Pin};
 use super::pins::Pins;
 use super::runs::Runs;
 use super::scan::{Among, Holder};
@@ -76,13 +76,13 @@ impl Kernel {
     }
 
     /// Pins the process with this number.
-    pub(super) fn pin(&self, pid: u32) -> Result<Arc<Pin>, Why> {
-        self.pins.by_number(self, pid)
+    pub(super) fn pin(&self, pid: u32, ask: Ask<'_>) -> Result<Arc<Pin>, Why> {
+        self.pins.by_number(self, pid, ask)
     }
 
     /// Pins the process of a pidfd whose number is known to be `pid`.
-    pub(super) fn pin_of(&self, pid: u32, process: OwnedFd) -> Result<Arc<Pin>, Why> {
-        self.pins.of(self, pid, process)
+    pub(super) fn pin_of(&self, pid: u32, process: OwnedFd, ask: Ask<'_>) -> Result<Arc<Pin>, Why> {
+        self.pins.of(self, pid, process, ask)
     }
 
     /// Finds who holds a socket, for a call that waits.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstat, openat};
@@ -11,10 +12,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::Instant;
 
 use super::cgroup::Place;
+use super::entries::Entries;
 use super::error::{KernelError, Why};
 use super::kernel::{Kernel, lock};
 use super::procfs;
-use super::sight::{Eyes, Glance, Seen, holds};
+use super::scan::Holder;
+use super::sight::{Eyes, Glance, Look, Programs, Seen, Wanted, holds};
 
 /// A process, held so that neither its number nor its program can change unseen. One pin serves all connections of its
 /// process: see [`super::pins`].
@@ -40,6 +43,10 @@ pub(super) struct Pin {
     map: OwnedFd,
     /// The program when pinned.
     program: Seen,
+    /// A socket that it was found to hold when it was pinned: the file descriptor and the inode.
+    held: Option<(u32, u64)>,
+    /// Which of the wanted programs it was found to be, and when.
+    judged: Mutex<Option<(Wanted, Programs, Instant)>>,
     /// All groups, once an entry asked for one.
     groups: OnceLock<Vec<u32>>,
     /// The cgroup, once an entry asked for it, as it was judged last.
@@ -48,18 +55,46 @@ pub(super) struct Pin {
     cgroup: OnceLock<OwnedFd>,
 }
 
+/// What is asked along when a process is pinned, so that a helper is asked once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ask<'a> {
+    /// What a scan found of it.
+    pub(super) holder: Option<&'a Holder>,
+    /// The entries by which it will be named.
+    pub(super) entries: Option<&'a Entries>,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) const fn of(entries: &'a Entries) -> Self {
+        Self {
+            holder: None,
+            entries: Some(entries),
+        }
+    }
+
+    pub(super) const fn and(self, holder: &'a Holder) -> Self {
+        Self {
+            holder: Some(holder),
+            ..self
+        }
+    }
+}
+
+/// How long what was found of a program's path is believed: who could write it may be another matter later.
+const JUDGED_FOR: Duration = Duration::from_secs(1);
+
 impl Pin {
     /// Pins the process with the number `pid`.
     ///
     /// # Errors
     /// [`Why::Exited`] when there is none; [`Why::Kernel`] when it may not be looked at.
-    pub(super) fn by_number(kernel: &Kernel, pid: u32) -> Result<Self, Why> {
+    pub(super) fn by_number(kernel: &Kernel, pid: u32, ask: Ask<'_>) -> Result<Self, Why> {
         let number = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .ok_or(Why::PeerNotVisible)?;
         let process = pidfd_open(number, PidfdFlags::empty()).map_err(|error| asked("open a pidfd of", pid, error))?;
-        Self::of(kernel, pid, process)
+        Self::of(kernel, pid, process, ask)
     }
 
     /// Pins the process of a pidfd whose number is known to be `pid`.
@@ -69,12 +104,22 @@ impl Pin {
     ///
     /// # Errors
     /// Like [`Pin::by_number`].
-    pub(super) fn of(kernel: &Kernel, pid: u32, process: OwnedFd) -> Result<Self, Why> {
+    pub(super) fn of(kernel: &Kernel, pid: u32, process: OwnedFd, ask: Ask<'_>) -> Result<Self, Why> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat(kernel.proc_folder(), pid.to_string(), flags, Mode::empty())
             .map_err(|error| asked("open the folder of", pid, error))?;
-        let Glance { map, program } = kernel.eyes.glance(pid)?;
         let owner = fstat(&folder).map_err(|error| asked("read the owner of", pid, error))?;
+        let socket = ask.holder.map(|holder| (holder.fd, holder.inode));
+        let wanted = ask
+            .entries
+            .and_then(|entries| kernel.wanted_of(&folder, owner.st_uid, entries));
+        let look = Look {
+            pid,
+            socket,
+            wanted: wanted.clone(),
+        };
+        let Glance { map, glimpse } = kernel.eyes.glance(look)?;
+        let judged = wanted.zip(glimpse.programs);
         let pin = Self {
             pid,
             since: Instant::now(),
@@ -83,7 +128,9 @@ impl Pin {
             process,
             folder,
             map,
-            program,
+            program: glimpse.program,
+            held: socket.filter(|_| glimpse.holds),
+            judged: Mutex::new(judged.map(|(wanted, programs)| (wanted, programs, Instant::now()))),
             groups: OnceLock::new(),
             place: Mutex::default(),
             cgroup: OnceLock::new(),
@@ -219,6 +266,25 @@ impl Pin {
             // The number meant this process if it lives afterwards.
             Eyes::Helper(_) => kernel.eyes.holds(self.pid, fd, inode) && !self.exited().unwrap_or(true),
         }
+    }
+
+    /// Tells whether a scan that began after `since` was right about it: the scan found the number, and so it is if the
+    /// process had it by then, and else if the process is looked at again.
+    pub(super) fn is_holder(&self, kernel: &Kernel, holder: &Holder, since: Instant) -> bool {
+        let again = || self.held == Some((holder.fd, holder.inode)) || self.holds(kernel, holder.fd, holder.inode);
+        self.since < since || again()
+    }
+
+    /// Which of these programs it was found to be within the last second.
+    pub(super) fn judged(&self, wanted: &Wanted) -> Option<Programs> {
+        let judged = lock(&self.judged);
+        let (asked, programs, at) = judged.as_ref()?;
+        (asked == wanted && at.elapsed() < JUDGED_FOR).then(|| programs.clone())
+    }
+
+    /// Notes which of these programs it was just found to be.
+    pub(super) fn note_judged(&self, wanted: Wanted, programs: Programs) {
+        *lock(&self.judged) = Some((wanted, programs, Instant::now()));
     }
 
     /// The program when pinned. It still is, as long as [`Pin::check`] succeeds.

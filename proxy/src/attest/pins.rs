@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::error::Why;
 use super::kernel::{Kernel, lock};
-use super::pin::{Pin, asked, exited};
+use super::pin::{Ask, Pin, asked, exited};
 
 /// Pins that nobody holds are forgotten when the table has grown by this many.
 const FORGET_EVERY: usize = 256;
@@ -43,18 +43,18 @@ impl Pins {
     ///
     /// # Errors
     /// Like [`Pin::by_number`].
-    pub(super) fn by_number(&self, kernel: &Kernel, pid: u32) -> Result<Arc<Pin>, Why> {
+    pub(super) fn by_number(&self, kernel: &Kernel, pid: u32, ask: Ask<'_>) -> Result<Arc<Pin>, Why> {
         if let Some(known) = self.unchanged(pid) {
             return Ok(known);
         }
-        Ok(self.add(Pin::by_number(kernel, pid)?))
+        Ok(self.add(Pin::by_number(kernel, pid, ask)?))
     }
 
     /// Pins the process of a pidfd whose number is known to be `pid`.
     ///
     /// # Errors
     /// Like [`Pin::by_number`].
-    pub(super) fn of(&self, kernel: &Kernel, pid: u32, process: OwnedFd) -> Result<Arc<Pin>, Why> {
+    pub(super) fn of(&self, kernel: &Kernel, pid: u32, process: OwnedFd, ask: Ask<'_>) -> Result<Arc<Pin>, Why> {
         // Asked before the pin is: at that moment both lived, if the pin's process does afterwards.
         if exited(process.as_fd()).map_err(|error| asked("poll the pidfd of", pid, error))? {
             return Err(Why::Exited(pid));
@@ -62,7 +62,7 @@ impl Pins {
         if let Some(known) = self.unchanged(pid) {
             return Ok(known);
         }
-        Ok(self.add(Pin::of(kernel, pid, process)?))
+        Ok(self.add(Pin::of(kernel, pid, process, ask)?))
     }
 
     /// Lets go of processes that are gone and held by no connection.

@@ -39,12 +39,34 @@ pub(super) enum Eyes {
     Helper(Helper),
 }
 
+/// What is to be seen of a process when it is pinned, in one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Look {
+    pub(super) pid: u32,
+    /// A file descriptor and the inode of the socket that it is thought to be.
+    pub(super) socket: Option<(u32, u64)>,
+    /// The programs that it may be; asked only where they are known by then.
+    pub(super) wanted: Option<Wanted>,
+}
+
 /// What is seen of a process when it is pinned.
 #[derive(Debug)]
 pub(super) struct Glance {
     /// Its open memory map.
     pub(super) map: OwnedFd,
+    pub(super) glimpse: Glimpse,
+}
+
+/// All of that but the map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Glimpse {
     pub(super) program: Seen,
+    /// Whether the file descriptor is that socket; not where none was asked for.
+    pub(super) holds: bool,
+    /// Which of the wanted programs it is.
+    pub(super) programs: Option<Programs>,
 }
 
 /// The program of a process.
@@ -62,8 +84,15 @@ pub(super) struct Seen {
 #[serde(deny_unknown_fields)]
 pub(super) struct Candidates {
     pub(super) file: FileId,
-    pub(super) wanted: Vec<String>,
-    /// Who must not be able to write it; nobody in particular where the user could in any case.
+    pub(super) wanted: Wanted,
+}
+
+/// Paths of programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    pub(super) paths: Vec<String>,
+    /// Who must not be able to write them; nobody in particular where the user could in any case.
     pub(super) suspect: Option<Suspect>,
 }
 
@@ -96,7 +125,8 @@ impl Sight {
     }
 
     /// Opens the memory map first: if the process executes another program after that, the map says so.
-    pub(super) fn glance(&self, pid: u32) -> Result<Glance, Why> {
+    pub(super) fn glance(&self, look: Look) -> Result<Glance, Why> {
+        let Look { pid, socket, wanted } = look;
         let path = format!("{pid}/maps");
         let map = openat(&self.proc_folder, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| asked("open the memory map of", pid, error))?;
@@ -107,17 +137,28 @@ impl Sight {
             file: file.map(|found| (found.st_dev, found.st_ino)),
             path: path.map(|path| path.to_string_lossy().into_owned()),
         };
-        Ok(Glance { map, program })
+        let judge = |wanted| {
+            Some(Self::programs(&Candidates {
+                file: program.file?,
+                wanted,
+            }))
+        };
+        let glimpse = Glimpse {
+            holds: socket.is_some_and(|(fd, inode)| self.holds(pid, fd, inode)),
+            programs: wanted.and_then(judge),
+            program,
+        };
+        Ok(Glance { map, glimpse })
     }
 
     pub(super) fn programs(candidates: &Candidates) -> Programs {
         let mut programs = Programs::default();
-        for path in &candidates.wanted {
+        for path in &candidates.wanted.paths {
             let at = Path::new(path);
             if file_id(at) != Some(candidates.file) {
                 continue;
             }
-            let checked = match &candidates.suspect {
+            let checked = match &candidates.wanted.suspect {
                 Some(suspect) => check_unwritable(at, suspect).map_err(|doubt| doubt.to_string()),
                 None if at.is_absolute() => Ok(()),
                 None => Err("its path is not absolute".to_owned()),
@@ -190,10 +231,10 @@ impl Eyes {
     }
 
     /// See [`Sight::glance`].
-    pub(super) fn glance(&self, pid: u32) -> Result<Glance, Why> {
+    pub(super) fn glance(&self, look: Look) -> Result<Glance, Why> {
         match self {
-            Self::Own(sight) => sight.glance(pid),
-            Self::Helper(helper) => helper.glance(pid),
+            Self::Own(sight) => sight.glance(look),
+            Self::Helper(helper) => helper.glance(look),
         }
     }
 

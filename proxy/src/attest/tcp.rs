@@ -35,6 +35,7 @@ use super::error::{KernelError, Unattested, Why};
 use super::identify::{Identified, Patience};
 use super::kernel::Kernel;
 use super::lanes::Question;
+use super::pin::Ask;
 use super::scan::Holder;
 use super::{Attestor, blocking};
 
@@ -174,12 +175,12 @@ fn join(
         if held.iter().any(|held| held.pin.pid == holder.pid) {
             continue;
         }
-        let pin = match kernel.pin(holder.pid) {
+        let pin = match kernel.pin(holder.pid, Ask::of(entries).and(holder)) {
             Ok(pin) => pin,
             Err(Why::Exited(_)) => continue,
             Err(why) => return Err(why.into()),
         };
-        if pin.since >= found.asked && !pin.holds(kernel, holder.fd, peer.inode) {
+        if !pin.is_holder(kernel, holder, found.asked) {
             continue;
         }
         if pin.uid != peer.uid {

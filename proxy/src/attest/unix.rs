@@ -29,10 +29,11 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::caller::{Caller, Held, Hold};
+use super::entries::Entries;
 use super::error::{KernelError, Unattested, Why};
 use super::identify::{Identified, Patience};
 use super::kernel::Kernel;
-use super::pin::{Pin, asked};
+use super::pin::{Ask, Pin, asked};
 use super::{Attestor, blocking};
 
 /// Asks the kernel to write the sender on all that comes over connections of this listener, from their first byte on.
@@ -63,9 +64,9 @@ impl Attestor {
     /// # Errors
     /// Like [`Attestor::unix_caller`].
     pub async fn unix_caller_over(&self, stream: &UnixStream, own: Option<&BotName>) -> Result<Caller, Unattested> {
-        let pin = peer(&self.0.kernel, stream)?;
-        let over = own.cloned();
         let entries = self.0.current.get();
+        let pin = peer(&self.0.kernel, stream, &entries)?;
+        let over = own.cloned();
         let version = entries.version;
         let (pin, identified) = match self.0.kernel.identify(&pin, own, &entries, Patience::None)? {
             Identified::Later => {
@@ -98,7 +99,7 @@ impl Attestor {
 }
 
 /// Pins the process at the other end, as it was noted at connect or, for a client, at listen.
-pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Arc<Pin>, Why> {
+pub(super) fn peer(kernel: &Kernel, stream: &UnixStream, entries: &Entries) -> Result<Arc<Pin>, Why> {
     let failed = |error: Errno| KernelError::new("ask for the peer of", "a Unix socket", error);
     let noted: UnixCredentials = getsockopt(stream, sockopt::PeerCredentials).map_err(failed)?;
     // A process that is in no namespace of ours has the number 0 here.
@@ -106,7 +107,7 @@ pub(super) fn peer(kernel: &Kernel, stream: &UnixStream) -> Result<Arc<Pin>, Why
         .ok()
         .filter(|pid| *pid != 0)
         .ok_or(Why::PeerNotVisible)?;
-    let pin = kernel.pin_of(pid, peer_pidfd(stream, noted.pid())?)?;
+    let pin = kernel.pin_of(pid, peer_pidfd(stream, noted.pid())?, Ask::of(entries))?;
     if (pin.uid, pin.gid) == (noted.uid(), noted.gid()) {
         return Ok(pin);
     }

@@ -6,6 +6,7 @@ use spiffe::selector::Facts;
 
 use super::error::{NearestEntry, Unattested, Why};
 use super::identify::Patience;
+use super::pin::Ask;
 use super::{Attestor, blocking};
 
 /// What `botmesh whois PID` shows.
@@ -65,8 +66,8 @@ impl Attestor {
 
     fn report(&self, pid: u32) -> Result<WhoisReport, Unattested> {
         let kernel = &self.0.kernel;
-        let pin = kernel.pin(pid)?;
         let entries = self.0.current.get();
+        let pin = kernel.pin(pid, Ask::of(&entries))?;
         let evidence = kernel
             .evidence(&pin, None, &entries, Patience::Anything)?
             .ok_or(Why::Exited(pid))?;

@@ -80,6 +80,20 @@ async fn a_program_that_the_bot_can_write_is_not_believed() {
     assert_eq!(refused(door.attest(&mut world.orders()).await), "no_entry");
 }
 
+#[tokio::test(start_paused = true)]
+async fn whether_the_bot_can_write_its_program_is_judged_again_after_a_second() {
+    if skip_without_root() {
+        return;
+    }
+    let world = World::with_orders_and_quotes();
+    let (door, mut orders) = (world.unix(), world.orders());
+    door.attest(&mut orders).await.unwrap();
+    fs::set_permissions(world.folder().join("bin"), Permissions::from_mode(0o777)).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let refusal = door.attest(&mut orders).await.unwrap_err();
+    assert!(refusal.to_string().contains("the bot can write"), "{refusal}");
+}
+
 #[tokio::test]
 async fn two_names_of_one_program_that_mean_two_bots_are_refused() {
     let world = World::new();

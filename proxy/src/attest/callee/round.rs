@@ -20,7 +20,7 @@ use crate::attest::entries::Entries;
 use crate::attest::error::Why;
 use crate::attest::identify::{Identified, Patience};
 use crate::attest::kernel::{Kernel, lock};
-use crate::attest::pin::Pin;
+use crate::attest::pin::{Ask, Pin};
 use crate::attest::scan::Holder;
 use crate::attest::tcp::Ends;
 
@@ -190,7 +190,7 @@ impl<'a> Round<'a> {
         if let Some(known) = self.who.get(&pid) {
             return known.clone();
         }
-        let who = match self.kernel.pin(pid) {
+        let who = match self.kernel.pin(pid, Ask::of(self.entries)) {
             // What was found under the number was found of this process.
             Ok(pin) if pin.since < self.at => self.name(&pin),
             Ok(_) => Who::Unsure,

@@ -14,6 +14,7 @@ use crate::attest::entries::Current;
 use crate::attest::error::Why;
 use crate::attest::helper::tests::helper;
 use crate::attest::kernel::Kernel;
+use crate::attest::pin::Ask;
 use crate::attest::scan::Holder;
 
 /// This process, held as a bot over a Unix socket.
@@ -22,7 +23,7 @@ fn hold() -> Hold {
 }
 
 fn hold_by(kernel: Kernel) -> Hold {
-    let pin = kernel.pin(std::process::id()).unwrap();
+    let pin = kernel.pin(std::process::id(), Ask::default()).unwrap();
     Hold {
         kernel: Arc::new(kernel),
         current: Arc::new(Current::new()),

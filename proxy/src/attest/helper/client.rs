@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::super::error::{KernelError, Why};
 use super::super::kernel::lock;
 use super::super::scan::{Among, Holder};
-use super::super::sight::{Candidates, Glance, Programs};
+use super::super::sight::{Candidates, Glance, Look, Programs};
 use super::frame;
 use super::wire::{Answer, Question, holder};
 
@@ -62,9 +62,9 @@ impl Helper {
         }
     }
 
-    pub(in super::super) fn glance(&self, pid: u32) -> Result<Glance, Why> {
-        match self.ask(&Question::Glance { pid })? {
-            (Answer::Glance(program), Some(map)) => Ok(Glance { map, program }),
+    pub(in super::super) fn glance(&self, look: Look) -> Result<Glance, Why> {
+        match self.ask(&Question::Glance(look))? {
+            (Answer::Glance(glimpse), Some(map)) => Ok(Glance { map, glimpse }),
             other => Err(not_that(other.0)),
         }
     }

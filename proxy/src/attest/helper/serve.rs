@@ -49,8 +49,8 @@ fn answer_all(channel: &UnixStream, sight: &Sight) -> io::Result<()> {
 
 fn answer(question: Question, sight: &Sight) -> (Answer, Option<OwnedFd>) {
     let answered = match question {
-        Question::Glance { pid } => match sight.glance(pid) {
-            Ok(Glance { map, program }) => return (Answer::Glance(program), Some(map)),
+        Question::Glance(look) => match sight.glance(look) {
+            Ok(Glance { map, glimpse }) => return (Answer::Glance(glimpse), Some(map)),
             Err(why) => Err(why),
         },
         Question::Programs(candidates) => Ok(Answer::Programs(Sight::programs(&candidates))),

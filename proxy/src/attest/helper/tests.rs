@@ -16,7 +16,7 @@ use crate::attest::AttestConfig;
 use crate::attest::error::Why;
 use crate::attest::exe::{Suspect, file_id};
 use crate::attest::scan::Among;
-use crate::attest::sight::{Candidates, Programs, Seen, Sight};
+use crate::attest::sight::{Candidates, Glimpse, Look, Programs, Seen, Sight, Wanted};
 
 /// A helper that a thread of this process plays.
 pub(in crate::attest) fn helper() -> Helper {
@@ -26,10 +26,60 @@ pub(in crate::attest) fn helper() -> Helper {
     Helper::new(ours, None).unwrap()
 }
 
+fn look(pid: u32) -> Look {
+    Look {
+        pid,
+        socket: None,
+        wanted: None,
+    }
+}
+
 fn own_program() -> (String, (u64, u64)) {
     let path = std::env::current_exe().unwrap();
     let file = file_id(&path).unwrap();
     (path.to_str().unwrap().to_owned(), file)
+}
+
+/// A socket of this process: what keeps it open, its number and its inode.
+fn socket() -> (UnixStream, u32, u64) {
+    let (one, _two) = UnixStream::pair().unwrap();
+    let inode = File::from(OwnedFd::from(one.try_clone().unwrap()))
+        .metadata()
+        .unwrap()
+        .ino();
+    let fd = one.as_raw_fd().cast_unsigned();
+    (one, fd, inode)
+}
+
+#[test]
+fn one_look_tells_all_that_is_asked_of_a_process_that_is_pinned() {
+    let (helper, own) = (helper(), std::process::id());
+    let sight = Sight::new(AttestConfig::default(), Clock::system(), false).unwrap();
+    let (path, file) = own_program();
+    let (_socket, fd, inode) = socket();
+    let wanted = Wanted {
+        paths: vec![path.clone(), "/nowhere".to_owned()],
+        suspect: None,
+    };
+    for (inode, holds) in [(inode, true), (inode + 1, false)] {
+        let look = Look {
+            pid: own,
+            socket: Some((fd, inode)),
+            wanted: Some(wanted.clone()),
+        };
+        let glimpse = helper.glance(look.clone()).unwrap().glimpse;
+        assert_eq!(glimpse, sight.glance(look).unwrap().glimpse);
+        assert_eq!((glimpse.program.file, glimpse.holds), (Some(file), holds));
+        assert_eq!(glimpse.programs.unwrap().paths, std::slice::from_ref(&path));
+    }
+    let glance = helper.glance(look(own)).unwrap();
+    assert_eq!((glance.glimpse.holds, glance.glimpse.programs), (false, None));
+    let mut byte = [0u8; 1];
+    assert_eq!(
+        rustix::io::pread(&glance.map, &mut byte, 0),
+        Ok(1),
+        "the map is this process's"
+    );
 }
 
 #[test]
@@ -37,31 +87,24 @@ fn every_question_is_answered_as_this_process_would_itself() {
     let (helper, own) = (helper(), std::process::id());
     let sight = Sight::new(AttestConfig::default(), Clock::system(), false).unwrap();
     let (path, file) = own_program();
-
-    let glance = helper.glance(own).unwrap();
-    assert_eq!(glance.program, sight.glance(own).unwrap().program);
-    assert_eq!(glance.program.file, Some(file));
-    let mut byte = [0u8; 1];
-    assert_eq!(
-        rustix::io::pread(&glance.map, &mut byte, 0),
-        Ok(1),
-        "the map is this process's"
-    );
-
-    let wanted = vec![path.clone(), "/nowhere".to_owned()];
+    let (_socket, fd, inode) = socket();
+    let wanted = Wanted {
+        paths: vec![path.clone(), "/nowhere".to_owned()],
+        suspect: None,
+    };
     let suspect = Some(Suspect {
         uid: 61_009,
         groups: Vec::new(),
     });
-    let candidates = Candidates {
-        file,
-        wanted,
-        suspect: None,
-    };
+    let candidates = Candidates { file, wanted };
     let found = helper.programs(candidates.clone()).unwrap();
     assert_eq!(found, Sight::programs(&candidates));
     assert_eq!(found.paths, [path]);
-    let candidates = Candidates { suspect, ..candidates };
+    let wanted = Wanted {
+        suspect,
+        ..candidates.wanted
+    };
+    let candidates = Candidates { file, wanted };
     assert_eq!(
         helper.programs(candidates.clone()).unwrap(),
         Sight::programs(&candidates)
@@ -70,12 +113,6 @@ fn every_question_is_answered_as_this_process_would_itself() {
     assert_eq!(helper.digest(own, false).unwrap(), None, "not known yet");
     assert_eq!(helper.digest(own, true).unwrap(), sight.digest(own, true).unwrap());
 
-    let (one, _two) = UnixStream::pair().unwrap();
-    let inode = File::from(OwnedFd::from(one.try_clone().unwrap()))
-        .metadata()
-        .unwrap()
-        .ino();
-    let fd = one.as_raw_fd().cast_unsigned();
     assert!(helper.holds(own, fd, inode).unwrap());
     assert!(!helper.holds(own, fd, inode + 1).unwrap());
     for (among, sweep) in [
@@ -91,7 +128,7 @@ fn every_question_is_answered_as_this_process_would_itself() {
 #[test]
 fn a_process_that_is_gone_and_a_bound_that_is_met_are_said_in_the_same_words() {
     let helper = helper();
-    assert!(matches!(helper.glance(u32::MAX), Err(Why::Exited(u32::MAX))));
+    assert!(matches!(helper.glance(look(u32::MAX)), Err(Why::Exited(u32::MAX))));
     assert!(matches!(helper.digest(u32::MAX, true), Err(Why::Exited(u32::MAX))));
     let (ours, theirs) = UnixStream::pair().unwrap();
     let config = AttestConfig {
@@ -120,7 +157,7 @@ fn many_threads_ask_at_once_and_each_is_given_its_own_answer() {
             scope.spawn(move || {
                 for _again in 0..50 {
                     assert!(
-                        matches!(helper.glance(u32::MAX - number), Err(Why::Exited(pid)) if pid == u32::MAX - number)
+                        matches!(helper.glance(look(u32::MAX - number)), Err(Why::Exited(pid)) if pid == u32::MAX - number)
                     );
                 }
             });
@@ -148,12 +185,12 @@ fn a_helper_that_is_gone_or_talks_nonsense_refuses_and_is_not_believed_later() {
             }
         }
     });
-    assert!(helper.glance(1).is_err(), "an answer to another question");
+    assert!(helper.glance(look(1)).is_err(), "an answer to another question");
     for _nonsense in 0..3 {
-        assert!(helper.glance(1).is_err());
+        assert!(helper.glance(look(1)).is_err());
     }
     playing.join().unwrap();
-    assert!(helper.glance(1).is_err(), "its end");
+    assert!(helper.glance(look(1)).is_err(), "its end");
     assert!(helper.holds(1, 1, 1).is_err());
 }
 
@@ -197,6 +234,16 @@ fn text() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[ -~\u{e9}\n\"]{0,12}").unwrap()
 }
 
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let suspect = proptest::option::of(any::<(u32, Vec<u32>)>().prop_map(|(uid, groups)| Suspect { uid, groups }));
+    (proptest::collection::vec(text(), 0..4), suspect).prop_map(|(paths, suspect)| Wanted { paths, suspect })
+}
+
+fn programs() -> impl Strategy<Value = Programs> {
+    (proptest::collection::vec(text(), 0..4), proptest::option::of(text()))
+        .prop_map(|(paths, note)| Programs { paths, note })
+}
+
 fn question() -> impl Strategy<Value = Question> {
     let among = prop_oneof![
         any::<u32>().prop_map(Among::User),
@@ -204,11 +251,14 @@ fn question() -> impl Strategy<Value = Question> {
         any::<u32>().prop_map(Among::One),
         Just(Among::Everyone),
     ];
-    let suspect = proptest::option::of(any::<(u32, Vec<u32>)>().prop_map(|(uid, groups)| Suspect { uid, groups }));
     prop_oneof![
-        any::<u32>().prop_map(|pid| Question::Glance { pid }),
-        (any::<(u64, u64)>(), proptest::collection::vec(text(), 0..4), suspect)
-            .prop_map(|(file, wanted, suspect)| Question::Programs(Candidates { file, wanted, suspect })),
+        (
+            any::<u32>(),
+            any::<Option<(u32, u64)>>(),
+            proptest::option::of(wanted())
+        )
+            .prop_map(|(pid, socket, wanted)| Question::Glance(Look { pid, socket, wanted })),
+        (any::<(u64, u64)>(), wanted()).prop_map(|(file, wanted)| Question::Programs(Candidates { file, wanted })),
         any::<(u32, bool)>().prop_map(|(pid, read)| Question::Digest { pid, read }),
         (among, any::<Vec<u64>>(), any::<bool>()).prop_map(|(among, inodes, sweep)| Question::Holders {
             among,
@@ -226,11 +276,16 @@ fn answer() -> impl Strategy<Value = Answer> {
         text().prop_map(Refused::Bound),
         (text(), any::<i32>()).prop_map(|(what, errno)| Refused::Kernel { what, errno }),
     ];
+    let seen = (any::<Option<(u64, u64)>>(), proptest::option::of(text())).prop_map(|(file, path)| Seen { file, path });
     prop_oneof![
-        (any::<Option<(u64, u64)>>(), proptest::option::of(text()))
-            .prop_map(|(file, path)| Answer::Glance(Seen { file, path })),
-        (proptest::collection::vec(text(), 0..4), proptest::option::of(text()))
-            .prop_map(|(paths, note)| Answer::Programs(Programs { paths, note })),
+        (seen, any::<bool>(), proptest::option::of(programs())).prop_map(|(program, holds, programs)| {
+            Answer::Glance(Glimpse {
+                program,
+                holds,
+                programs,
+            })
+        }),
+        programs().prop_map(Answer::Programs),
         proptest::option::of(text()).prop_map(Answer::Digest),
         any::<Vec<(u64, u32, u32)>>().prop_map(Answer::Holders),
         any::<bool>().prop_map(Answer::Holds),

@@ -6,16 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::super::error::{KernelError, Why};
 use super::super::scan::{Among, Holder};
-use super::super::sight::{Candidates, Programs, Seen};
+use super::super::sight::{Candidates, Glimpse, Look, Programs};
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Question {
-    /// The map, by file descriptor, and the program of a process.
-    Glance {
-        pid: u32,
-    },
+    /// The map of a process, by file descriptor, and all that is asked of one that is pinned.
+    Glance(Look),
     Programs(Candidates),
     /// The SHA-256 of its program; where it is not remembered the file is read only if `read`.
     Digest {
@@ -45,7 +43,7 @@ impl Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Answer {
-    Glance(Seen),
+    Glance(Glimpse),
     Programs(Programs),
     Digest(Option<String>),
     /// Inode, process, number of the file descriptor.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use spiffe::time::Clock;
 
-use super::{Kernel, Pin, Why};
+use tokio::time::Instant;
+
+use super::{Ask, Duration, Holder, Kernel, Pin, Why};
 use crate::attest::AttestConfig;
 
 fn kernel() -> Kernel {
@@ -13,7 +15,7 @@ fn kernel() -> Kernel {
 }
 
 fn pin(pid: u32) -> Result<Arc<Pin>, Why> {
-    kernel().pin(pid)
+    kernel().pin(pid, Ask::default())
 }
 
 /// A shell that says `ready`, waits for a line, executes `next`, and is killed at the end.
@@ -129,4 +131,30 @@ fn a_socket_is_held_under_its_number_only() {
     assert!(this.holds(&kernel, one.as_raw_fd().cast_unsigned(), inode));
     assert!(!this.holds(&kernel, two.as_raw_fd().cast_unsigned(), inode));
     assert!(!this.holds(&kernel, 9999, inode));
+}
+
+#[test]
+fn what_a_scan_found_of_a_number_is_believed_of_a_process_that_had_it_or_is_looked_at_again() {
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let file = File::from(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+    let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+    let (kernel, pid) = (kernel(), std::process::id());
+    let holder = |inode| Holder {
+        inode,
+        pid,
+        fd: std::os::fd::AsRawFd::as_raw_fd(&socket).cast_unsigned(),
+    };
+    let (right, wrong) = (holder(inode), holder(inode + 1));
+    let before = Instant::now();
+    for ask in [None, Some(&right), Some(&wrong)] {
+        let ask = Ask {
+            holder: ask,
+            entries: None,
+        };
+        let pin = Pin::by_number(&kernel, pid, ask).unwrap();
+        assert!(pin.is_holder(&kernel, &right, before));
+        assert!(!pin.is_holder(&kernel, &wrong, before), "{ask:?}");
+        let after = pin.since + Duration::from_nanos(1);
+        assert!(pin.is_holder(&kernel, &wrong, after), "the scan looked at this process");
+    }
 }
