@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use policy::Callee;
 use spiffe::id::{BotName, HostName};
 use spiffe::time::Timestamp;
 
@@ -316,13 +317,13 @@ pub(crate) struct Explain {
     /// The calling bot, or a SPIFFE ID
     #[arg(required_unless_present = "batch")]
     pub(crate) from: Option<String>,
-    /// The bot that is called
+    /// The bot that is called, or a destination outside: https://api.example.com
     #[arg(required_unless_present = "batch")]
-    pub(crate) to: Option<BotName>,
-    /// The call, as 'GET /orders/17'
-    #[arg(required_unless_present = "batch", num_args = 1..=2, value_name = "METHOD PATH")]
+    pub(crate) to: Option<Callee>,
+    /// The call: 'GET /orders/17', 'grpc acme.Orders/Get', 'tcp 5432', or tls
+    #[arg(required_unless_present = "batch", num_args = 1..=2, value_name = "CALL")]
     pub(crate) call: Vec<String>,
-    /// Judges the calls of a file, one a line: FROM TO METHOD PATH
+    /// Judges the calls of a file, one a line: FROM TO CALL
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "call"])]
     pub(crate) batch: Option<PathBuf>,
     /// Mesh files to read [default: the mesh that is live at the CA]

@@ -1,13 +1,22 @@
 //! The question: who calls whom, and by what.
 
 use std::fmt;
+use std::str::FromStr;
 
-use spiffe::id::{BotName, SpiffeId};
+use serde::{Serialize, Serializer};
+use spiffe::id::{BotName, IdError, SpiffeId};
+use thiserror::Error;
 
 use crate::method::Method;
-use crate::outside::Outside;
+use crate::outside::{Outside, OutsideError};
 use crate::path::CanonicalPath;
 use crate::upgrade::Protocol;
+
+/// The word before the port of a TCP connection where a call is written.
+pub(crate) const TCP: &str = "tcp";
+
+/// The word for a TLS connection to the outside.
+pub(crate) const TLS: &str = "tls";
 
 /// One call: who, to whom, what. Made once from the request; what is decided is what is recorded and forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +80,40 @@ impl From<Outside> for Callee {
     }
 }
 
+/// Says why a text names nobody who is called.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CalleeError {
+    /// It is no name of a bot.
+    #[error(transparent)]
+    Bot(#[from] IdError),
+    /// It is no destination outside.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
+}
+
+impl FromStr for Callee {
+    type Err = CalleeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.contains("://") {
+            return Ok(Self::Outside(Outside::parse(text)?));
+        }
+        Ok(Self::Bot(BotName::parse(text)?))
+    }
+}
+
 impl fmt::Display for Callee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bot(bot) => bot.fmt(f),
             Self::Outside(outside) => outside.fmt(f),
         }
+    }
+}
+
+impl Serialize for Callee {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -94,7 +131,34 @@ pub enum What {
     Tls,
 }
 
+impl fmt::Display for What {
+    /// Writes it as tests and `policy explain` take it: `GET /orders/17`, `tcp 5432`, `tls`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(ask) => write!(f, "{} {}", ask.method, ask.path),
+            Self::Tcp { port } => write!(f, "{TCP} {port}"),
+            Self::Tls => f.write_str(TLS),
+        }
+    }
+}
+
 impl What {
+    /// Says whether it looks like a browser's request.
+    pub fn is_browser(&self) -> bool {
+        self.http().is_some_and(|ask| ask.browser)
+    }
+
+    /// Reads a connection that is no request: `tcp 5432`, `tls`. `None` for everything else.
+    pub fn connection(text: &str) -> Option<Self> {
+        if text == TLS {
+            return Some(Self::Tls);
+        }
+        let port = text.strip_prefix(TCP)?.strip_prefix(' ')?;
+        let plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
+        let port = port.parse().ok().filter(|_| plain)?;
+        Some(Self::Tcp { port })
+    }
+
     /// Gives the request, if it is one.
     pub fn http(&self) -> Option<&HttpAsk> {
         match self {
@@ -125,6 +189,32 @@ impl HttpAsk {
             path,
             browser: false,
             upgrade: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_read_as_it_is_written() {
+        for text in ["tls", "tcp 5432", "tcp 1", "tcp 65535"] {
+            assert_eq!(What::connection(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "tcp",
+            "tcp 0",
+            "tcp 65536",
+            "tcp 05",
+            "tcp  5",
+            "tcp +5",
+            "tcp5",
+            "TLS",
+            "tls 443",
+        ] {
+            assert_eq!(What::connection(text), None, "{text:?}");
         }
     }
 }

@@ -25,7 +25,7 @@ struct File<'m> {
     bots: BTreeMap<&'m str, BotOut<'m>>,
     deny: Vec<RuleOut<'m>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    destinations: BTreeMap<&'m str, DestinationOut>,
+    destinations: BTreeMap<String, DestinationOut<'m>>,
     groups: BTreeMap<&'m str, Vec<&'m str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     limits: Vec<LimitOut<'m>>,
@@ -48,7 +48,11 @@ struct RuleOut<'m> {
     http: Vec<String>,
     id: &'m str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    justify: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'m str>,
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    tcp: &'m [u16],
     to: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
@@ -57,7 +61,11 @@ struct RuleOut<'m> {
 }
 
 #[derive(Serialize)]
-struct DestinationOut {
+struct DestinationOut<'m> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +147,7 @@ struct TestOut<'m> {
     deny: Vec<String>,
     from: &'m str,
     name: &'m str,
-    to: &'m str,
+    to: String,
 }
 
 /// Writes a mesh.
@@ -160,11 +168,7 @@ pub(crate) fn write(mesh: &Mesh) -> String {
             .map(|(name, found)| (name.as_str(), bot(found)))
             .collect(),
         deny: rules(Effect::Deny),
-        destinations: mesh
-            .destinations
-            .iter()
-            .map(|(name, found)| (name.as_str(), destination(found)))
-            .collect(),
+        destinations: destinations(mesh),
         groups: mesh
             .groups
             .iter()
@@ -184,7 +188,7 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
     let (mut grpc, mut http) = (Vec::new(), Vec::new());
     match rule.kind {
         Some(ServeKind::Grpc) => grpc = rule.http.iter().map(HttpMatch::grpc).collect(),
-        Some(ServeKind::Http) | None => http = rule.http.iter().map(ToString::to_string).collect(),
+        Some(ServeKind::Http | ServeKind::Tcp) | None => http = rule.http.iter().map(ToString::to_string).collect(),
     }
     RuleOut {
         browser: rule.browser,
@@ -192,16 +196,34 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         grpc,
         http,
         id: id.as_str(),
+        justify: rule.justify.as_deref(),
         reason: rule.reason.as_deref(),
+        tcp: &rule.tcp,
         to: rule.to.iter().map(ToString::to_string).collect(),
         until: rule.until.map(|until| until.to_string()),
         upgrade: rule.upgrade.iter().map(Protocol::as_str).collect(),
     }
 }
 
-fn destination(destination: &Destination) -> DestinationOut {
+fn destinations(mesh: &Mesh) -> BTreeMap<String, DestinationOut<'_>> {
+    let bots = mesh.destinations.iter();
+    let bots = bots.map(|(name, found)| (name.to_string(), destination(found)));
+    let outsides = mesh.outsides.iter().map(|(name, found)| {
+        let out = DestinationOut {
+            addresses: found.addresses.iter().map(ToString::to_string).collect(),
+            ca: found.ca.as_deref(),
+            ..destination(&found.waits)
+        };
+        (name.to_string(), out)
+    });
+    bots.chain(outsides).collect()
+}
+
+fn destination(destination: &Destination) -> DestinationOut<'static> {
     let millis = |wait: Option<Duration>| wait.map(|wait| format!("{}ms", wait.as_millis()));
     DestinationOut {
+        addresses: Vec::new(),
+        ca: None,
         connect_timeout: millis(destination.connect_timeout),
         max_failures: destination.max_failures,
         max_in_flight: destination.max_in_flight,
@@ -254,18 +276,42 @@ fn bot(bot: &Bot) -> BotOut<'_> {
 
 fn serve(serve: &Serve) -> Value {
     let kind = serve.kind().as_str();
-    match serve.target() {
-        Target::Port(port) => json!({ kind: port }),
+    match serve {
+        Serve::Http(Target::Elsewhere) | Serve::Grpc(Target::Elsewhere) => json!(kind),
+        Serve::Http(target) | Serve::Grpc(target) => json!({ kind: place(target) }),
+        Serve::Tcp(tcp) => {
+            let same = |(port, target): (&u16, &Target)| match target {
+                Target::Port(own) => own == port,
+                Target::Elsewhere => true,
+                Target::Unix(_) => false,
+            };
+            let ports = if tcp.ports.iter().all(same) {
+                json!(tcp.ports.keys().collect::<Vec<_>>())
+            } else {
+                let places = tcp.ports.iter();
+                places.map(|(port, target)| (port.to_string(), place(target))).collect()
+            };
+            match tcp.proxy_protocol {
+                true => json!({ "proxy_protocol": "v2", kind: ports }),
+                false => json!({ kind: ports }),
+            }
+        }
+    }
+}
+
+fn place(target: &Target) -> Value {
+    match target {
+        Target::Port(port) => json!(port),
         // The path came from text, so nothing is lost.
-        Target::Unix(path) => json!({ kind: format!("unix:{}", path.display()) }),
-        Target::Elsewhere => json!(kind),
+        Target::Unix(path) => json!(format!("unix:{}", path.display())),
+        Target::Elsewhere => Value::Null,
     }
 }
 
 fn test(test: &MeshTest) -> TestOut<'_> {
     let calls = |expected| {
         let calls = test.calls.iter().filter(move |call| call.expected == expected);
-        calls.map(|call| format!("{} {}", call.method, call.path)).collect()
+        calls.map(|call| call.what.to_string()).collect()
     };
     TestOut {
         allow: calls(Verdict::Allow),
@@ -275,6 +321,6 @@ fn test(test: &MeshTest) -> TestOut<'_> {
         deny: calls(Verdict::Deny),
         from: test.from.as_str(),
         name: &test.name,
-        to: test.to.as_str(),
+        to: test.to.to_string(),
     }
 }

@@ -178,6 +178,10 @@ pub enum Attribute {
     Path,
     /// The time at which the rule ends.
     Until,
+    /// The port of a TCP connection.
+    Port,
+    /// The protocol, where it is another one.
+    Protocol,
     /// Whether the rule takes calls that look like a browser's.
     Browser,
     /// The protocols that the rule lets a caller switch to.
@@ -193,6 +197,8 @@ impl Attribute {
             Self::Method => "method",
             Self::Path => "path",
             Self::Until => "until",
+            Self::Port => "port",
+            Self::Protocol => "protocol",
             Self::Browser => "browser",
             Self::Upgrade => "upgrade",
         }
@@ -234,12 +240,16 @@ mod tests {
             Attribute::Method,
             Attribute::Path,
             Attribute::Until,
+            Attribute::Port,
+            Attribute::Protocol,
             Attribute::Browser,
             Attribute::Upgrade,
         ];
         assert_eq!(
             attributes.map(|a| a.to_string()),
-            ["from", "to", "method", "path", "until", "browser", "upgrade"]
+            [
+                "from", "to", "method", "path", "until", "port", "protocol", "browser", "upgrade"
+            ]
         );
         assert_eq!(serde_json::to_string(&attributes[4]).unwrap(), "\"until\"");
     }

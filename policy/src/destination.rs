@@ -1,6 +1,10 @@
-//! How long calls to a bot are waited for, how many there may be, and how often one is made.
+//! What the mesh says of a callee: how long its calls are waited for, how many there may be, how often one is made, and
+//! where one outside may be.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::address::AddressRange;
 
 /// What the mesh says of calls to one bot; what it does not say is left to each proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,17 @@ impl Destination {
         // No retry is what hosts did before they knew the word.
         bounds || matches!(self.retries, Some(1..))
     }
+}
+
+/// What the mesh says of a destination outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutsideDestination {
+    /// How long its calls are waited for.
+    pub waits: Destination,
+    /// The only addresses that it may have. Where there are none it may have every public one, and no other.
+    pub addresses: Vec<AddressRange>,
+    /// The certificates, as PEM, that vouch for it in place of the web's authorities.
+    pub ca: Option<Arc<str>>,
 }
 
 /// One of its times, with the bounds of what may be written.

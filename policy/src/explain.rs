@@ -9,15 +9,16 @@ use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
 use crate::bits::Bits;
-use crate::call::{Call, HttpAsk, What};
+use crate::call::{Call, Callee, What};
 use crate::decision::{Attribute, DenyReason, Nearest};
 use crate::generation::Generation;
 use crate::limit::{Allowance, LimitAbout};
 use crate::mesh::Mesh;
 use crate::method::Method;
+use crate::outside::OutsidePattern;
 use crate::path::CanonicalPath;
 use crate::policy::{self, Policy};
-use crate::rule::{Effect, Rule, RuleId};
+use crate::rule::{Effect, Rule, RuleId, Subject};
 use crate::source::Place;
 
 /// The most rules that an explanation compares with the call.
@@ -61,11 +62,16 @@ pub struct Explanation {
     /// The caller.
     pub from: SpiffeId,
     /// The callee.
-    pub to: BotName,
-    /// The method.
-    pub method: Method,
-    /// The path.
-    pub path: CanonicalPath,
+    pub to: Callee,
+    /// The method of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// The path of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<CanonicalPath>,
+    /// The port of a TCP connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The answer, by the same [`Policy::decide`] that the proxies use.
     pub verdict: Verdict,
     /// Why it is refused.
@@ -150,28 +156,24 @@ impl<'m> Explainer<'m> {
     }
 
     /// Explains one call that does not look like a browser's.
-    pub fn explain(
-        &self,
-        now: Timestamp,
-        from: &SpiffeId,
-        to: &BotName,
-        method: &Method,
-        path: &CanonicalPath,
-    ) -> Explanation {
-        let ask = HttpAsk::new(method.clone(), path.clone());
-        let candidates = self.candidates(now, (from, to), &ask);
+    pub fn explain(&self, now: Timestamp, from: &SpiffeId, to: &Callee, what: &What) -> Explanation {
         let call = Call {
             from: from.clone(),
-            to: to.clone().into(),
-            what: What::Http(ask),
+            to: to.clone(),
+            what: what.clone(),
         };
+        let candidates = self.candidates(now, &call);
         let limits = self.limits(&call);
         let answer = self.answer(now, call);
         Explanation {
             from: from.clone(),
             to: to.clone(),
-            method: method.clone(),
-            path: path.clone(),
+            method: what.http().map(|ask| ask.method.clone()),
+            path: what.http().map(|ask| ask.path.clone()),
+            port: match what {
+                What::Tcp { port } => Some(*port),
+                What::Http(_) | What::Tls => None,
+            },
             verdict: answer.verdict,
             reason: answer.reason,
             rule_at: answer
@@ -229,18 +231,18 @@ impl<'m> Explainer<'m> {
 
     /// The allow rules with the fewest differing attributes. Rules that link the two ends come before others with as
     /// many, as they do in refusals; then the id decides.
-    fn candidates(&self, now: Timestamp, (caller, callee): (&SpiffeId, &BotName), ask: &HttpAsk) -> Vec<Candidate> {
+    fn candidates(&self, now: Timestamp, call: &Call) -> Vec<Candidate> {
         let names: Vec<&BotName> = self.mesh.bots.keys().collect();
-        let from = policy::bot_of(caller, self.mesh.trust_domain.as_str());
+        let from = policy::bot_of(&call.from, self.mesh.trust_domain.as_str());
         let from = from.and_then(|name| names.binary_search_by(|known| known.as_str().cmp(name)).ok());
-        let to = names.binary_search(&callee).ok();
+        let to = call.bot().and_then(|bot| names.binary_search(&bot).ok());
         let mut ranked: Vec<_> = self
             .ends
             .iter()
             .map(|(id, rule, callers, callees)| {
                 let calls = from.is_some_and(|from| callers.contains(from));
-                let called = to.is_some_and(|to| callees.contains(to));
-                let differs = policy::differences(rule, ask, now);
+                let called = to.is_some_and(|to| callees.contains(to)) || is_outside_of(rule, &call.to);
+                let differs = policy::differences(rule, &call.what, now);
                 let rank = (
                     differs.len() + usize::from(!calls) + usize::from(!called),
                     Reverse(calls && called),
@@ -256,31 +258,40 @@ impl<'m> Explainer<'m> {
             .map(|((_, _, id), rule, calls, called)| Candidate {
                 rule: id.clone(),
                 at: rule.place.clone(),
-                ticks: ticks(rule, (caller, calls), (callee, called), ask, now),
+                ticks: ticks(rule, call, now, (calls, called)),
             })
             .collect()
     }
 }
 
-fn ticks(rule: &Rule, from: (&SpiffeId, bool), to: (&BotName, bool), ask: &HttpAsk, now: Timestamp) -> Vec<Tick> {
-    let list =
-        |subjects: &[crate::rule::Subject]| subjects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+/// Says whether a rule speaks of a destination outside.
+fn is_outside_of(rule: &Rule, callee: &Callee) -> bool {
+    let Some(outside) = callee.outside() else {
+        return false;
+    };
+    let (exact, above) = (OutsidePattern::from(outside.clone()), OutsidePattern::above(outside));
+    let mut named = rule.to.iter().filter_map(Subject::outside);
+    named.any(|named| *named == exact || Some(named) == above.as_ref())
+}
+
+fn ticks(rule: &Rule, call: &Call, now: Timestamp, (calls, called): (bool, bool)) -> Vec<Tick> {
+    let list = |subjects: &[Subject]| subjects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut ticks = vec![
         Tick {
             attribute: Attribute::From,
-            matches: from.1,
+            matches: calls,
             rule_has: list(&rule.from),
-            call_has: from.0.path().trim_start_matches('/').to_owned(),
+            call_has: call.from.path().trim_start_matches('/').to_owned(),
         },
         Tick {
             attribute: Attribute::To,
-            matches: to.1,
+            matches: called,
             rule_has: list(&rule.to),
-            call_has: to.0.to_string(),
+            call_has: call.to.to_string(),
         },
     ];
     ticks.extend(
-        policy::compare(rule, ask, now)
+        policy::compare(rule, &call.what, now)
             .into_iter()
             .map(|(matches, difference)| Tick {
                 attribute: difference.attribute,

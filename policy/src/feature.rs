@@ -37,6 +37,12 @@ pub const UPGRADE: &str = "upgrade";
 /// Bots that serve gRPC, and rules over its methods: `grpc`.
 pub const GRPC: &str = "grpc";
 
+/// Bots that serve TCP, and rules over their ports: `tcp`.
+pub const TCP: &str = "tcp";
+
+/// Destinations outside of the mesh: `https://`, `http://`, `tls://`.
+pub const OUTSIDE: &str = "outside";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -79,11 +85,17 @@ impl Mesh {
         if self.rules.values().any(|rule| !rule.upgrade.is_empty()) {
             features.insert(UPGRADE);
         }
+        let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);
+        if spoken_to.any(|to| to.outside().is_some()) {
+            features.insert(OUTSIDE);
+        }
         let served = self.bots.values().filter_map(|bot| bot.serve.as_ref()).map(Serve::kind);
         let spoken = self.rules.values().filter_map(|rule| rule.kind);
-        if served.chain(spoken).any(|kind| kind == ServeKind::Grpc) {
-            features.insert(GRPC);
-        }
+        features.extend(served.chain(spoken).filter_map(|kind| match kind {
+            ServeKind::Http => None,
+            ServeKind::Grpc => Some(GRPC),
+            ServeKind::Tcp => Some(TCP),
+        }));
         features
     }
 }

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod audit_only;
 mod bits;
 mod call;
@@ -49,18 +50,19 @@ mod tests_of_mesh;
 mod upgrade;
 mod yaml;
 
+pub use address::AddressRange;
 pub use audit_only::AuditOnlyAbout;
-pub use call::{Call, Callee, HttpAsk, What};
+pub use call::{Call, Callee, CalleeError, HttpAsk, What};
 pub use code::{Code, explain_code};
 pub use decision::{Attribute, Audit, Denial, DenyReason, Difference, Nearest, Permit};
-pub use destination::Destination;
+pub use destination::{Destination, OutsideDestination};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
 pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
 pub use generation::Generation;
 pub use limit::{Allowance, Bucket, LimitAbout, Rate, Spent};
-pub use mesh::{Bot, Mesh, RuleAbout, RulesAbout, Serve, ServeKind, Target};
+pub use mesh::{Bot, Mesh, RuleAbout, RulesAbout, Serve, ServeKind, Target, TcpServe};
 pub use method::{METHOD_BYTES_MAX, Method, MethodError};
-pub use outside::{Outside, Scheme};
+pub use outside::{Outside, OutsideError, Scheme};
 pub use overlap::{Indistinct, Likeness};
 pub use path::{CanonicalPath, PATH_BYTES_MAX, PathError};
 pub use policy::Policy;

@@ -22,6 +22,7 @@ pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
     empty_patterns(draft, collector);
     unused_groups(draft, collector);
     audit_only(draft, collector);
+    wide_denials(draft, collector);
 }
 
 fn interpreters(draft: &MeshDraft, collector: &mut Collector) {
@@ -126,13 +127,60 @@ fn unused_groups(draft: &MeshDraft, collector: &mut Collector) {
         .chain(draft.audit_only.iter().flat_map(|entry| &entry.to))
         .filter_map(|(subject, _)| match subject {
             Subject::Group(name) => Some(&**name),
-            Subject::Bots(_) => None,
+            Subject::Bots(_) | Subject::Outside(_) => None,
         })
         .collect();
     for (name, group) in &draft.groups {
         if !used.contains(&**name) {
             let message = format!("no rule uses group `{name}`");
             collector.push(Draft::new(code::UNUSED_GROUP, group.span, message, "unused"));
+        }
+    }
+}
+
+/// Says where a deny rule holds for more than it seems to say: an attribute that a protocol lacks matches, so a rule about
+/// paths denies every TCP connection to the bots that it speaks of, and a rule about ports every request.
+fn wide_denials(draft: &MeshDraft, collector: &mut Collector) {
+    let denials = draft.rules.iter().filter(|(_, rule)| rule.rule.effect == Effect::Deny);
+    for (id, rule) in denials {
+        let Some(kind) = rule.rule.kind else {
+            continue;
+        };
+        let is_tcp = kind == ServeKind::Tcp;
+        let other = |pattern: &NamePattern| {
+            let mut bots = draft.bots.iter();
+            bots.find_map(|(name, bot)| {
+                let (serve, _) = bot.serve.as_ref()?;
+                let differs = (serve.kind() == ServeKind::Tcp) != is_tcp;
+                (differs && pattern.matches(name)).then_some((name, serve.kind()))
+            })
+        };
+        for (subject, span) in &rule.to {
+            let patterns: Vec<&NamePattern> = match subject {
+                Subject::Bots(pattern) => vec![pattern],
+                Subject::Group(name) => draft
+                    .groups
+                    .get(name)
+                    .map(|group| group.members.iter().map(|(pattern, _)| pattern).collect())
+                    .unwrap_or_default(),
+                Subject::Outside(_) => Vec::new(),
+            };
+            let Some((bot, serves)) = patterns.into_iter().find_map(other) else {
+                continue;
+            };
+            let lacks = if is_tcp { "no port" } else { "neither method nor path" };
+            let serves = serves.as_str();
+            let message = format!("rule `{id}` denies every {serves} call to `{bot}`");
+            let draft = Draft::new(
+                code::WIDE_DENIAL,
+                *span,
+                message,
+                format!("matches a bot that serves {serves}"),
+            );
+            collector.push(draft.help(format!(
+                "a {serves} call has {lacks}, and what a call lacks matches in a deny rule; name the bots that are meant"
+            )));
+            break;
         }
     }
 }

@@ -4,6 +4,7 @@ mod about;
 mod slice;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use spiffe::time::Timestamp;
 
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
+use crate::call::{Callee, What};
 use crate::canonical;
-use crate::destination::Destination;
+use crate::destination::{Destination, OutsideDestination};
 use crate::diagnostics::Diagnostics;
 use crate::explain::{Explainer, Explanation};
 use crate::generation::Generation;
 use crate::limit::Limit;
-use crate::method::Method;
+use crate::outside::{Outside, OutsidePattern};
 use crate::overlap::{self, Indistinct};
-use crate::path::CanonicalPath;
 use crate::policy::Policy;
 use crate::roster::{Groups, Roster};
 use crate::rule::{Effect, Rule, RuleId};
@@ -45,6 +46,8 @@ pub struct Mesh {
     pub(crate) limits: BTreeMap<RuleId, Limit>,
     /// By callee.
     pub(crate) destinations: BTreeMap<BotName, Destination>,
+    /// By destination outside, as rules name it.
+    pub(crate) outsides: BTreeMap<OutsidePattern, OutsideDestination>,
     /// By their ends.
     pub(crate) audit_only: Vec<AuditOnly>,
     pub(crate) tests: Vec<MeshTest>,
@@ -73,6 +76,17 @@ pub enum Serve {
     Http(Target),
     /// gRPC: HTTP/2 by prior knowledge.
     Grpc(Target),
+    /// TCP, of which nothing is read.
+    Tcp(TcpServe),
+}
+
+/// Where a bot serves TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpServe {
+    /// The ports that are called, and where the bot listens for each; never empty.
+    pub ports: BTreeMap<u16, Target>,
+    /// Whether the bot reads who calls from a PROXY protocol header of version 2 before the first byte.
+    pub proxy_protocol: bool,
 }
 
 /// The protocol that a bot serves, and that a rule speaks of.
@@ -82,6 +96,8 @@ pub enum ServeKind {
     Http,
     /// `grpc`.
     Grpc,
+    /// `tcp`.
+    Tcp,
 }
 
 impl Serve {
@@ -90,13 +106,60 @@ impl Serve {
         match self {
             Self::Http(_) => ServeKind::Http,
             Self::Grpc(_) => ServeKind::Grpc,
+            Self::Tcp(_) => ServeKind::Tcp,
         }
     }
 
-    /// Says where the bot serves.
-    pub const fn target(&self) -> &Target {
+    /// Says where the bot takes requests, if it does.
+    pub const fn target(&self) -> Option<&Target> {
         match self {
-            Self::Http(target) | Self::Grpc(target) => target,
+            Self::Http(target) | Self::Grpc(target) => Some(target),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// Says where the bot listens: one place, or one for each port of TCP.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        let ports = match self {
+            Self::Tcp(tcp) => Some(&tcp.ports),
+            Self::Http(_) | Self::Grpc(_) => None,
+        };
+        self.target()
+            .into_iter()
+            .chain(ports.into_iter().flat_map(BTreeMap::values))
+    }
+
+    /// Gives the same as hosts see it on which the bot is not: the protocol, and the ports of TCP.
+    pub(crate) fn elsewhere(&self) -> Self {
+        match self {
+            Self::Http(_) => Self::Http(Target::Elsewhere),
+            Self::Grpc(_) => Self::Grpc(Target::Elsewhere),
+            Self::Tcp(tcp) => Self::Tcp(TcpServe {
+                ports: tcp.ports.keys().map(|port| (*port, Target::Elsewhere)).collect(),
+                proxy_protocol: false,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Serve {
+    /// Writes it for people: `http on 127.0.0.1:8080`, `tcp 5432 on unix:/run/pg/pg.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind().as_str();
+        let at = |target: &Target| match target {
+            Target::Port(port) => format!(" on 127.0.0.1:{port}"),
+            Target::Unix(path) => format!(" on unix:{}", path.display()),
+            Target::Elsewhere => String::new(),
+        };
+        match self {
+            Self::Http(target) | Self::Grpc(target) => write!(f, "{kind}{}", at(target)),
+            Self::Tcp(tcp) => {
+                for (number, (port, target)) in tcp.ports.iter().enumerate() {
+                    let comma = if number == 0 { "" } else { ", " };
+                    write!(f, "{comma}{kind} {port}{}", at(target))?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -107,14 +170,19 @@ impl ServeKind {
         match self {
             Self::Http => "http",
             Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
         }
     }
 
-    /// Makes what a bot of this protocol serves.
-    pub(crate) const fn at(self, target: Target) -> Serve {
+    /// Makes what a bot of this protocol serves in one place.
+    pub(crate) fn at(self, target: Target) -> Serve {
         match self {
             Self::Http => Serve::Http(target),
             Self::Grpc => Serve::Grpc(target),
+            Self::Tcp => Serve::Tcp(TcpServe {
+                ports: BTreeMap::from([(1, target)]),
+                proxy_protocol: false,
+            }),
         }
     }
 }
@@ -140,7 +208,7 @@ impl Bot {
 impl PartialEq for Mesh {
     fn eq(&self, other: &Self) -> bool {
         (&self.trust_domain, &self.slice, &self.bots) == (&other.trust_domain, &other.slice, &other.bots)
-            && self.destinations == other.destinations
+            && (&self.destinations, &self.outsides) == (&other.destinations, &other.outsides)
             && (&self.groups, &self.rules, &self.limits, &self.audit_only, &self.tests)
                 == (
                     &other.groups,
@@ -181,6 +249,15 @@ impl Mesh {
     /// Gives what is said of calls to a bot; nothing of one that no one says anything of.
     pub fn destination(&self, bot: &BotName) -> Destination {
         self.destinations.get(bot).copied().unwrap_or_default()
+    }
+
+    /// Gives what is said of a destination outside: by its name, or else by the wildcard that covers it.
+    pub fn outside_destination(&self, outside: &Outside) -> Option<&OutsideDestination> {
+        if self.outsides.is_empty() {
+            return None;
+        }
+        let exact = self.outsides.get(&OutsidePattern::from(outside.clone()));
+        exact.or_else(|| self.outsides.get(&OutsidePattern::above(outside)?))
     }
 
     /// Gives the host whose slice this is; `None` for a whole mesh.
@@ -255,15 +332,8 @@ impl Mesh {
     }
 
     /// Explains one call. For many calls, keep an [`Explainer`]: this compiles the rules each time.
-    pub fn explain(
-        &self,
-        now: Timestamp,
-        from: &SpiffeId,
-        to: &BotName,
-        method: &Method,
-        path: &CanonicalPath,
-    ) -> Explanation {
-        Explainer::new(self).explain(now, from, to, method, path)
+    pub fn explain(&self, now: Timestamp, from: &SpiffeId, to: &Callee, what: &What) -> Explanation {
+        Explainer::new(self).explain(now, from, to, what)
     }
 
     pub(crate) fn roster(&self) -> Roster<'_> {

@@ -1,5 +1,6 @@
 //! The compiled form of the rules, and the one place where calls are decided.
 
+mod callees;
 mod compare;
 mod limits;
 mod side;
@@ -12,12 +13,14 @@ use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
 use crate::audit_only::Audits;
-use crate::call::Call;
+use crate::call::{Call, Callee};
 use crate::decision::{Audit, Denial, DenyReason, Grounds, Nearest, Permit};
 use crate::generation::Generation;
 use crate::limit::Allowance;
 use crate::mesh::Mesh;
+use crate::outside::Outside;
 use crate::rule::{Effect, RuleId};
+use callees::To;
 use limits::Limits;
 use side::{Ask, Compiled, Side};
 
@@ -71,38 +74,34 @@ impl Policy {
     /// # Errors
     /// With the [`Denial`] when no rule allows the call or a deny rule forbids it.
     pub fn decide(&self, now: Timestamp, call: Call) -> Result<Permit, Denial> {
-        let (Some(from), Some(to), Some(http)) = (self.caller(&call.from), self.callee(&call), call.http()) else {
+        let (Some(from), Some(to)) = (self.caller(&call.from), self.callee(&call.to)) else {
             return Err(denial(call, DenyReason::NoRule, None, None));
         };
-        let ask = Ask {
-            from,
-            to,
-            method: &http.method,
-            path: http.path.as_str(),
-        };
+        let what = &call.what;
+        let ask = Ask { from, to, what };
         if let Some(rule) = self.deny.first(&ask, |rule| rule.is_live(now)) {
             return Err(denial(call, DenyReason::DeniedByRule, Some(rule), None));
         }
-        if let Some(rule) = self.allow.first(&ask, |rule| rule.is_live(now) && rule.takes(http)) {
+        if let Some(rule) = self.allow.first(&ask, |rule| rule.is_live(now) && rule.takes(what)) {
             let rule = rule.id.clone();
             return Ok(Permit::new(call, Grounds::Rule(rule), self.generation));
         }
-        let nearest = self.allow.nearest(&ask, http, now);
-        if let Some(rule) = self
-            .allow
-            .first(&ask, |rule| http.browser && rule.is_live(now) && rule.switches(http))
-        {
+        let nearest = self.allow.nearest(&ask, now);
+        if let Some(rule) = self.allow.first(&ask, |rule| {
+            what.is_browser() && rule.is_live(now) && rule.switches(what)
+        }) {
             return Err(denial(call, DenyReason::BrowserRefused, Some(rule), nearest));
         }
-        let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(http));
+        let ended = self.allow.first(&ask, |rule| !rule.is_live(now) && rule.takes(what));
         if ended.is_some() {
             return Err(denial(call, DenyReason::RuleExpired, ended, nearest));
         }
-        match self
-            .audits
-            .of(to, now)
-            .filter(|_| !http.browser && http.upgrade.is_none())
-        {
+        let plain = what.http().is_none_or(|ask| !ask.browser && ask.upgrade.is_none());
+        let lasting = match to {
+            To::Bot(number) if plain => self.audits.of(number, now),
+            To::Bot(_) | To::Outside(_) => None,
+        };
+        match lasting {
             Some(lasting) => {
                 let audit = Audit {
                     until: lasting.until,
@@ -122,11 +121,12 @@ impl Policy {
         ends.into_iter().flatten().min()
     }
 
-    /// Gives the limits that count a call, each with its id, by id. They are asked after `decide`, by the callee's proxy.
+    /// Gives the limits that count a call, each with its id. They are asked after `decide`, by the callee's proxy, and for
+    /// calls to the outside by the caller's.
     pub fn limits_of(&self, call: &Call) -> impl Iterator<Item = (&RuleId, Allowance)> {
         // Most meshes have none, and then nothing is looked up.
         let ends = (!self.limits.is_empty())
-            .then(|| Some((self.caller(&call.from)?, self.callee(call)?)))
+            .then(|| Some((self.caller(&call.from)?, self.callee(&call.to)?)))
             .flatten();
         ends.into_iter().flat_map(|(from, to)| self.limits.of(from, to))
     }
@@ -145,14 +145,20 @@ impl Policy {
             return false;
         };
         match self.bots.get(to.as_str()) {
-            Some(to) => self.allow.links(from, *to),
+            Some(to) => self.allow.links(from, To::Bot(*to)),
             None => self.allow.links_name(from, to),
         }
     }
 
-    /// Finds the bot that is called.
-    fn callee(&self, call: &Call) -> Option<usize> {
-        self.bots.get(call.bot()?.as_str()).copied()
+    /// Says whether any allow rule, ended or not, speaks of calls from a bot to a destination outside.
+    pub fn links_outside(&self, from: &SpiffeId, to: &Outside) -> bool {
+        let from = self.caller(from);
+        from.is_some_and(|from| self.allow.links(from, To::Outside(to)))
+    }
+
+    /// Finds the callee; of a bot its number.
+    fn callee<'c>(&self, callee: &'c Callee) -> Option<To<'c>> {
+        callees::find(callee, |bot| self.bots.get(bot).copied())
     }
 
     /// Finds the bot that an ID names, without allocating.

@@ -18,9 +18,11 @@ use spiffe::id::{BotName, HostName, HostPattern, TrustDomain};
 use spiffe::selector::SelectorSet;
 use spiffe::time::Timestamp;
 
+use crate::call::Callee;
 use crate::code;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::mesh::{Mesh, Serve};
+use crate::outside::OutsidePattern;
 use crate::pattern::NamePattern;
 use crate::resolve;
 use crate::rule::{Rule, RuleId, Subject};
@@ -29,8 +31,10 @@ use crate::tests_of_mesh::TestCall;
 use crate::yaml::{self, Node, Value};
 
 pub(crate) use audit_only::AuditDraft;
-pub(crate) use destinations::DestinationDraft;
-pub(crate) use keys::{ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, SERVE, TEST, rule as rule_keys};
+pub(crate) use destinations::{DestinationDraft, OutsideDraft};
+pub(crate) use keys::{
+    ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, OUTSIDE, SERVE, TEST, rule as rule_keys,
+};
 pub(crate) use limits::LimitDraft;
 
 /// The most bytes that all sources of a mesh have together.
@@ -130,6 +134,7 @@ pub(crate) struct MeshDraft {
     pub(crate) groups: BTreeMap<Box<str>, GroupDraft>,
     pub(crate) rules: BTreeMap<RuleId, RuleDraft>,
     pub(crate) destinations: BTreeMap<BotName, DestinationDraft>,
+    pub(crate) outsides: BTreeMap<OutsidePattern, OutsideDraft>,
     pub(crate) limits: BTreeMap<RuleId, LimitDraft>,
     pub(crate) audit_only: Vec<AuditDraft>,
     pub(crate) tests: Vec<TestDraft>,
@@ -166,7 +171,7 @@ pub(crate) struct RuleDraft {
 pub(crate) struct TestDraft {
     pub(crate) name: String,
     pub(crate) from: (BotName, Span),
-    pub(crate) to: (BotName, Span),
+    pub(crate) to: (Callee, Span),
     pub(crate) at: Option<Timestamp>,
     pub(crate) by: Option<(RuleId, Span)>,
     pub(crate) calls: Vec<TestCall>,
@@ -297,6 +302,10 @@ impl Reader {
             .into_iter()
             .filter_map(|item| match self.subject(item)? {
                 Subject::Bots(pattern) => Some((pattern, item.span)),
+                Subject::Outside(_) => {
+                    self.error(code::GROUP, item.span, "groups hold bots", "outside of the mesh");
+                    None
+                }
                 Subject::Group(_) => {
                     let draft = Draft::new(
                         code::GROUP,

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use spiffe::id::HostName;
+
 use crate::audit_only::AuditOnly;
 use crate::code;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::limit::Limit;
 use crate::lint;
-use crate::mesh::{Bot, Mesh, ServeKind, Target};
+use crate::mesh::{Bot, Mesh, Serve, ServeKind, Target};
+use crate::outside::OutsidePattern;
 use crate::overlap;
 use crate::pattern::NamePattern;
 use crate::read::{AuditDraft, BotDraft, LimitDraft, MeshDraft, RuleDraft, TestDraft};
@@ -28,6 +31,7 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
     resolver.groups();
     resolver.rules();
     resolver.destinations();
+    resolver.outsides();
     resolver.limits();
     resolver.audit_only();
     resolver.tests();
@@ -55,19 +59,32 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
     }
 }
 
+/// Says whether a bot's `serve` tells what it may: in a slice, of bots of other hosts, the protocol and the ports alone.
+fn is_told(serve: &Serve, foreign: bool) -> bool {
+    match serve {
+        Serve::Http(target) | Serve::Grpc(target) => (*target == Target::Elsewhere) == foreign,
+        Serve::Tcp(tcp) if foreign => {
+            let bare = |(port, target): (&u16, &Target)| *target == Target::Port(*port);
+            tcp.ports.iter().all(bare) && !tcp.proxy_protocol
+        }
+        Serve::Tcp(_) => true,
+    }
+}
+
 /// Turns a draft without errors into the mesh.
 fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Mesh, Diagnostics> {
     let Some((trust_domain, _)) = draft.trust_domain else {
         return Err(collector.finish(sources));
     };
     let bare = |(pattern, _): (NamePattern, Span)| pattern;
+    let slice = draft.slice.map(|(host, _)| host);
     Ok(Mesh {
         trust_domain,
-        slice: draft.slice.map(|(host, _)| host),
+        slice: slice.clone(),
         bots: draft
             .bots
             .into_iter()
-            .map(|(name, bot)| (name, build_bot(bot)))
+            .map(|(name, bot)| (name, build_bot(bot, slice.as_ref())))
             .collect(),
         groups: draft
             .groups
@@ -78,6 +95,11 @@ fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Me
             .rules
             .into_iter()
             .map(|(id, rule)| (id, Arc::new(build_rule(rule, sources))))
+            .collect(),
+        outsides: draft
+            .outsides
+            .into_iter()
+            .map(|(name, found)| (name, found.destination))
             .collect(),
         destinations: draft
             .destinations
@@ -95,12 +117,14 @@ fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Me
     })
 }
 
-fn build_bot(bot: BotDraft) -> Bot {
+fn build_bot(bot: BotDraft, slice: Option<&HostName>) -> Bot {
+    let foreign = slice.is_some_and(|host| !bot.hosts.iter().any(|pattern| pattern.matches(host)));
+    let serve = bot.serve.map(|(serve, _)| serve);
     Bot {
         owner: bot.owner,
         hosts: bot.hosts,
         attest: bot.attest.unwrap_or_default().into_iter().map(|(set, _)| set).collect(),
-        serve: bot.serve.map(|(serve, _)| serve),
+        serve: serve.map(|serve| if foreign { serve.elsewhere() } else { serve }),
         svid_ttl: bot.svid_ttl,
     }
 }
@@ -141,8 +165,7 @@ fn build_test(draft: TestDraft, sources: &Sources) -> MeshTest {
     let calls = draft.calls.into_iter().map(|call| PlacedCall {
         excerpt: sources.excerpt(call.span),
         expected: call.expected,
-        method: call.method,
-        path: call.path,
+        what: call.what,
     });
     MeshTest {
         name: draft.name,
@@ -208,7 +231,7 @@ impl Resolver<'_> {
                 (Some(_), false) | (None, true) => {}
             }
             if let Some((serve, span)) = &bot.serve
-                && (*serve.target() == Target::Elsewhere) != foreign
+                && !is_told(serve, foreign)
             {
                 let message = if foreign {
                     "a slice does not tell where other hosts' bots serve"
@@ -217,6 +240,18 @@ impl Resolver<'_> {
                 };
                 let code = if foreign { code::SLICE } else { code::SERVE };
                 self.push(Draft::new(code, *span, message, "here"));
+            }
+        }
+    }
+
+    /// A destination outside that no rule speaks of would be looked for in vain.
+    fn outsides(&mut self) {
+        let rules = self.draft.rules.values().flat_map(|rule| &rule.to);
+        let called: Vec<&OutsidePattern> = rules.filter_map(|(subject, _)| subject.outside()).collect();
+        for (name, found) in &self.draft.outsides {
+            if !called.iter().any(|rule| rule.covers(name) || name.covers(rule)) {
+                let message = format!("`destinations` names {name}, and no rule does");
+                self.push(Draft::new(code::OUTSIDE, found.span, message, "called by nobody"));
             }
         }
     }
@@ -281,6 +316,7 @@ impl Resolver<'_> {
             match subject {
                 Subject::Bots(pattern) => self.known_bot(pattern, *span, &format!("`{key}`")),
                 Subject::Group(name) => self.known_group(name, *span, key),
+                Subject::Outside(_) => {}
             }
         }
     }
@@ -322,6 +358,13 @@ impl Resolver<'_> {
             let Some((serve, _)) = bot.and_then(|bot| bot.serve.as_ref()) else {
                 continue;
             };
+            if rule.rule.effect == Effect::Allow
+                && let Serve::Tcp(tcp) = serve
+                && let Some(port) = rule.rule.tcp.iter().find(|port| !tcp.ports.contains_key(port))
+            {
+                let message = format!("the rule has port {port}, and bot `{pattern}` does not serve it");
+                self.push(Draft::new(code::TCP_PORT, *span, message, "not served"));
+            }
             if serve.kind() == kind {
                 continue;
             }
@@ -331,6 +374,7 @@ impl Resolver<'_> {
             let example = match serve.kind() {
                 ServeKind::Http => "write http: [GET /orders/*], or serve: {grpc: …} in the bot",
                 ServeKind::Grpc => "write grpc: [acme.orders.v1.Orders/Get], or serve: {http: …} in the bot",
+                ServeKind::Tcp => "write tcp: [5432], or serve: {http: …} in the bot",
             };
             self.push(draft.help(example));
         }
@@ -352,7 +396,9 @@ impl Resolver<'_> {
 
     fn tests(&mut self) {
         for test in &self.draft.tests {
-            for (name, span) in [&test.from, &test.to] {
+            let to = test.to.0.bot().map(|bot| (bot, &test.to.1));
+            let from = Some((&test.from.0, &test.from.1));
+            for (name, span) in [from, to].into_iter().flatten() {
                 if !self.draft.bots.contains_key(name) && self.draft.slice.is_none() {
                     let help = suggest::help(name.as_str(), self.draft.bots.keys().map(|bot| bot.as_str()));
                     let message = format!("the test names bot `{name}`, which is not defined");

@@ -80,6 +80,7 @@ pub(crate) fn patterns<'m>(subjects: &'m [Subject], groups: &'m Groups) -> impl 
     subjects.iter().flat_map(|subject| match subject {
         Subject::Bots(pattern) => std::slice::from_ref(pattern),
         Subject::Group(name) => groups.get(name).map(Vec::as_slice).unwrap_or_default(),
+        Subject::Outside(_) => &[],
     })
 }
 

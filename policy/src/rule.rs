@@ -7,9 +7,11 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use spiffe::time::Timestamp;
 
+use crate::call;
 use crate::grpc;
 use crate::mesh::ServeKind;
 use crate::method::Method;
+use crate::outside::{OutsidePattern, Scheme};
 use crate::pattern::{NamePattern, PathPattern};
 use crate::source::Place;
 use crate::upgrade::Protocol;
@@ -68,11 +70,23 @@ pub(crate) enum Effect {
     Deny,
 }
 
-/// One of the bots that a rule speaks of.
+/// One of those that a rule speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Bots(NamePattern),
     Group(Box<str>),
+    /// Only where somebody is called.
+    Outside(OutsidePattern),
+}
+
+impl Subject {
+    /// Gives the destination outside, if it is one.
+    pub(crate) fn outside(&self) -> Option<&OutsidePattern> {
+        match self {
+            Self::Outside(outside) => Some(outside),
+            Self::Bots(_) | Self::Group(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -80,6 +94,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Bots(pattern) => pattern.fmt(f),
             Self::Group(name) => write!(f, "group:{name}"),
+            Self::Outside(outside) => outside.fmt(f),
         }
     }
 }
@@ -133,10 +148,15 @@ pub(crate) struct Rule {
     pub(crate) effect: Effect,
     pub(crate) from: Vec<Subject>,
     pub(crate) to: Vec<Subject>,
-    /// The protocol whose calls the rule speaks of; `None` for a deny rule that covers every call.
+    /// The protocol whose calls the rule speaks of; `None` for a deny rule that covers every call, and for rules about
+    /// TLS to the outside, where there is nothing to choose from.
     pub(crate) kind: Option<ServeKind>,
     /// Empty for a deny rule that covers every call. A method of gRPC is the `POST` that calls it.
     pub(crate) http: Vec<HttpMatch>,
+    /// The ports of a rule about TCP, in order, each once.
+    pub(crate) tcp: Vec<u16>,
+    /// Why a bot may have a connection into which nobody looks.
+    pub(crate) justify: Option<Arc<str>>,
     pub(crate) until: Option<Timestamp>,
     pub(crate) reason: Option<Arc<str>>,
     pub(crate) browser: bool,
@@ -150,9 +170,17 @@ impl Rule {
     pub(crate) fn calls(&self) -> Vec<String> {
         let write = |item: &HttpMatch| match self.kind {
             Some(ServeKind::Grpc) => format!("{} {}", grpc::WORD, item.grpc()),
-            Some(ServeKind::Http) | None => item.to_string(),
+            Some(ServeKind::Http | ServeKind::Tcp) | None => item.to_string(),
         };
-        self.http.iter().map(write).collect()
+        let ports = self.tcp.iter().map(|port| format!("{} {port}", call::TCP));
+        let tls = self.is_tls().then(|| call::TLS.to_owned());
+        self.http.iter().map(write).chain(ports).chain(tls).collect()
+    }
+
+    /// Says whether the rule is about TLS to the outside.
+    pub(crate) fn is_tls(&self) -> bool {
+        let tls = |subject: &Subject| matches!(subject, Subject::Outside(outside) if outside.scheme() == Scheme::Tls);
+        self.to.iter().any(tls)
     }
 }
 
@@ -160,7 +188,8 @@ impl PartialEq for Rule {
     /// Compares what the rule says, not where it stands.
     fn eq(&self, other: &Self) -> bool {
         (self.effect, &self.from, &self.to) == (other.effect, &other.from, &other.to)
-            && (self.kind, &self.http) == (other.kind, &other.http)
+            && (self.kind, &self.http, &self.tcp) == (other.kind, &other.http, &other.tcp)
+            && self.justify == other.justify
             && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
             && self.upgrade == other.upgrade
     }

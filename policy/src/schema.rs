@@ -33,8 +33,12 @@ pub fn json_schema() -> Value {
             "allow": {"type": "array", "items": {"$ref": "#/$defs/allow"}, "description": "Who may call what."},
             "deny": {"type": "array", "items": {"$ref": "#/$defs/deny"}, "description": "What nobody may do; wins over allow."},
             "destinations": {
-                "type": "object", "additionalProperties": {"$ref": "#/$defs/destination"},
-                "propertyNames": {"pattern": BOT_NAME}, "description": "How long calls to a bot are waited for.",
+                "type": "object", "additionalProperties": false,
+                "patternProperties": {
+                    BOT_NAME: {"$ref": "#/$defs/destination"},
+                    OUTSIDE: {"$ref": "#/$defs/outside"},
+                },
+                "description": "How long calls to a callee are waited for, and where one outside may be.",
             },
             "limits": {
                 "type": "array", "items": {"$ref": "#/$defs/limit"},
@@ -52,6 +56,9 @@ pub fn json_schema() -> Value {
 
 const BOT_NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,5}$";
 
+/// A destination outside, as rules name it.
+const OUTSIDE: &str = "^(https|http|tls)://[a-z0-9*.-]+(:[0-9]+)?$";
+
 fn definitions() -> Value {
     json!({
         "label": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
@@ -59,7 +66,7 @@ fn definitions() -> Value {
         "id": {"type": "string", "pattern": "^[a-z0-9-]{1,63}$", "description": "Unique; shown in refusals, records and metrics."},
         "bots": {"type": "string", "description": "A bot, or a pattern: prod/orders, prod/*, prod/report-*, staging/**."},
         "subjects": one_or_many(&json!({
-            "type": "string", "description": "A bot, a pattern, or group:NAME.",
+            "type": "string", "description": "A bot, a pattern, or group:NAME; in `to` also https://HOST, http://HOST, tls://HOST.",
         })),
         "http": one_or_many(&json!({
             "type": "string", "pattern": "^(\\*|[A-Z][A-Z-]{0,31}) /",
@@ -70,15 +77,18 @@ fn definitions() -> Value {
             "description": "SERVICE/METHOD: acme.orders.v1.Orders/Get. `*` is a whole name, or the end of one.",
         })),
         "calls": one_or_many(&json!({
-            "type": "string", "pattern": "^([A-Z][A-Z-]{0,31} /|grpc [^/]+/)",
-            "description": "METHOD and path, or grpc and SERVICE/METHOD.",
+            "type": "string", "pattern": "^([A-Z][A-Z-]{0,31} /|grpc [^/]+/|tcp [1-9][0-9]*$|tls$)",
+            "description": "METHOD and path, or grpc and SERVICE/METHOD, or tcp and a port, or tls.",
         })),
         "time": {"type": "string", "format": "date-time"},
         "bot": bot(),
         "attest": attest(),
         "allow": rule(true),
         "deny": rule(false),
-        "destination": destination(),
+        "destination": destination(false),
+        "outside": destination(true),
+        "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+        "tcp": one_or_many(&json!({"$ref": "#/$defs/port"})),
         "limit": limit(),
         "audit_only": audit_only(),
         "test": test(),
@@ -103,8 +113,16 @@ fn bot() -> Value {
             "serve": {
                 "description": "What the bot serves on its own host.",
                 "oneOf": [{"enum": ["http", "grpc"], "description": "In slices only."}, {
-                    "type": "object", "additionalProperties": false, "maxProperties": 1,
-                    "properties": {"http": place, "grpc": place},
+                    "type": "object", "additionalProperties": false, "maxProperties": 2,
+                    "properties": {
+                        "http": place, "grpc": place,
+                        "tcp": {"oneOf": [
+                            {"$ref": "#/$defs/port"},
+                            {"type": "array", "items": {"$ref": "#/$defs/port"}, "minItems": 1, "maxItems": 64},
+                            {"type": "object", "additionalProperties": place, "propertyNames": {"pattern": "^[1-9][0-9]{0,4}$"}},
+                        ]},
+                        "proxy_protocol": {"const": "v2", "description": "With tcp: who calls, before the first byte."},
+                    },
                 }],
             },
             "svid_ttl": {"type": "string", "pattern": "^[0-9]+[smh]$", "description": "1m to 24h; 1h by default."},
@@ -134,6 +152,9 @@ fn attest() -> Value {
     })
 }
 
+/// The keys that say which calls a rule speaks of.
+const CALLS: [&str; 3] = ["http", "grpc", "tcp"];
+
 fn rule(allow: bool) -> Value {
     let mut properties = json!({
         "id": {"$ref": "#/$defs/id"},
@@ -141,12 +162,16 @@ fn rule(allow: bool) -> Value {
         "to": {"$ref": "#/$defs/subjects"},
         "http": {"$ref": "#/$defs/http"},
         "grpc": {"$ref": "#/$defs/grpc"},
+        "tcp": {"$ref": "#/$defs/tcp", "description": "Ports."},
         "until": {"$ref": "#/$defs/time", "description": "At this moment the rule has ended."},
         "reason": {"$ref": "#/$defs/text"},
     });
     if allow && let Some(properties) = properties.as_object_mut() {
         let browser = json!({"type": "boolean", "description": "Takes calls that look like a browser's."});
         properties.insert("browser".to_owned(), browser);
+        let justify =
+            json!({"$ref": "#/$defs/text", "description": "Why tls:// may be called, into which nobody looks."});
+        properties.insert("justify".to_owned(), justify);
         let protocol = json!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$"});
         properties.insert("upgrade".to_owned(), one_or_many(&protocol));
     }
@@ -155,22 +180,24 @@ fn rule(allow: bool) -> Value {
     } else {
         json!(["id", "from", "to", "reason"])
     };
-    let items = vec![json!({"required": ["http"]}), json!({"required": ["grpc"]})];
+    let items: Vec<Value> = CALLS.map(|key| json!({"required": [key]})).to_vec();
     let none = json!({"not": {"anyOf": items}});
+    let tls = json!({"required": ["justify"], "not": {"anyOf": items}});
+    let of = [items, vec![if allow { tls } else { none }]].concat();
     let together = json!({"until": ["reason"], "reason": ["until"]});
     let together = if allow { together } else { json!({}) };
     json!({
         "type": "object", "additionalProperties": false, "required": required,
         "properties": properties, "dependentRequired": together,
-        // Exactly one of them, or neither in a deny rule that covers every call.
-        "oneOf": if allow { items.clone() } else { [items, vec![none]].concat() },
+        // Exactly one of them; or none in a rule about tls://, and in a deny rule that covers every call.
+        "oneOf": of,
     })
 }
 
-fn destination() -> Value {
+fn destination(outside: bool) -> Value {
     let number = |least: u32, most: u32, what: &str| json!({"type": "integer", "minimum": least, "maximum": most, "description": what});
     let wait = |what: &str| json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": what});
-    json!({
+    let mut destination = json!({
         "type": "object", "additionalProperties": false,
         "properties": {
             "connect_timeout": wait("To the bot, and to the proxy of its host: 10ms to 30s."),
@@ -181,7 +208,15 @@ fn destination() -> Value {
             "max_pending": number(1, 100_000, "Calls of one caller that wait for a connection."),
             "max_failures": number(0, 1_000, "Failures in a row that shut one caller out for a while; 0: never."),
         },
-    })
+    });
+    if outside && let Some(properties) = destination.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.retain(|key, _| crate::read::OUTSIDE.known.contains(&key.as_str()));
+        let addresses = json!({"type": "string", "description": "10.20.0.0/16, or one address."});
+        properties.insert("addresses".to_owned(), one_or_many(&addresses));
+        let ca = json!({"type": "string", "maxLength": 32768, "description": "PEM: who vouches for it, in place of the web's authorities."});
+        properties.insert("ca".to_owned(), ca);
+    }
+    destination
 }
 
 fn limit() -> Value {
@@ -215,7 +250,7 @@ fn test() -> Value {
         "properties": {
             "name": {"$ref": "#/$defs/text"},
             "from": {"type": "string", "pattern": BOT_NAME},
-            "to": {"type": "string", "pattern": BOT_NAME},
+            "to": {"type": "string", "description": "A bot, or a destination outside."},
             "at": {"$ref": "#/$defs/time", "description": "The time of the calls; the present by default."},
             "by": {"$ref": "#/$defs/id", "description": "The rule that must decide."},
             "allow": {"$ref": "#/$defs/calls"},
@@ -230,7 +265,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::read::{ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, SERVE, TEST, rule_keys};
+    use crate::read::{ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, OUTSIDE, SERVE, TEST, rule_keys};
     use crate::rule::Effect;
 
     fn keys(object: &Value) -> BTreeSet<&str> {
@@ -257,6 +292,7 @@ mod tests {
         assert_eq!(keys(of("allow")), known(rule_keys(Effect::Allow)));
         assert_eq!(keys(of("deny")), known(rule_keys(Effect::Deny)));
         assert_eq!(keys(of("destination")), known(&DESTINATION));
+        assert_eq!(keys(of("outside")), known(&OUTSIDE));
         assert_eq!(keys(of("limit")), known(&LIMIT));
         assert_eq!(of("limit")["required"], json!(LIMIT.known));
         assert_eq!(keys(of("audit_only")), known(&AUDIT_ONLY));
@@ -290,10 +326,11 @@ mod tests {
         let schema = json_schema();
         let of = |name: &str| &schema["$defs"][name];
         assert_eq!(of("allow")["required"], json!(["id", "from", "to"]));
-        let one = [json!({"required": ["http"]}), json!({"required": ["grpc"]})];
-        assert_eq!(of("allow")["oneOf"], json!(one));
+        let one = CALLS.map(|key| json!({"required": [key]}));
         let none = json!({"not": {"anyOf": one}});
-        assert_eq!(of("deny")["oneOf"], json!([one[0], one[1], none]));
+        let tls = json!({"required": ["justify"], "not": {"anyOf": one}});
+        assert_eq!(of("allow")["oneOf"], json!([one[0], one[1], one[2], tls]));
+        assert_eq!(of("deny")["oneOf"], json!([one[0], one[1], one[2], none]));
         assert_eq!(
             of("allow")["dependentRequired"],
             json!({"until": ["reason"], "reason": ["until"]})

@@ -6,14 +6,12 @@ use serde::Serialize;
 use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Timestamp;
 
-use crate::call::{Call, HttpAsk, What};
+use crate::call::{Call, Callee, What};
 use crate::code;
 use crate::diagnostics::{Diag, Diagnostics, Mark, Severity};
 use crate::explain::Verdict;
 use crate::generation::Generation;
 use crate::mesh::Mesh;
-use crate::method::Method;
-use crate::path::CanonicalPath;
 use crate::policy::Policy;
 use crate::rule::RuleId;
 use crate::source::{Excerpt, Place, Span};
@@ -23,7 +21,7 @@ use crate::source::{Excerpt, Place, Span};
 pub(crate) struct MeshTest {
     pub(crate) name: String,
     pub(crate) from: BotName,
-    pub(crate) to: BotName,
+    pub(crate) to: Callee,
     pub(crate) at: Option<Timestamp>,
     pub(crate) by: Option<RuleId>,
     pub(crate) calls: Vec<PlacedCall>,
@@ -32,11 +30,9 @@ pub(crate) struct MeshTest {
 impl PartialEq for MeshTest {
     /// Compares what the test says, not where it stands.
     fn eq(&self, other: &Self) -> bool {
-        let calls = |test: &Self| -> Vec<(Verdict, Method, CanonicalPath)> {
-            test.calls
-                .iter()
-                .map(|call| (call.expected, call.method.clone(), call.path.clone()))
-                .collect()
+        let calls = |test: &Self| -> Vec<(Verdict, What)> {
+            let calls = test.calls.iter();
+            calls.map(|call| (call.expected, call.what.clone())).collect()
         };
         (&self.name, &self.from, &self.to, self.at, &self.by)
             == (&other.name, &other.from, &other.to, other.at, &other.by)
@@ -48,8 +44,7 @@ impl PartialEq for MeshTest {
 #[derive(Clone, Debug)]
 pub(crate) struct TestCall {
     pub(crate) expected: Verdict,
-    pub(crate) method: Method,
-    pub(crate) path: CanonicalPath,
+    pub(crate) what: What,
     pub(crate) span: Span,
 }
 
@@ -57,8 +52,7 @@ pub(crate) struct TestCall {
 #[derive(Clone, Debug)]
 pub(crate) struct PlacedCall {
     pub(crate) expected: Verdict,
-    pub(crate) method: Method,
-    pub(crate) path: CanonicalPath,
+    pub(crate) what: What,
     pub(crate) excerpt: Excerpt,
 }
 
@@ -70,7 +64,7 @@ pub struct TestOutcome {
     /// The caller.
     pub from: BotName,
     /// The callee.
-    pub to: BotName,
+    pub to: Callee,
     /// The call, `GET /orders/17`.
     pub call: String,
     /// What the test expects.
@@ -185,8 +179,8 @@ pub(crate) fn run(mesh: &Mesh, now: Timestamp) -> TestReport {
 fn outcome(mesh: &Mesh, policy: &Policy, test: &MeshTest, call: &PlacedCall, now: Timestamp) -> TestOutcome {
     let asked = Call {
         from: SpiffeId::for_bot(&mesh.trust_domain, &test.from),
-        to: test.to.clone().into(),
-        what: What::Http(HttpAsk::new(call.method.clone(), call.path.clone())),
+        to: test.to.clone(),
+        what: call.what.clone(),
     };
     let (got, rule) = match policy.decide(now, asked) {
         Ok(permit) => (permit.verdict(), permit.rule().cloned()),
@@ -203,7 +197,7 @@ fn outcome(mesh: &Mesh, policy: &Policy, test: &MeshTest, call: &PlacedCall, now
         name: test.name.clone(),
         from: test.from.clone(),
         to: test.to.clone(),
-        call: format!("{} {}", call.method, call.path),
+        call: call.what.to_string(),
         expected: call.expected,
         got,
         passed,

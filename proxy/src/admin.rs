@@ -223,8 +223,8 @@ fn bots(proxy: &Proxy) -> BotsResponse {
             ready: svid.is_some_and(|svid| svid.not_after.is_some()),
             serial: svid.and_then(|svid| svid.serial.clone()),
             not_after: svid.and_then(|svid| svid.not_after),
-            serves: serve.map(shown),
-            open_port: serve.and_then(open_port),
+            serves: serve.map(ToString::to_string),
+            open_ports: serve.map(open_ports).unwrap_or_default(),
             notes: notes(svid.and_then(|svid| svid.error.as_deref()), serve),
         }
     };
@@ -233,21 +233,13 @@ fn bots(proxy: &Proxy) -> BotsResponse {
     }
 }
 
-fn shown(serve: &Serve) -> String {
-    let kind = serve.kind().as_str();
-    match serve.target() {
-        Target::Port(port) => format!("{kind} on 127.0.0.1:{port}"),
-        Target::Unix(socket) => format!("{kind} on unix:{}", socket.display()),
-        Target::Elsewhere => kind.to_owned(),
-    }
-}
-
-/// The loopback port of a bot, which any process of the host can call without the proxy.
-const fn open_port(serve: &Serve) -> Option<u16> {
-    match serve.target() {
+/// The loopback ports of a bot, which any process of the host can call without the proxy.
+fn open_ports(serve: &Serve) -> Vec<u16> {
+    let port = |target: &Target| match target {
         Target::Port(port) => Some(*port),
         Target::Unix(_) | Target::Elsewhere => None,
-    }
+    };
+    serve.targets().filter_map(port).collect()
 }
 
 fn notes(error: Option<&str>, serve: Option<&Serve>) -> Vec<String> {
@@ -255,7 +247,7 @@ fn notes(error: Option<&str>, serve: Option<&Serve>) -> Vec<String> {
         .map(|error| format!("its SVID was not renewed: {error}"))
         .into_iter()
         .collect();
-    if let Some(port) = serve.and_then(open_port) {
+    for port in serve.map(open_ports).unwrap_or_default() {
         notes.push(format!(
             "open locally: any process of this host can call 127.0.0.1:{port} without the proxy, unless the table of \
              `botmesh host guard` is loaded; a Unix socket in a folder of mode 0750 cannot be called so"

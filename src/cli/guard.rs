@@ -38,7 +38,11 @@ pub(crate) async fn run(args: &Guard, context: &Context) -> Result<Exit> {
                 .into(),
         );
     };
-    let ports: BTreeSet<u16> = bots.bots.iter().filter_map(|bot| bot.open_port).collect();
+    let ports: BTreeSet<u16> = bots
+        .bots
+        .iter()
+        .flat_map(|bot| bot.open_ports.iter().copied())
+        .collect();
     let guarded = Guarded {
         uid,
         table: table(uid, &ports),

@@ -166,9 +166,9 @@ pub struct BotStatus {
     pub not_after: Option<Timestamp>,
     /// Where it serves on this host.
     pub serves: Option<String>,
-    /// The port of 127.0.0.1 that it serves on, which every process of the host can reach unless it is guarded.
+    /// The ports of 127.0.0.1 that it serves on, which every process of the host can reach unless they are guarded.
     #[serde(default)]
-    pub open_port: Option<u16>,
+    pub open_ports: Vec<u16>,
     /// What is wrong with it, one sentence each.
     pub notes: Vec<String>,
 }

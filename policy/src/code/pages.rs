@@ -332,6 +332,28 @@ Write a rule of the bot's own protocol, or correct what the bot serves.
 ",
     ),
     (
+        OUTSIDE,
+        "BM0147: a destination outside of the mesh
+
+`to` names a destination outside as https://, http:// or tls://, a DNS name in lower case and a port
+where it is not the scheme's own: https://api.example.com:8443. Only tls:// takes a wildcard, one
+label: tls://*.news.example; such a rule has a `justify`, because nobody sees what is said inside.
+https:// and http:// rules have `http` items. A rule names bots, or requests to the outside, or TLS.
+`destinations` says of one: `addresses`, the only ranges that it may be in (without it every public
+address and no other), and `ca`, the PEM text of the certificates that vouch for it.
+",
+    ),
+    (
+        TCP_PORT,
+        "BM0148: a port of TCP
+
+`tcp` lists ports, from 1 to 65535: in `serve` those that the bot serves, in a rule those that may
+be called. serve: {tcp: [5432]} listens on 127.0.0.1:5432; serve: {tcp: {5432: unix:/run/x/x.sock}}
+says for each port where the bot listens. A rule to one bot names ports that it serves.
+Correct the port, or what the bot serves.
+",
+    ),
+    (
         TEST,
         "BM0150: a test that tests nothing
 
@@ -411,6 +433,16 @@ Remove it, or write group:NAME in a rule.
 and record them with the verdict `audit` and the rule that comes nearest.
 Deny rules, quarantines, limits, ended rules and browsers' calls are refused as ever.
 `botmesh audit query verdict=audit` lists what needs a rule. Write those rules and remove the entry.
+",
+    ),
+    (
+        WIDE_DENIAL,
+        "BM0406: a deny rule that denies more than it says
+
+An attribute that a protocol lacks matches in a deny rule: a TCP connection has neither method nor
+path, so a rule with `http` denies every connection to the bots that serve tcp and match its `to`;
+and a rule with `tcp` denies every request. Otherwise a rule could be passed by another protocol.
+Name the bots that are meant, or leave it so where all of their calls are meant.
 ",
     ),
 ];

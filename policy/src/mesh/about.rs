@@ -6,7 +6,7 @@ use spiffe::time::Timestamp;
 use super::Mesh;
 use crate::bits::Bits;
 use crate::explain::Verdict;
-use crate::rule::{Effect, RuleId};
+use crate::rule::{Effect, RuleId, Subject};
 
 /// A rule as one of its ends sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct RuleAbout {
     pub verdict: Verdict,
     /// The bots at its other end, by name. The bot itself is among them where the rule lets it call itself.
     pub bots: Vec<BotName>,
+    /// The destinations outside that it speaks of, as written.
+    pub outside: Vec<String>,
     /// The calls, as `GET /orders/*`; empty for a deny rule that covers every call.
     pub calls: Vec<String>,
     /// When it ends.
@@ -52,6 +54,12 @@ impl Mesh {
                     Effect::Deny => Verdict::Deny,
                 },
                 bots,
+                outside: rule
+                    .to
+                    .iter()
+                    .filter_map(Subject::outside)
+                    .map(ToString::to_string)
+                    .collect(),
                 calls: rule.calls(),
                 until: rule.until,
             };

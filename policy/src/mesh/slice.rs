@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use spiffe::id::{BotName, HostName};
 
-use super::{Bot, Mesh, Target};
+use super::{Bot, Mesh, Serve};
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
-use crate::destination::Destination;
+use crate::destination::{Destination, OutsideDestination};
 use crate::diagnostics::Diagnostics;
 use crate::limit::Limit;
+use crate::outside::OutsidePattern;
 use crate::roster::Roster;
 use crate::rule::{Effect, Rule, RuleId, Subject};
 
@@ -33,6 +34,7 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             rules.push((id, rule));
         }
     }
+    let outsides = outsides(mesh, &rules);
     let audit_only = audits(mesh, &mut roster, &own, &mut kept);
     let destinations = destinations(mesh, &mut roster, &own);
     let limits = limits(mesh, &mut roster, &own);
@@ -64,6 +66,7 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             .map(|(id, rule)| (id.clone(), Arc::clone(rule)))
             .collect(),
         destinations,
+        outsides,
         limits,
         audit_only,
         tests: Vec::new(),
@@ -122,12 +125,24 @@ fn destinations<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTre
     needed.map(|(name, found)| (name.clone(), *found)).collect()
 }
 
-/// Gives the limits that the host's proxy counts by: those on calls to its own bots. Who may call them is known already.
-fn limits<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTreeMap<RuleId, Limit> {
-    let counted = mesh
-        .limits
+/// Gives what is said of the destinations outside that some rules speak of.
+fn outsides(mesh: &Mesh, rules: &[(&RuleId, &Arc<Rule>)]) -> BTreeMap<OutsidePattern, OutsideDestination> {
+    let called = rules.iter().flat_map(|(_, rule)| &rule.to);
+    let called: BTreeSet<&OutsidePattern> = called.filter_map(Subject::outside).collect();
+    let needed = mesh
+        .outsides
         .iter()
-        .filter(|(_, limit)| roster.expand(&limit.to).intersects(own));
+        .filter(|(name, _)| called.iter().any(|rule| rule.covers(name) || name.covers(rule)));
+    needed.map(|(name, found)| (name.clone(), found.clone())).collect()
+}
+
+/// Gives the limits that the host's proxy counts by: those on calls to its own bots, and on calls by them to the outside.
+/// Who may call is known already.
+fn limits<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTreeMap<RuleId, Limit> {
+    let counted = mesh.limits.iter().filter(|(_, limit)| {
+        let outside = limit.to.iter().any(|to| matches!(to, Subject::Outside(_)));
+        roster.expand(&limit.to).intersects(own) || outside && roster.expand(&limit.from).intersects(own)
+    });
     counted.map(|(id, limit)| (id.clone(), limit.clone())).collect()
 }
 
@@ -152,7 +167,7 @@ fn audits<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits, kept: &mut Bi
 fn group_of(subject: &Subject) -> Option<&str> {
     match subject {
         Subject::Group(name) => Some(name),
-        Subject::Bots(_) => None,
+        Subject::Bots(_) | Subject::Outside(_) => None,
     }
 }
 
@@ -161,7 +176,7 @@ fn seen_from(bot: &Bot, is_own: bool) -> Bot {
     if is_own {
         return bot.clone();
     }
-    let serve = bot.serve.as_ref().map(|serve| serve.kind().at(Target::Elsewhere));
+    let serve = bot.serve.as_ref().map(Serve::elsewhere);
     Bot {
         attest: Vec::new(),
         serve,

@@ -2,8 +2,9 @@
 
 use spiffe::time::Timestamp;
 
-use crate::call::HttpAsk;
+use crate::call::{self, HttpAsk, What};
 use crate::decision::{Attribute, Difference};
+use crate::mesh::ServeKind;
 use crate::rule::{HttpMatch, Rule};
 use crate::upgrade::Protocol;
 
@@ -13,8 +14,8 @@ pub(super) fn is_live(until: Option<Timestamp>, now: Timestamp) -> bool {
 }
 
 /// Gives the attributes in which an allow rule and a call differ, but for their ends.
-pub(crate) fn differences(rule: &Rule, call: &HttpAsk, now: Timestamp) -> Vec<Difference> {
-    compare(rule, call, now)
+pub(crate) fn differences(rule: &Rule, what: &What, now: Timestamp) -> Vec<Difference> {
+    compare(rule, what, now)
         .into_iter()
         .filter(|(matches, _)| !matches)
         .map(|(_, difference)| difference)
@@ -22,12 +23,36 @@ pub(crate) fn differences(rule: &Rule, call: &HttpAsk, now: Timestamp) -> Vec<Di
 }
 
 /// Counts the attributes in which an allow rule and a call differ, but for their ends, without allocating.
-pub(super) fn count(rule: &Rule, call: &HttpAsk, now: Timestamp) -> usize {
+pub(super) fn count(rule: &Rule, what: &What, now: Timestamp) -> usize {
+    let ended = usize::from(!is_live(rule.until, now));
+    let Some(call) = what.http() else {
+        return ended + usize::from(other(rule, what).is_some_and(|(matches, _)| !matches));
+    };
+    if rule.http.is_empty() {
+        return ended + usize::from(other(rule, what).is_some());
+    }
     let items = rule.http.iter().map(|item| distance(item, call)).min().unwrap_or(0);
-    items
-        + usize::from(!is_live(rule.until, now))
-        + usize::from(call.browser && !rule.browser)
-        + usize::from(!switches(rule, call))
+    items + ended + usize::from(call.browser && !rule.browser) + usize::from(!switches(rule, call))
+}
+
+/// Compares what is no pair of requests: the port of a TCP connection, or the protocol where they differ in that.
+fn other(rule: &Rule, what: &What) -> Option<(bool, Difference)> {
+    let has = match rule.kind {
+        Some(kind) => kind.as_str(),
+        None => call::TLS,
+    };
+    let called = match what {
+        What::Tcp { port } if rule.kind == Some(ServeKind::Tcp) => {
+            let ports: Vec<String> = rule.tcp.iter().map(u16::to_string).collect();
+            let port_has = difference(Attribute::Port, ports.join(", "), &port.to_string());
+            return Some((rule.tcp.binary_search(port).is_ok(), port_has));
+        }
+        What::Tls if rule.is_tls() => return None,
+        What::Http(_) => ServeKind::Http.as_str(),
+        What::Tcp { .. } => call::TCP,
+        What::Tls => call::TLS,
+    };
+    Some((false, difference(Attribute::Protocol, has.to_owned(), called)))
 }
 
 /// Says whether a rule lets a call switch to the protocol that it asks for, if it asks.
@@ -45,13 +70,19 @@ fn distance(item: &HttpMatch, call: &HttpAsk) -> usize {
 ///
 /// Of several `http` items the one is taken that differs least, then the least by method and path, so that their order
 /// plays no part.
-pub(crate) fn compare(rule: &Rule, call: &HttpAsk, now: Timestamp) -> Vec<(bool, Difference)> {
+pub(crate) fn compare(rule: &Rule, what: &What, now: Timestamp) -> Vec<(bool, Difference)> {
     let mut compared = Vec::with_capacity(4);
-    let nearest = rule
-        .http
-        .iter()
-        .min_by_key(|item| (distance(item, call), item.method.as_str(), item.path.as_str()));
-    if let Some(item) = nearest {
+    let nearest = what.http().and_then(|call| {
+        let items = rule.http.iter();
+        Some((
+            call,
+            items.min_by_key(|item| (distance(item, call), item.method.as_str(), item.path.as_str()))?,
+        ))
+    });
+    if nearest.is_none() {
+        compared.extend(other(rule, what));
+    }
+    if let Some((call, item)) = nearest {
         let method = Difference {
             attribute: Attribute::Method,
             rule_has: item.method.as_str().to_owned(),
@@ -71,6 +102,9 @@ pub(crate) fn compare(rule: &Rule, call: &HttpAsk, now: Timestamp) -> Vec<(bool,
         let call_has = if live { "an earlier time" } else { "a later time" };
         compared.push((live, difference(Attribute::Until, until.to_string(), call_has)));
     }
+    let Some((call, _)) = nearest else {
+        return compared;
+    };
     if call.browser {
         compared.push((
             rule.browser,

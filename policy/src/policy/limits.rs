@@ -1,5 +1,6 @@
 //! The limits of a policy.
 
+use super::callees::{Callees, To};
 use crate::bits::Sparse;
 use crate::limit::Allowance;
 use crate::mesh::Mesh;
@@ -11,8 +12,7 @@ pub(super) struct Limits {
     limits: Box<[(RuleId, Allowance)]>,
     /// For each bot, the limits whose `from` matches it.
     from: Box<[Sparse]>,
-    /// For each bot, the limits whose `to` matches it.
-    to: Box<[Sparse]>,
+    to: Callees,
 }
 
 impl Limits {
@@ -21,11 +21,11 @@ impl Limits {
             return Self::default();
         }
         let mut roster = mesh.roster();
-        let none = || vec![Sparse::default(); mesh.bots.len()].into_boxed_slice();
-        let (mut from, mut to) = (none(), none());
+        let mut from = vec![Sparse::default(); mesh.bots.len()].into_boxed_slice();
+        let mut to = Callees::new(mesh.bots.len());
         for (number, limit) in mesh.limits.values().enumerate() {
             super::side::mark(&mut from, number, &roster.expand(&limit.from));
-            super::side::mark(&mut to, number, &roster.expand(&limit.to));
+            to.add(number, &roster.expand(&limit.to), &limit.to);
         }
         let limits = mesh.limits.iter().map(|(id, limit)| (id.clone(), limit.allowance));
         Self {
@@ -44,9 +44,11 @@ impl Limits {
     }
 
     /// Gives the limits that speak of calls from one to the other.
-    pub(super) fn of(&self, from: usize, to: usize) -> impl Iterator<Item = (&RuleId, Allowance)> {
-        let both = self.from.get(from).zip(self.to.get(to));
-        let numbers = both.into_iter().flat_map(|(from, to)| from.both(to));
+    pub(super) fn of<'l>(&'l self, from: usize, to: To<'_>) -> impl Iterator<Item = (&'l RuleId, Allowance)> + use<'l> {
+        let sets: Vec<&Sparse> = self.to.of(to).collect();
+        let from = self.from.get(from);
+        let both = sets.into_iter().filter_map(move |to| Some((from?, to)));
+        let numbers = both.flat_map(|(from, to)| from.both(to));
         numbers.filter_map(|number| self.limits.get(number).map(|(id, allowance)| (id, *allowance)))
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 
+use super::callees::{Callees, To};
 use super::compare::{count, differences, is_live, switches};
 use super::trie::{Terminal, Trie};
 use crate::bits::{Bits, Sparse};
-use crate::call::HttpAsk;
+use crate::call::What;
 use crate::decision::Nearest;
-use crate::mesh::Mesh;
-use crate::method::Method;
+use crate::mesh::{Mesh, ServeKind};
 use crate::pattern::NamePattern;
 use crate::roster::patterns;
 use crate::rule::{Effect, Rule, RuleId};
@@ -20,9 +20,8 @@ use crate::rule::{Effect, Rule, RuleId};
 #[derive(Debug)]
 pub(super) struct Ask<'c> {
     pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) method: &'c Method,
-    pub(super) path: &'c str,
+    pub(super) to: To<'c>,
+    pub(super) what: &'c What,
 }
 
 /// A rule and its id.
@@ -43,13 +42,23 @@ impl Compiled {
     }
 
     /// Says whether the rule takes the call for all that it looks like a browser's, or asks for another protocol.
-    pub(super) fn takes(&self, call: &HttpAsk) -> bool {
-        (self.browser || !call.browser) && self.switches(call)
+    pub(super) fn takes(&self, what: &What) -> bool {
+        (self.browser || !what.is_browser()) && self.switches(what)
     }
 
     /// Says whether the rule lets the call switch to what it asks for.
-    pub(super) fn switches(&self, call: &HttpAsk) -> bool {
-        switches(&self.rule, call)
+    pub(super) fn switches(&self, what: &What) -> bool {
+        what.http().is_none_or(|ask| switches(&self.rule, ask))
+    }
+
+    /// Says whether the rule speaks of a connection that is no request. An attribute that the connection lacks matches in
+    /// a deny rule: one about paths holds for a connection in which nobody sees a path.
+    fn covers(&self, what: &What) -> bool {
+        match (self.rule.kind, what) {
+            (Some(ServeKind::Tcp), What::Tcp { port }) => self.rule.tcp.binary_search(port).is_ok(),
+            (None, What::Tls) => true,
+            (Some(_), _) | (None, What::Tcp { .. } | What::Http(_)) => self.rule.effect == Effect::Deny,
+        }
     }
 }
 
@@ -59,8 +68,7 @@ pub(super) struct Side {
     rules: Box<[Compiled]>,
     /// For each bot, the rules whose `from` matches it.
     from: Box<[Sparse]>,
-    /// For each bot, the rules whose `to` matches it.
-    to: Box<[Sparse]>,
+    to: Callees,
     trie: Trie,
 }
 
@@ -79,15 +87,15 @@ impl Side {
             .map(|(id, rule)| compiled(mesh, id, rule))
             .collect();
         let mut roster = mesh.roster();
-        let none = || vec![Sparse::default(); mesh.bots.len()].into_boxed_slice();
-        let (mut from, mut to) = (none(), none());
+        let mut from = vec![Sparse::default(); mesh.bots.len()].into_boxed_slice();
+        let mut to = Callees::new(mesh.bots.len());
         for (number, compiled) in rules.iter().enumerate() {
             // The roster keeps what patterns of the mesh's own rules match, so it reads those.
             let Some(rule) = mesh.rules.get(&compiled.id) else {
                 continue;
             };
             mark(&mut from, number, &roster.expand(&rule.from));
-            mark(&mut to, number, &mesh.callees_of(&mut roster, rule));
+            to.add(number, &mesh.callees_of(&mut roster, rule), &rule.to);
         }
         let trie = Trie::new(rules.iter().map(|compiled| &compiled.rule.http[..]), effect);
         Self { rules, from, to, trie }
@@ -95,47 +103,71 @@ impl Side {
 
     /// Finds the rule with the least id that matches and passes `filter`.
     pub(super) fn first(&self, ask: &Ask<'_>, filter: impl Fn(&Compiled) -> bool) -> Option<&Compiled> {
-        let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
+        let from = self.from.get(ask.from)?;
         let mut best: Option<(usize, &Compiled)> = None;
-        self.trie.walk(ask.path, &mut |terminal: &Terminal| {
-            for rules in terminal.rules(ask.method) {
-                let better = rules
-                    .all(from, to)
-                    .take_while(|number| best.is_none_or(|(least, _)| *number < least));
-                let mut rules = better.filter_map(|number| Some((number, self.rules.get(number)?)));
-                if let Some(found) = rules.find(|(_, rule)| filter(rule)) {
-                    best = Some(found);
+        for to in self.to.of(ask.to) {
+            match ask.what {
+                What::Http(http) => self.trie.walk(http.path.as_str(), &mut |terminal: &Terminal| {
+                    for rules in terminal.rules(&http.method) {
+                        self.better(&mut best, rules.all(from, to), &filter);
+                    }
+                }),
+                What::Tcp { .. } | What::Tls => {
+                    self.better(&mut best, from.both(to), |rule: &Compiled| {
+                        rule.covers(ask.what) && filter(rule)
+                    });
                 }
             }
-        });
+        }
         best.map(|(_, rule)| rule)
     }
 
+    /// Takes the first of some rules, in their order, if it comes before the best so far.
+    fn better<'s>(
+        &'s self,
+        best: &mut Option<(usize, &'s Compiled)>,
+        rules: impl Iterator<Item = usize>,
+        filter: impl Fn(&Compiled) -> bool,
+    ) {
+        let least = best.map(|(least, _)| least);
+        let earlier = rules.take_while(|number| least.is_none_or(|least| *number < least));
+        let mut earlier = earlier.filter_map(|number| Some((number, self.rules.get(number)?)));
+        if let Some(found) = earlier.find(|(_, rule)| filter(rule)) {
+            *best = Some(found);
+        }
+    }
+
     /// Finds the nearest of the rules that link caller and callee.
-    pub(super) fn nearest(&self, ask: &Ask<'_>, call: &HttpAsk, now: Timestamp) -> Option<Nearest> {
-        let (from, to) = (self.from.get(ask.from)?, self.to.get(ask.to)?);
-        let mut best: Option<(&Compiled, usize)> = None;
-        for rule in from.both(to).filter_map(|number| self.rules.get(number)) {
-            let count = count(&rule.rule, call, now);
-            if best.is_none_or(|(_, least)| count < least) {
-                best = Some((rule, count));
-            }
-            // No refused call differs in nothing, so no later rule is nearer.
-            if count <= 1 {
-                break;
+    pub(super) fn nearest(&self, ask: &Ask<'_>, now: Timestamp) -> Option<Nearest> {
+        let from = self.from.get(ask.from)?;
+        // By fewest differences, then by number, which is the order of the ids.
+        let mut best: Option<(usize, usize)> = None;
+        for to in self.to.of(ask.to) {
+            for number in from.both(to) {
+                let Some(rule) = self.rules.get(number) else {
+                    continue;
+                };
+                let rank = (count(&rule.rule, ask.what, now), number);
+                if best.is_none_or(|best| rank < best) {
+                    best = Some(rank);
+                }
+                // No refused call differs in nothing, so no later rule of these is nearer.
+                if rank.0 <= 1 {
+                    break;
+                }
             }
         }
-        best.map(|(rule, _)| Nearest {
+        let rule = self.rules.get(best?.1)?;
+        Some(Nearest {
             rule: rule.id.clone(),
-            differs: differences(&rule.rule, call, now),
+            differs: differences(&rule.rule, ask.what, now),
         })
     }
 
-    pub(super) fn links(&self, from: usize, to: usize) -> bool {
-        let (Some(from), Some(to)) = (self.from.get(from), self.to.get(to)) else {
-            return false;
-        };
-        from.both(to).next().is_some()
+    pub(super) fn links(&self, from: usize, to: To<'_>) -> bool {
+        self.from
+            .get(from)
+            .is_some_and(|from| self.to.of(to).any(|to| from.both(to).next().is_some()))
     }
 
     /// Says whether a rule of the caller has a pattern in `to` that matches a name which no bot has.

@@ -32,6 +32,10 @@ impl Reader {
     fn audit_entry(&mut self, node: &Node) -> Option<AuditDraft> {
         let fields = self.fields(node, &AUDIT_ONLY)?;
         let to = self.subjects(&fields, "to", node.span);
+        for (_, span) in to.iter().filter(|(subject, _)| subject.outside().is_some()) {
+            let message = "`audit_only` is for bots: nothing leaves the mesh without a rule";
+            self.error(code::OUTSIDE, *span, message, "outside");
+        }
         let until = self.required(&fields, "until", node.span);
         let until = until.and_then(|node| Some((self.timestamp(node)?, node.span)));
         let reason = self.required(&fields, "reason", node.span);

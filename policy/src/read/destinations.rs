@@ -1,14 +1,17 @@
 //! The section `destinations`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DESTINATION, Reader};
+use super::{DESTINATION, OUTSIDE, Reader, shared};
+use crate::address::AddressRange;
 use crate::code;
 use crate::destination::{
-    CONNECT_TIMEOUT, Destination, MAX_FAILURES, MAX_IN_FLIGHT, MAX_PENDING, Number, REQUEST_TIMEOUT, RETRIES,
-    STREAM_IDLE, Wait,
+    CONNECT_TIMEOUT, Destination, MAX_FAILURES, MAX_IN_FLIGHT, MAX_PENDING, Number, OutsideDestination,
+    REQUEST_TIMEOUT, RETRIES, STREAM_IDLE, Wait,
 };
 use crate::diagnostics::Draft;
+use crate::outside::Scheme;
 use crate::read::fields::Fields;
 use crate::read::values::duration;
 use crate::source::Span;
@@ -21,10 +24,29 @@ pub(crate) struct DestinationDraft {
     pub(crate) destination: Destination,
 }
 
+/// A destination outside that was read, not yet compared with the rules.
+#[derive(Debug)]
+pub(crate) struct OutsideDraft {
+    pub(crate) span: Span,
+    pub(crate) destination: OutsideDestination,
+}
+
+/// The most certificates of one `ca`.
+const CA_CERTIFICATES_MAX: usize = 8;
+
+/// The longest `ca`, in bytes.
+const CA_BYTES_MAX: usize = 32 * 1024;
+
 impl Reader {
     pub(super) fn destinations(&mut self, node: Option<&Node>) {
         let already = self.draft.destinations.len();
         for (key, value) in self.section(node, "destinations", self.most.bots, already) {
+            if let Value::Text(text) = &key.value
+                && text.contains("://")
+            {
+                self.outside_destination(key, text, value);
+                continue;
+            }
             let Some(name) = self.bot_name(key) else {
                 continue;
             };
@@ -46,14 +68,94 @@ impl Reader {
             return Destination::default();
         };
         Destination {
-            connect_timeout: self.wait(&fields, CONNECT_TIMEOUT),
-            request_timeout: self.wait(&fields, REQUEST_TIMEOUT),
-            stream_idle: self.wait(&fields, STREAM_IDLE),
             retries: self.bound(&fields, RETRIES),
             max_in_flight: self.bound(&fields, MAX_IN_FLIGHT),
             max_pending: self.bound(&fields, MAX_PENDING),
             max_failures: self.bound(&fields, MAX_FAILURES),
+            ..self.waits(&fields)
         }
+    }
+
+    fn waits(&mut self, fields: &Fields<'_>) -> Destination {
+        Destination {
+            connect_timeout: self.wait(fields, CONNECT_TIMEOUT),
+            request_timeout: self.wait(fields, REQUEST_TIMEOUT),
+            stream_idle: self.wait(fields, STREAM_IDLE),
+            ..Destination::default()
+        }
+    }
+
+    fn outside_destination(&mut self, key: &Node, text: &str, value: &Node) {
+        let Some(name) = self.outside(key, text) else {
+            return;
+        };
+        let Some(fields) = self.fields(value, &OUTSIDE) else {
+            return;
+        };
+        let destination = OutsideDestination {
+            waits: self.waits(&fields),
+            addresses: fields
+                .get("addresses")
+                .map(|node| self.addresses(node))
+                .unwrap_or_default(),
+            ca: fields.get("ca").and_then(|node| self.ca(node, name.scheme())),
+        };
+        if let Some(first) = self.draft.outsides.get(&name) {
+            let first = first.span;
+            return self.duplicate("destination", &name.to_string(), key.span, first);
+        }
+        let span = key.span;
+        self.draft.outsides.insert(name, OutsideDraft { span, destination });
+    }
+
+    /// The ranges; their order plays no part.
+    fn addresses(&mut self, node: &Node) -> Vec<AddressRange> {
+        let items = self.items(node);
+        if items.is_empty() {
+            self.error(code::OUTSIDE, node.span, "`addresses` has no items", "nowhere");
+        }
+        let mut ranges = Vec::new();
+        for item in items {
+            let Some(text) = self.text(item) else { continue };
+            match AddressRange::parse(text) {
+                Some(range) => ranges.push(range),
+                None => self.error(
+                    code::OUTSIDE,
+                    item.span,
+                    "a range is its first address, `/` and its bits, as in 10.20.0.0/16, or one address",
+                    "not a range",
+                ),
+            }
+        }
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
+    }
+
+    /// Reads the certificates that vouch for a destination. They stand in the file itself: a path would mean another file
+    /// on each host, and a revision would not hold what it says.
+    fn ca(&mut self, node: &Node, scheme: Scheme) -> Option<Arc<str>> {
+        let text = self.text(node)?;
+        if scheme != Scheme::Https {
+            self.error(
+                code::OUTSIDE,
+                node.span,
+                "`ca` is for https://: the proxy opens no other TLS",
+                "not used",
+            );
+            return None;
+        }
+        let begins = text.matches("-----BEGIN CERTIFICATE-----").count();
+        let is_pem = text.trim_start().starts_with("-----BEGIN ")
+            && begins == text.matches("-----BEGIN ").count()
+            && begins == text.matches("-----END CERTIFICATE-----").count();
+        if !is_pem || !(1..=CA_CERTIFICATES_MAX).contains(&begins) || text.len() > CA_BYTES_MAX {
+            let message = "`ca` is 1 to 8 certificates as PEM text, at most 32 KiB, and no private key";
+            let draft = Draft::new(code::OUTSIDE, node.span, message, "not such a text");
+            self.push(draft.help("ca: | and the lines of the file below it"));
+            return None;
+        }
+        Some(shared(text))
     }
 
     fn wait(&mut self, fields: &Fields<'_>, wait: Wait) -> Option<Duration> {

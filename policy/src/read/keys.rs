@@ -53,22 +53,22 @@ pub(crate) const ATTEST: Keys = Keys {
 
 pub(crate) const SERVE: Keys = Keys {
     of: "serve",
-    known: &["http", "grpc"],
-    later: &["tcp", "proxy_protocol", "endpoints", "tls"],
+    known: &["http", "grpc", "tcp", "proxy_protocol"],
+    later: &["endpoints", "tls"],
 };
 
 const ALLOW: Keys = Keys {
     of: "an allow rule",
     known: &[
-        "id", "from", "to", "http", "grpc", "until", "reason", "browser", "upgrade",
+        "id", "from", "to", "http", "grpc", "tcp", "until", "reason", "justify", "browser", "upgrade",
     ],
-    later: &["tcp", "inject", "justify", "headers", "when"],
+    later: &["inject", "headers", "when"],
 };
 
 const DENY: Keys = Keys {
     of: "a deny rule",
-    known: &["id", "from", "to", "http", "grpc", "until", "reason"],
-    later: &["tcp", "headers", "when"],
+    known: &["id", "from", "to", "http", "grpc", "tcp", "until", "reason"],
+    later: &["headers", "when"],
 };
 
 pub(crate) const DESTINATION: Keys = Keys {
@@ -83,6 +83,12 @@ pub(crate) const DESTINATION: Keys = Keys {
         "max_failures",
     ],
     later: &[],
+};
+
+pub(crate) const OUTSIDE: Keys = Keys {
+    of: "a destination outside",
+    known: &["addresses", "ca", "connect_timeout", "request_timeout", "stream_idle"],
+    later: &["retries", "max_in_flight", "max_pending", "max_failures"],
 };
 
 pub(crate) const LIMIT: Keys = Keys {

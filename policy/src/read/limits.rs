@@ -31,8 +31,8 @@ impl Reader {
         let id_node = self.required(&fields, "id", node.span);
         let id = id_node.and_then(|node| self.rule_id(node));
         let span = id_node.map_or(node.span, |node| node.span);
-        let from = self.subjects(&fields, "from", span);
-        let to = self.subjects(&fields, "to", span);
+        let from = self.callers(&fields, span);
+        let to = self.callees(&fields, span);
         let rate = self.required(&fields, "rate", span).and_then(|node| self.rate(node));
         let burst = self.required(&fields, "burst", span).and_then(|node| self.burst(node));
         let (Some(id), Some(rate), Some(burst)) = (id, rate, burst) else {

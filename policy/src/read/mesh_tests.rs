@@ -1,6 +1,7 @@
 //! The section `tests`.
 
 use super::{Reader, TEST, TestDraft};
+use crate::call::{self, Callee, HttpAsk, What};
 use crate::code;
 use crate::explain::Verdict;
 use crate::grpc;
@@ -28,7 +29,7 @@ impl Reader {
             .and_then(|node| Some((self.bot_name(node)?, node.span)));
         let to = self
             .required(&fields, "to", at_fault)
-            .and_then(|node| Some((self.bot_name(node)?, node.span)));
+            .and_then(|node| Some((self.test_callee(node)?, node.span)));
         let at = fields.get("at").and_then(|node| self.timestamp(node));
         let by = fields.get("by").and_then(|node| Some((self.rule_id(node)?, node.span)));
         let mut calls = self.test_calls(&fields, "allow", Verdict::Allow);
@@ -65,14 +66,31 @@ impl Reader {
             .collect()
     }
 
+    fn test_callee(&mut self, node: &Node) -> Option<Callee> {
+        if let Value::Text(text) = &node.value
+            && text.contains("://")
+        {
+            let Some(outside) = self.outside(node, text)?.exact().cloned() else {
+                self.error(
+                    code::TEST,
+                    node.span,
+                    "a test calls one destination, without wildcards",
+                    "has a `*`",
+                );
+                return None;
+            };
+            return Some(outside.into());
+        }
+        self.bot_name(node).map(Callee::Bot)
+    }
+
     fn grpc_call(&mut self, node: &Node, text: &str, expected: Verdict) -> Option<TestCall> {
         match grpc::path(text) {
-            Ok(path) => Some(TestCall {
-                expected,
-                method: self.method(node, "POST")?,
-                path,
-                span: node.span,
-            }),
+            Ok(path) => {
+                let what = What::Http(HttpAsk::new(self.method(node, "POST")?, path));
+                let span = node.span;
+                Some(TestCall { expected, what, span })
+            }
             Err(error) => {
                 self.error(code::TEST, node.span, error.to_string(), "not a call");
                 None
@@ -82,6 +100,10 @@ impl Reader {
 
     fn test_call(&mut self, node: &Node, expected: Verdict) -> Option<TestCall> {
         let text = self.text(node)?;
+        if let Some(what) = What::connection(text) {
+            let span = node.span;
+            return Some(TestCall { expected, what, span });
+        }
         let Some((method, path)) = text.split_once(' ') else {
             self.error(
                 code::TEST,
@@ -91,8 +113,13 @@ impl Reader {
             );
             return None;
         };
-        if method == "tcp" {
-            self.later(node.span, "a `tcp` call");
+        if method == call::TCP {
+            self.error(
+                code::TEST,
+                node.span,
+                "a connection is tcp and a port: tcp 5432",
+                "not a port",
+            );
             return None;
         }
         if method == grpc::WORD {
@@ -118,8 +145,7 @@ impl Reader {
         };
         Some(TestCall {
             expected,
-            method: method?,
-            path: path?,
+            what: What::Http(HttpAsk::new(method?, path?)),
             span: node.span,
         })
     }

@@ -1,11 +1,14 @@
 //! The sections `allow` and `deny`.
 
+use std::sync::Arc;
+
 use super::{Reader, RuleDraft, rule_keys};
 use crate::code;
 use crate::diagnostics::Draft;
 use crate::grpc;
 use crate::mesh::ServeKind;
 use crate::method::Method;
+use crate::outside::Scheme;
 use crate::pattern::PathPattern;
 use crate::read::fields::Fields;
 use crate::rule::{Effect, HttpMatch, MethodMatch, Rule, RuleId, Subject};
@@ -15,6 +18,19 @@ use crate::yaml::{Node, Value};
 
 /// The most protocols of one rule.
 const PROTOCOLS_MAX: usize = 8;
+
+/// Which calls a rule speaks of.
+#[derive(Debug, Default)]
+struct Calls {
+    kind: Option<ServeKind>,
+    http: Vec<HttpMatch>,
+    tcp: Vec<u16>,
+}
+
+fn is_tls(to: &[(Subject, Span)]) -> bool {
+    let tls = |subject: &Subject| subject.outside().is_some_and(|outside| outside.scheme() == Scheme::Tls);
+    to.iter().any(|(subject, _)| tls(subject))
+}
 
 impl Reader {
     pub(super) fn rules(&mut self, allow: Option<&Node>, deny: Option<&Node>) {
@@ -32,15 +48,18 @@ impl Reader {
         let id_node = self.required(&fields, "id", node.span);
         let id = id_node.and_then(|node| self.rule_id(node));
         let span = id_node.map_or(node.span, |node| node.span);
-        let from = self.subjects(&fields, "from", span);
-        let to = self.subjects(&fields, "to", span);
-        let (kind, http) = self.calls(&fields, effect, span);
+        let from = self.callers(&fields, span);
+        let to = self.callees(&fields, span);
+        let tls = is_tls(&to);
+        let Calls { kind, http, tcp } = self.calls(&fields, effect, &to, span);
         let rule = Rule {
             effect,
             from: Vec::new(),
             to: Vec::new(),
             kind,
             http,
+            tcp,
+            justify: self.justify(&fields, effect, tls, span),
             until: fields.get("until").and_then(|node| self.timestamp(node)),
             reason: fields
                 .get("reason")
@@ -88,6 +107,49 @@ impl Reader {
             .into_iter()
             .filter_map(|item| Some((self.subject(item)?, item.span)))
             .collect()
+    }
+
+    /// Reads `from`, which names bots of the mesh.
+    pub(super) fn callers(&mut self, fields: &Fields<'_>, at: Span) -> Vec<(Subject, Span)> {
+        let from = self.subjects(fields, "from", at);
+        for (_, span) in from.iter().filter(|(subject, _)| subject.outside().is_some()) {
+            self.error(code::OUTSIDE, *span, "nobody calls from outside", "only called");
+        }
+        from
+    }
+
+    /// Reads `to`: bots, or destinations outside that are spoken to in one way.
+    pub(super) fn callees(&mut self, fields: &Fields<'_>, at: Span) -> Vec<(Subject, Span)> {
+        let to = self.subjects(fields, "to", at);
+        let way = |subject: &Subject| subject.outside().map(|outside| outside.scheme() == Scheme::Tls);
+        if let Some((first, _)) = to.first()
+            && let Some((_, span)) = to.iter().find(|(subject, _)| way(subject) != way(first))
+        {
+            let message = "`to` names bots, or requests to the outside, or TLS to the outside, and no two of them";
+            let draft = Draft::new(code::OUTSIDE, *span, message, "another kind");
+            self.push(draft.help("write a second rule for it"));
+        }
+        to
+    }
+
+    /// A connection into which nobody looks is there for a reason that stands beside it.
+    fn justify(&mut self, fields: &Fields<'_>, effect: Effect, tls: bool, at: Span) -> Option<Arc<str>> {
+        match fields.get("justify") {
+            Some(node) if tls => self.shown_text(node, code::OUTSIDE),
+            Some(node) => {
+                let message = "`justify` is for rules about tls://, into which nobody looks";
+                self.error(code::OUTSIDE, node.span, message, "not such a rule");
+                None
+            }
+            None => {
+                if tls && effect == Effect::Allow {
+                    let message = "a rule about tls:// has a `justify`: the proxy sees the name and nothing else";
+                    let draft = Draft::new(code::OUTSIDE, at, message, "`justify` is missing");
+                    self.push(draft.help("https:// is called as http://HOST/ through the proxy, which opens TLS"));
+                }
+                None
+            }
+        }
     }
 
     fn browser(&mut self, node: &Node) -> bool {
@@ -140,11 +202,14 @@ impl Reader {
     }
 
     /// Reads which calls a rule speaks of: those of one protocol, or all of them.
-    fn calls(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> (Option<ServeKind>, Vec<HttpMatch>) {
-        let (kind, node) = match (fields.get("http"), fields.get("grpc")) {
-            (Some(node), None) => (ServeKind::Http, node),
-            (None, Some(node)) => (ServeKind::Grpc, node),
-            (Some(_), Some(other)) => {
+    fn calls(&mut self, fields: &Fields<'_>, effect: Effect, to: &[(Subject, Span)], at: Span) -> Calls {
+        let kinds = [ServeKind::Http, ServeKind::Grpc, ServeKind::Tcp];
+        let mut named = kinds
+            .into_iter()
+            .filter_map(|kind| Some((kind, fields.get(kind.as_str())?)));
+        let (kind, node) = match (named.next(), named.next()) {
+            (Some(found), None) => found,
+            (Some(_), Some((_, other))) => {
                 let draft = Draft::new(
                     code::OTHER_PROTOCOL,
                     other.span,
@@ -152,11 +217,11 @@ impl Reader {
                     "another one",
                 );
                 self.push(draft.help("write a second rule for it"));
-                return (None, Vec::new());
+                return Calls::default();
             }
-            (None, None) => {
+            (None, _) => {
                 // A rule of another protocol has been refused already, by its key.
-                if effect == Effect::Allow && !fields.refused() {
+                if effect == Effect::Allow && !fields.refused() && !is_tls(to) {
                     let draft = Draft::new(
                         code::NO_MATCH,
                         at,
@@ -165,11 +230,13 @@ impl Reader {
                     );
                     self.push(draft.help("to allow everything: http: [\"* /**\"]"));
                 }
-                return (None, Vec::new());
+                return Calls::default();
             }
         };
-        if let (ServeKind::Grpc, Some(upgrade)) = (kind, fields.get("upgrade")) {
-            let message = "calls of gRPC switch to no other protocol";
+        self.outside_speaks(kind, node, to);
+        if let (ServeKind::Grpc | ServeKind::Tcp, Some(upgrade)) = (kind, fields.get("upgrade")) {
+            let calls = if kind == ServeKind::Grpc { "gRPC" } else { "TCP" };
+            let message = format!("calls of {calls} switch to no other protocol");
             self.error(code::OTHER_PROTOCOL, upgrade.span, message, "never happens");
         }
         let items = self.items(node);
@@ -177,11 +244,50 @@ impl Reader {
             let message = format!("`{}` has no items", kind.as_str());
             self.error(code::NO_MATCH, node.span, message, "empty");
         }
-        let read = |item| match kind {
-            ServeKind::Http => self.http_item(item),
-            ServeKind::Grpc => self.grpc_item(item),
+        let mut calls = Calls {
+            kind: Some(kind),
+            ..Calls::default()
         };
-        (Some(kind), items.into_iter().filter_map(read).collect())
+        for item in items {
+            match kind {
+                ServeKind::Http => calls.http.extend(self.http_item(item)),
+                ServeKind::Grpc => calls.http.extend(self.grpc_item(item)),
+                ServeKind::Tcp => calls.tcp.extend(self.port(item)),
+            }
+        }
+        calls.tcp.sort_unstable();
+        calls.tcp.dedup();
+        calls
+    }
+
+    /// To the outside there are requests, or TLS of which nothing more can be said.
+    fn outside_speaks(&mut self, kind: ServeKind, node: &Node, to: &[(Subject, Span)]) {
+        let Some(outside) = to.iter().find_map(|(subject, _)| subject.outside()) else {
+            return;
+        };
+        if outside.scheme() == Scheme::Tls {
+            let message = format!(
+                "a rule about tls:// has no `{}`: nobody sees what is in it",
+                kind.as_str()
+            );
+            self.error(code::OUTSIDE, node.span, message, "never seen");
+        } else if kind != ServeKind::Http {
+            let message = format!("`{}` is for bots; the outside is called by `http`", kind.as_str());
+            self.error(code::OUTSIDE, node.span, message, "not to the outside");
+        }
+    }
+
+    /// Reads the port of a TCP service.
+    pub(super) fn port(&mut self, node: &Node) -> Option<u16> {
+        let port = match &node.value {
+            Value::Integer(port) => u16::try_from(*port).ok().filter(|port| *port != 0),
+            Value::Null | Value::Bool(_) | Value::Float | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        if port.is_none() {
+            let message = "a port is a number from 1 to 65535, as in tcp: [5432]";
+            self.error(code::TCP_PORT, node.span, message, "not a port");
+        }
+        port
     }
 
     fn grpc_item(&mut self, node: &Node) -> Option<HttpMatch> {

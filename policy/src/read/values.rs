@@ -9,6 +9,7 @@ use spiffe::time::Timestamp;
 use super::{Reader, shared};
 use crate::code::{self, Code};
 use crate::diagnostics::Draft;
+use crate::outside::OutsidePattern;
 use crate::pattern::NamePattern;
 use crate::rule::Subject;
 use crate::yaml::Node;
@@ -17,7 +18,7 @@ use crate::yaml::Node;
 const TEXT_CHARS_MAX: usize = 256;
 
 impl Reader {
-    /// Reads one bot, pattern or group. A destination outside the mesh and a SPIFFE ID are refused as not enforced.
+    /// Reads one bot, pattern or group, or a destination outside. A SPIFFE ID is refused as not enforced.
     pub(super) fn subject(&mut self, node: &Node) -> Option<Subject> {
         let text = self.text(node)?;
         if let Some(group) = text.strip_prefix("group:") {
@@ -28,26 +29,26 @@ impl Reader {
             return Some(Subject::Group(group.into()));
         }
         if let Some((scheme, _)) = text.split_once("://") {
-            let what = match scheme {
-                "https" | "http" | "tls" => "a destination outside the mesh",
-                "spiffe" => "a SPIFFE ID in a rule",
-                _ => {
-                    self.error(
-                        code::NAME_PATTERN,
-                        node.span,
-                        format!("`{scheme}://` is unknown"),
-                        "not a bot",
-                    );
-                    return None;
-                }
-            };
-            self.later(node.span, what);
-            return None;
+            if scheme == "spiffe" {
+                self.later(node.span, "a SPIFFE ID in a rule");
+                return None;
+            }
+            return self.outside(node, text).map(Subject::Outside);
         }
         match NamePattern::parse(text) {
             Ok(pattern) => Some(Subject::Bots(pattern)),
             Err(error) => {
                 self.error(code::NAME_PATTERN, node.span, error.to_string(), "not a bot or pattern");
+                None
+            }
+        }
+    }
+
+    pub(super) fn outside(&mut self, node: &Node, text: &str) -> Option<OutsidePattern> {
+        match OutsidePattern::parse(text) {
+            Ok(outside) => Some(outside),
+            Err(error) => {
+                self.error(code::OUTSIDE, node.span, error.to_string(), "not a destination");
                 None
             }
         }

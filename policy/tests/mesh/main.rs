@@ -12,4 +12,5 @@ mod generate;
 mod golden;
 mod limits;
 mod properties;
+mod protocols;
 mod verdicts;

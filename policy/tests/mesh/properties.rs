@@ -153,8 +153,7 @@ proptest! {
         let policy = whole.compile(Generation::default());
         for ask in asks.into_iter().map(|ask| Ask { browser: false, ..ask }) {
             let call = ask.call();
-            let (to, http) = (call.bot().unwrap(), call.http().unwrap());
-            let told = whole.explain(now(), &call.from, to, &http.method, &http.path);
+            let told = whole.explain(now(), &call.from, &call.to, &call.what);
             match decide(&policy, &ask) {
                 Ok((Some(rule), _)) => {
                     prop_assert_eq!((told.verdict, &told.rule), (Verdict::Allow, &Some(rule)));

@@ -1,6 +1,6 @@
 //! Verdicts, explanations, tests of the mesh file, and slices, by example.
 
-use policy::{Generation, Mesh, Method, Target, Verdict};
+use policy::{Generation, HttpAsk, Mesh, Method, Target, Verdict, What};
 use serde_json::{Value, json};
 use spiffe::id::{BotName, HostName, SpiffeId};
 use spiffe::time::Timestamp;
@@ -14,11 +14,16 @@ fn mesh() -> Mesh {
 }
 
 fn explain(mesh: &Mesh, from: &str, to: &str, call: &str) -> Value {
-    let (method, path) = call.split_once(' ').unwrap();
     let from = SpiffeId::parse(&format!("spiffe://acme.internal/{from}")).unwrap();
-    let (to, method) = (BotName::parse(to).unwrap(), Method::parse(method).unwrap());
-    let path = policy::CanonicalPath::parse(path.as_bytes()).unwrap();
-    serde_json::to_value(mesh.explain(now(), &from, &to, &method, &path)).unwrap()
+    serde_json::to_value(mesh.explain(now(), &from, &to.parse().unwrap(), &what(call))).unwrap()
+}
+
+fn what(text: &str) -> What {
+    What::connection(text).unwrap_or_else(|| {
+        let (method, path) = text.split_once(' ').unwrap();
+        let path = policy::CanonicalPath::parse(path.as_bytes()).unwrap();
+        What::Http(HttpAsk::new(Method::parse(method).unwrap(), path))
+    })
 }
 
 #[test]

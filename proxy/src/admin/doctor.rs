@@ -23,25 +23,9 @@ pub(super) async fn look(proxy: &Proxy) -> Doctor {
     let mut callees = Vec::new();
     for bot in claimable {
         let serve = snapshot.mesh.bots().get(bot).and_then(|bot| bot.serve.as_ref());
-        let Some(target @ (Target::Port(_) | Target::Unix(_))) = serve.map(Serve::target) else {
-            continue;
-        };
-        let looked = timeout_at(until, proxy.callees.look(&proxy.attestor, bot, target)).await;
-        let found = match looked {
-            Ok(Ok(())) => CalleeFound::Bot,
-            Ok(Err(fault)) => found(&fault),
-            Err(_elapsed) => CalleeFound::Nobody("looking took too long".to_owned()),
-        };
-        let at = match target {
-            Target::Port(port) => format!("127.0.0.1:{port}"),
-            Target::Unix(path) => format!("unix:{}", path.display()),
-            Target::Elsewhere => continue,
-        };
-        callees.push(CalleeLook {
-            bot: bot.clone(),
-            at,
-            found,
-        });
+        for target in serve.into_iter().flat_map(Serve::targets) {
+            callees.extend(look_at(proxy, bot, target, until).await);
+        }
     }
     let uid_of = |user: &str| User::from_name(user).ok().flatten().map(|user| user.uid.as_raw());
     let alike = snapshot.mesh.indistinct(&proxy.host, uid_of);
@@ -58,6 +42,23 @@ pub(super) async fn look(proxy: &Proxy) -> Doctor {
         token: proxy.control.replay_token().await,
         ledger: proxy.ledger.stats().shares.map(share).into(),
     }
+}
+
+/// Looks at one of the places where a bot serves; nothing for one that is not on this host.
+async fn look_at(proxy: &Proxy, bot: &BotName, target: &Target, until: Instant) -> Option<CalleeLook> {
+    let at = match target {
+        Target::Port(port) => format!("127.0.0.1:{port}"),
+        Target::Unix(path) => format!("unix:{}", path.display()),
+        Target::Elsewhere => return None,
+    };
+    let looked = timeout_at(until, proxy.callees.look(&proxy.attestor, bot, target)).await;
+    let found = match looked {
+        Ok(Ok(())) => CalleeFound::Bot,
+        Ok(Err(fault)) => found(&fault),
+        Err(_elapsed) => CalleeFound::Nobody("looking took too long".to_owned()),
+    };
+    let bot = bot.clone();
+    Some(CalleeLook { bot, at, found })
 }
 
 fn share(share: audit::budget::Share) -> ShareLook {

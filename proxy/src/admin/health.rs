@@ -67,19 +67,15 @@ fn answer(proxy: &Proxy, question: &Question) -> Page {
 /// A line for each bot of this host that can be called without the proxy. That is no reason to carry no calls.
 fn open_locally(proxy: &Proxy) -> String {
     let snapshot = proxy.control.snapshot();
-    let line = |bot: &BotName| {
-        let port = snapshot
-            .mesh
-            .bots()
-            .get(bot)?
-            .serve
-            .as_ref()
-            .and_then(super::open_port)?;
-        Some(format!(
-            "note: {bot} is open locally on 127.0.0.1:{port} unless it is guarded: see `botmesh check`\n"
-        ))
+    let lines = |bot: &BotName| {
+        let serve = snapshot.mesh.bots().get(bot).and_then(|bot| bot.serve.as_ref());
+        let ports = serve.map(super::open_ports).unwrap_or_default().into_iter();
+        let line = |port| {
+            format!("note: {bot} is open locally on 127.0.0.1:{port} unless it is guarded: see `botmesh check`\n")
+        };
+        ports.map(line).collect::<String>()
     };
-    snapshot.claimable().filter_map(line).collect()
+    snapshot.claimable().map(lines).collect()
 }
 
 /// Ready where calls can be carried: nothing is missing, and they can be recorded.

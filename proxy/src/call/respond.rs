@@ -253,7 +253,7 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     let calls = match (served(draft, to), path.strip_prefix('/')) {
         (Some(ServeKind::Grpc), Some(asked)) if method == "POST" => format!("grpc: [{asked}]"),
         // No rule can allow anything else of such a bot.
-        (Some(ServeKind::Grpc), _) => return None,
+        (Some(ServeKind::Grpc | ServeKind::Tcp), _) => return None,
         (Some(ServeKind::Http) | None, _) => format!("http: [{method} {path}]{upgrade}"),
     };
     Some(rule_line(from, to, &calls))

@@ -4,7 +4,7 @@ use anyhow::Result;
 use ca_api::Generation;
 use ca_api::admin::{Bot as BotStatus, BotList, MeshSources, path};
 use ca_api::proxy_admin::{BotStatus as LocalStatus, BotsResponse, path as proxy_path};
-use policy::{RuleAbout, Serve, Source, Target, Verdict};
+use policy::{RuleAbout, Source, Target, Verdict};
 use serde::Serialize;
 use spiffe::id::BotName;
 use spiffe::selector::SelectorSet;
@@ -74,6 +74,8 @@ struct Rule {
     rule: String,
     verdict: &'static str,
     bots: Vec<BotName>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outside: Vec<String>,
     /// Empty for every call.
     calls: Vec<String>,
     until: Option<Timestamp>,
@@ -87,8 +89,8 @@ impl Shown {
         Self {
             generation,
             attest: bot.map(|bot| bot.attest.clone()).unwrap_or_default(),
-            serve: serve.map(place),
-            open_locally: serve.is_some_and(|serve| matches!(serve.target(), Target::Port(_))),
+            serve: serve.map(ToString::to_string),
+            open_locally: serve.is_some_and(|serve| serve.targets().any(|target| matches!(target, Target::Port(_)))),
             callers: about.to_it.into_iter().map(Rule::new).collect(),
             callees: about.by_it.into_iter().map(Rule::new).collect(),
             here,
@@ -155,6 +157,7 @@ impl Rule {
                 Verdict::Deny => "deny",
             },
             bots: rule.bots,
+            outside: rule.outside,
             calls: rule.calls,
             until: rule.until,
         }
@@ -185,15 +188,6 @@ fn calls(bot: &BotName, seen: &Seen, now: Timestamp, screen: &Screen) -> Result<
     Ok(())
 }
 
-fn place(serve: &Serve) -> String {
-    let kind = serve.kind().as_str();
-    match serve.target() {
-        Target::Port(port) => format!("{kind} on 127.0.0.1:{port}"),
-        Target::Unix(path) => format!("{kind} on unix:{}", path.display()),
-        Target::Elsewhere => kind.to_owned(),
-    }
-}
-
 /// Writes what must hold, as `user=orders exe=/srv/orders/bin/orders`.
 fn selectors(set: &SelectorSet) -> String {
     let value = serde_json::to_value(set).unwrap_or_default();
@@ -215,7 +209,8 @@ fn rules(title: &str, rules: &[Rule], now: Timestamp, screen: &Screen) -> Result
         screen.line("  nobody: no rule says so")?;
     }
     for rule in rules {
-        let bots: Vec<&str> = rule.bots.iter().map(BotName::as_str).collect();
+        let bots = rule.bots.iter().map(BotName::as_str);
+        let bots: Vec<&str> = bots.chain(rule.outside.iter().map(String::as_str)).collect();
         let calls = if rule.calls.is_empty() {
             "every call".to_owned()
         } else {

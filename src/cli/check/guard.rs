@@ -19,7 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tries each loopback port as a foreign user.
 pub(super) async fn open_ports(bots: &BotsResponse, looks: &mut Looks) {
-    let ports = bots.bots.iter().filter_map(|bot| Some((&bot.bot, bot.open_port?)));
+    let ports = bots.bots.iter();
+    let ports = ports.flat_map(|bot| bot.open_ports.iter().map(|port| (&bot.bot, *port)));
     let mut guarded = None;
     for (bot, port) in ports {
         let ports = match &guarded {

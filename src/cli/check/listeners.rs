@@ -24,7 +24,7 @@ pub(super) fn look(bots: &BotsResponse, looks: &mut Looks) {
     let ports: Vec<_> = bots
         .bots
         .iter()
-        .filter_map(|bot| Some((&bot.bot, bot.open_port?)))
+        .flat_map(|bot| bot.open_ports.iter().map(|port| (&bot.bot, *port)))
         .collect();
     if ports.is_empty() {
         return;

@@ -220,7 +220,7 @@ mod tests {
             serial: None,
             not_after: None,
             serves: None,
-            open_port: None,
+            open_ports: Vec::new(),
             notes: Vec::new(),
         };
         for (ready, count) in [(true, 0), (false, 1)] {

@@ -1,12 +1,14 @@
 //! `policy explain`: the verdict of the same compiled policy that the proxies ask, and what would have to differ.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use ca_api::Generation;
 use ca_api::admin::{MeshSources, path};
 use policy::{
-    CanonicalPath, DenyReason, Explainer, Explanation, Mesh, Method, PathError, RuleId, Source, Tick, Verdict, grpc,
+    Callee, CanonicalPath, DenyReason, Explainer, Explanation, HttpAsk, Mesh, Method, PathError, RuleId, Source, Tick,
+    Verdict, What, grpc,
 };
 use serde_json::{Value, json};
 use spiffe::id::{BotName, SpiffeId};
@@ -30,7 +32,7 @@ pub(crate) async fn run(args: Explain, context: &Context) -> Result<Exit> {
     let questions = match (&args.batch, &args.from, &args.to) {
         (Some(file), ..) => batch(file)?,
         (None, Some(from), Some(to)) => vec![Question::new(from, to, &args.call)?],
-        (None, ..) => return Err(Failure::usage("say FROM, TO and 'METHOD PATH', or --batch FILE").into()),
+        (None, ..) => return Err(Failure::usage("say FROM, TO and a call, or --batch FILE").into()),
     };
     let mut exit = Exit::Fine;
     for question in &questions {
@@ -73,12 +75,20 @@ impl Ground {
 
     fn answer(&self, explainer: &Explainer<'_>, question: &Question) -> Result<Answer> {
         let from = self.caller(&question.from)?;
-        let method = Method::parse(&question.method).map_err(|error| Failure::usage(error.to_string()))?;
+        let (method, target) = match &question.call {
+            Typed::Request { method, target } => (method, target),
+            Typed::Connection(what) => {
+                let explanation = explainer.explain(self.now, &from, &question.to, what);
+                return Ok(Answer::Judged(Box::new(explanation)));
+            }
+        };
+        let method = Method::parse(method).map_err(|error| Failure::usage(error.to_string()))?;
         // Nothing of the query is ever matched: the proxies cut it off before they decide.
-        let target = question.target.split('?').next().unwrap_or_default();
+        let target = target.split('?').next().unwrap_or_default();
         match CanonicalPath::parse(target.as_bytes()) {
             Ok(path) => {
-                let explanation = explainer.explain(self.now, &from, &question.to, &method, &path);
+                let what = What::Http(HttpAsk::new(method, path));
+                let explanation = explainer.explain(self.now, &from, &question.to, &what);
                 Ok(Answer::Judged(Box::new(explanation)))
             }
             Err(error) => Ok(Answer::BadPath { from, method, error }),
@@ -98,17 +108,51 @@ impl Ground {
 #[derive(Debug, PartialEq, Eq)]
 struct Question {
     from: String,
-    to: BotName,
-    method: String,
-    target: String,
+    to: Callee,
+    call: Typed,
+}
+
+/// What is asked, as typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    /// A request, whose path may be one that no proxy takes.
+    Request { method: String, target: String },
+    /// A connection that is no request.
+    Connection(What),
+}
+
+impl Typed {
+    fn target(&self) -> &str {
+        match self {
+            Self::Request { target, .. } => target,
+            Self::Connection(_) => "",
+        }
+    }
+}
+
+impl fmt::Display for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { method, target } => write!(f, "{method} {}", printable(target)),
+            Self::Connection(what) => what.fmt(f),
+        }
+    }
 }
 
 impl Question {
-    fn new(from: &str, to: &BotName, call: &[String]) -> Result<Self> {
+    fn new(from: &str, to: &Callee, call: &[String]) -> Result<Self> {
         let words: Vec<&str> = call.iter().flat_map(|word| word.split_ascii_whitespace()).collect();
+        let question = |call| Self {
+            from: from.to_owned(),
+            to: to.clone(),
+            call,
+        };
+        if let Some(what) = What::connection(&words.join(" ")) {
+            return Ok(question(Typed::Connection(what)));
+        }
         let [method, target] = words.as_slice() else {
             let message = format!(
-                "`{}` is not METHOD PATH, such as 'GET /orders/17' or 'grpc acme.Orders/Get'",
+                "`{}` is no call, such as 'GET /orders/17', 'grpc acme.Orders/Get', 'tcp 5432' or tls",
                 call.join(" ")
             );
             return Err(Failure::usage(message).into());
@@ -119,22 +163,19 @@ impl Question {
         } else {
             (*method, (*target).to_owned())
         };
-        Ok(Self {
-            from: from.to_owned(),
-            to: to.clone(),
-            method: method.to_owned(),
-            target,
-        })
+        let method = method.to_owned();
+        Ok(question(Typed::Request { method, target }))
     }
 
-    /// Reads a line of a batch: FROM TO METHOD PATH.
+    /// Reads a line of a batch: FROM TO CALL.
     fn from_line(line: &str) -> Result<Self> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [from, to, method, target] = words.as_slice() else {
-            anyhow::bail!("not FROM TO METHOD PATH");
+        let [from, to, call @ ..] = words.as_slice() else {
+            anyhow::bail!("not FROM TO CALL");
         };
-        let to = BotName::parse(to).with_context(|| (*to).to_owned())?;
-        Self::new(from, &to, &[(*method).to_owned(), (*target).to_owned()])
+        let to = to.parse().with_context(|| (*to).to_owned())?;
+        let call: Vec<String> = call.iter().map(|word| (*word).to_owned()).collect();
+        Self::new(from, &to, &call)
     }
 }
 
@@ -174,7 +215,7 @@ impl Answer {
         let mut document = match self {
             Self::Judged(explanation) => serde_json::to_value(explanation)?,
             Self::BadPath { from, method, error } => json!({
-                "from": from, "to": question.to, "method": method, "path": question.target, "verdict": "deny",
+                "from": from, "to": question.to, "method": method, "path": question.call.target(), "verdict": "deny",
                 "rule": null, "reason": "bad_path", "why": error.to_string(), "nearest": null,
             }),
         };
@@ -191,9 +232,9 @@ fn show(answer: &Answer, question: &Question, ground: &Ground, screen: &Screen) 
         return Ok(screen.document(&answer.document(question, ground)?)?);
     }
     match answer {
-        Answer::Judged(explanation) => judged(explanation, screen)?,
+        Answer::Judged(explanation) => judged(explanation, &question.call, screen)?,
         Answer::BadPath { from, error, .. } => {
-            let what = format!("{} {}", question.method, printable(&question.target));
+            let what = &question.call;
             screen.line(format!("{}  bad_path  {from} → {}  {what}", red("DENY"), question.to))?;
             screen.line(format!("  because   {error}"))?;
         }
@@ -205,12 +246,10 @@ fn show(answer: &Answer, question: &Question, ground: &Ground, screen: &Screen) 
     Ok(())
 }
 
-fn judged(explanation: &Explanation, screen: &Screen) -> Result<()> {
+fn judged(explanation: &Explanation, call: &Typed, screen: &Screen) -> Result<()> {
     let Explanation {
         from,
         to,
-        method,
-        path,
         verdict,
         rule,
         reason,
@@ -228,7 +267,7 @@ fn judged(explanation: &Explanation, screen: &Screen) -> Result<()> {
         .filter(|word| !word.is_empty())
         .collect::<Vec<_>>()
         .join(": ");
-    screen.line(format!("{word}  {}  {from} → {to}  {method} {path}", bold(&by)))?;
+    screen.line(format!("{word}  {}  {from} → {to}  {call}", bold(&by)))?;
     if let Some(place) = &explanation.rule_at {
         screen.line(format!("  rule      {place}"))?;
     }
@@ -279,8 +318,8 @@ mod tests {
     use super::*;
     use crate::exit::code_of;
 
-    fn to() -> BotName {
-        BotName::parse("prod/orders").unwrap()
+    fn to() -> Callee {
+        "prod/orders".parse().unwrap()
     }
 
     #[test]
@@ -289,14 +328,17 @@ mod tests {
         let two = Question::new("a", &to(), &["GET".to_owned(), "/orders/17".to_owned()]).unwrap();
         assert_eq!(one, two);
         let grpc = Question::new("a", &to(), &["grpc acme.Orders/Get".to_owned()]).unwrap();
-        assert_eq!(
-            (grpc.method.as_str(), grpc.target.as_str()),
-            ("POST", "/acme.Orders/Get")
-        );
+        assert_eq!(grpc.call.to_string(), "POST /acme.Orders/Get");
+        for call in ["tcp 5432", "tls"] {
+            let question = Question::new("a", &to(), &[call.to_owned()]).unwrap();
+            assert_eq!(question.call.to_string(), call);
+        }
         for wrong in [
             "GET",
             "",
             "GET /a b",
+            "tcp",
+            "tcp 0 1",
             "grpc acme.Orders",
             "grpc /acme.Orders/Get",
             "grpc acme.Orders/*",
@@ -317,7 +359,11 @@ mod tests {
         let error = batch(&file).unwrap_err();
         assert_eq!(code_of(&error), Exit::InvalidFile);
         assert!(error.to_string().contains("calls:3:"), "{error}");
-        std::fs::write(&file, "a/b prod/orders GET /x\n\na/b prod/orders PUT /y\n").unwrap();
-        assert_eq!(batch(&file).unwrap().len(), 2);
+        std::fs::write(
+            &file,
+            "a/b prod/orders GET /x\n\na/b prod/orders PUT /y\na/b prod/db tcp 5432\na/b tls://a.b tls\n",
+        )
+        .unwrap();
+        assert_eq!(batch(&file).unwrap().len(), 4);
     }
 }
