@@ -240,4 +240,6 @@ fn is_utf8(path: &str) -> bool {
 }
 
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod tests;
