@@ -26,6 +26,10 @@ pub(crate) fn start(speaker: Speaker, global: &Global) {
     // Libraries below us talk at debug about every frame; their noise needs -vvv.
     let ours = ["botmesh", "ca", "proxy", "audit", "policy", "spiffe", "spiffe_tls"];
     let mut directives = vec![if level == "trace" { "debug" } else { "warn" }.to_owned()];
+    if level != "trace" {
+        // It warns of frames that a peer can send as often as it likes.
+        directives.push("h2=error".to_owned());
+    }
     directives.extend(ours.iter().map(|name| format!("{name}={level}")));
     let filter = EnvFilter::new(directives.join(","));
     let ansi = match global.color {

@@ -44,23 +44,32 @@ fn script(text: &str, uid: u32, words: &[&str]) -> (Child, BufReader<ChildStdout
     (child, from)
 }
 
-/// A bot that calls at a steady rate.
-struct Steady(Child, BufReader<ChildStdout>);
+/// A bot that calls at a steady rate, and whether until it is told to end.
+pub(crate) struct Steady(Child, BufReader<ChildStdout>, bool);
 
 impl Steady {
     fn start(mesh: &Mesh) -> Self {
+        Self::of(mesh, RATE, None)
+    }
+
+    /// With so many calls a second, and so many in all where that is said.
+    pub(crate) fn of(mesh: &Mesh, rate: &str, calls: Option<usize>) -> Self {
         let at = mesh.host("web-1").bot_socket();
-        let words = [at.as_str(), "orders.prod.mesh", "/orders/17", RATE];
+        let calls = calls.map(|calls| calls.to_string());
+        let mut words = vec![at.as_str(), "orders.prod.mesh", "/orders/17", rate];
+        words.extend(calls.as_deref());
         let (child, mut from) = script(include_str!("support/steady.py"), CHECKOUT, &words);
         let mut line = String::new();
         from.read_line(&mut line).expect("a line");
         assert_eq!(line, "calls\n");
-        Self(child, from)
+        Self(child, from, calls.is_none())
     }
 
-    /// Ends it: how many calls it made, and the milliseconds of the slowest of a hundred. All must have been answered.
-    fn end(mut self) -> (usize, f64) {
-        drop(self.0.stdin.take());
+    /// Ends it, or waits for its end: how many calls it made, and the milliseconds of the slowest of a hundred. All must have been answered.
+    pub(crate) fn end(mut self) -> (usize, f64) {
+        if self.2 {
+            drop(self.0.stdin.take());
+        }
         let told: Value = serde_json::from_reader(self.1).expect("JSON");
         self.0.wait().expect("it ends");
         assert_eq!(told["failed"], Value::Array(Vec::new()));
@@ -119,7 +128,7 @@ fn on_disk(folder: &Path) -> u64 {
         .sum()
 }
 
-fn metric(host: &Host, name: &str) -> u64 {
+pub(crate) fn metric(host: &Host, name: &str) -> u64 {
     let (_, text) = http_get(host.ports.metrics, "/metrics").expect("metrics");
     let value = text
         .lines()

@@ -1,6 +1,9 @@
 //! Requests that two readers could read differently: each entry of two lists, by every way in, in front of a callee that
 //! keeps the exact bytes it got. `tests/hostile/README.md` says what an entry is.
 
+mod attack;
+mod frames;
+mod h2spec;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,7 @@ use crate::foreign::{joined, sni};
 use crate::spine::{CHECKOUT, ORDERS};
 use crate::support::join::write_pem;
 use crate::support::{Mesh, PYTHON, Process, Setup, as_user, eventually, free_port, http_get, root_or_skip};
+pub(crate) use frames::Flood;
 use reading::Message;
 
 /// The letters of `{aaa}`.
@@ -102,14 +106,14 @@ fn filled_in(value: &Value, label: &str, scheme: &str) -> Value {
 }
 
 /// One bot that sends what it is told.
-struct Sender {
+pub(crate) struct Sender {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
 impl Sender {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut command = as_user(PYTHON, CHECKOUT);
         command.args(["-c", include_str!("support/raw.py")]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -118,7 +122,7 @@ impl Sender {
         Self { child, to, from }
     }
 
-    fn order(&mut self, order: &Value) -> Value {
+    pub(crate) fn order(&mut self, order: &Value) -> Value {
         writeln!(self.to, "{order}").unwrap();
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
@@ -330,14 +334,27 @@ fn no_request_of_rfc_9112_that_could_be_read_in_two_ways_arrives() {
         return;
     }
     let entries = list(include_str!("hostile/http1.jsonl"));
-    try_all(&entries, &mut World::start("http/1.1"), |entry, label, scheme| {
-        let text = entry.bytes.as_ref().unwrap();
-        let mut bytes = filled(text, label, scheme);
-        if !text.contains("{suffix}") {
-            bytes.push_str(&suffix(label));
-        }
-        json!({"bytes": bytes})
-    });
+    try_all(&entries, &mut World::start("http/1.1"), http1);
+}
+
+/// The bytes of an entry of HTTP/1.1, with the second request in them or after them.
+fn http1(entry: &Entry, label: &str, scheme: &str) -> Value {
+    let text = entry.bytes.as_ref().unwrap();
+    let mut bytes = filled(text, label, scheme);
+    if !text.contains("{suffix}") {
+        bytes.push_str(&suffix(label));
+    }
+    json!({"bytes": bytes})
+}
+
+/// `BOTMESH_CORPUS` names a file of entries that others wrote, in the form of ours.
+#[test]
+fn requests_of_other_peoples_suites_arrive_with_one_reading_or_not_at_all() {
+    let Ok(corpus) = std::env::var("BOTMESH_CORPUS") else {
+        return;
+    };
+    let entries = list(&std::fs::read_to_string(corpus).expect("a file"));
+    try_all(&entries, &mut World::start("http/1.1"), http1);
 }
 
 #[test]

@@ -174,6 +174,20 @@ impl Host {
         format!("unix:{}", self.dir.join("proxy.sock").display())
     }
 
+    /// A line of the proxy's memory, in MiB: `VmRSS`, or `VmHWM` for the most that it has had.
+    pub(crate) fn memory_mib(&self, which: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).expect("the proxy lives");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(which)?.strip_prefix(':'));
+        let kib: u64 = line.unwrap().trim().trim_end_matches(" kB").parse().expect("a number");
+        kib / 1024
+    }
+
+    pub(crate) fn log_bytes(&self) -> u64 {
+        fs::metadata(self.dir.join("proxy.log")).expect("the log").len()
+    }
+
     pub(crate) fn ledger(&self) -> PathBuf {
         self.dir.join("ledger")
     }

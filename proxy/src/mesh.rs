@@ -151,6 +151,7 @@ async fn meet(proxy: Arc<Proxy>, acceptor: TlsAcceptor, stream: TcpStream, sourc
     };
     admitted.shaken();
     match door(&proxy, &stream) {
+        Ok(Door::Peer { who, .. }) if !admitted.is(&who.id) => refuse(&proxy, source, "too_many_connections"),
         Ok(door) => {
             let connections = proxy.metrics.connections("mesh");
             connections.inc();

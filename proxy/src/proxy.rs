@@ -31,6 +31,8 @@ pub(crate) struct Bounds {
     pub(crate) connections_of_uid: usize,
     /// Connections of peers at a time.
     pub(crate) peers: usize,
+    /// Connections at a time of all peers with one SPIFFE ID: a bot on many hosts, or one that would leave no place to others.
+    pub(crate) peers_of_id: usize,
     /// Handshakes of one source address at a time.
     pub(crate) handshakes_of_source: usize,
     /// How long a TLS handshake may take.
@@ -52,6 +54,7 @@ impl Default for Bounds {
             connections: 16_384,
             connections_of_uid: 8_192,
             peers: 8_192,
+            peers_of_id: 6_144,
             handshakes_of_source: 256,
             handshake: Duration::from_secs(10),
             request: Duration::from_secs(30),

@@ -58,6 +58,10 @@ def frames():
     if kind == "resets":
         for n in range(20_000):
             yield frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, get) + frame(RST, 0, 2 * n + 1, struct.pack("!I", 8))
+    elif kind == "provoked":
+        # A window beyond 2^31 - 1: the other end has to reset the stream.
+        for n in range(20_000):
+            yield frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, get) + frame(WINDOW, 0, 2 * n + 1, struct.pack("!I", 0x7FFFFFFF))
     elif kind == "continuation":
         yield frame(HEADERS, END_STREAM, 1, get)
         for _ in range(4_000):
@@ -82,6 +86,9 @@ def frames():
     elif kind == "pings":
         for _ in range(200_000):
             yield frame(PING, 0, 0, b"12345678")
+    elif kind == "acks":
+        for _ in range(200_000):
+            yield frame(PING, 1, 0, b"12345678")
     elif kind == "windows":
         yield frame(SETTINGS, 0, 0, struct.pack("!HI", 4, 0))
         for n in range(256):

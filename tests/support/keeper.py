@@ -1,6 +1,6 @@
 """A bot that keeps the exact bytes that it gets. Argument: a port.
 
-Answers each message with an empty 200 once it is whole. Prints `open` when a connection begins, and `bytes HEX` with all that it brought when it ends.
+Answers each message with a short 200 once it is whole. Prints `open` when a connection begins, and `bytes HEX` with all that it brought when it ends.
 """
 import socket
 import sys
@@ -53,8 +53,9 @@ def serve(connection):
                 break
             data += more
             while (length := whole(data[answered:])) is not None:
+                body = b"" if data[answered:].startswith(b"HEAD ") else b"ok"
                 answered += length
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n" + body)
     except (OSError, ValueError) as e:
         tell(f"broke {type(e).__name__}")
     tell(f"bytes {data.hex()}")

@@ -1,4 +1,4 @@
-"""A bot that calls at a steady rate until its standard input ends. Arguments: unix:PATH of its proxy, host, path, calls per second.
+"""A bot that calls at a steady rate until its standard input ends. Arguments: unix:PATH of its proxy, host, path, calls per second, and perhaps how many.
 
 Says "calls" after the first, and at the end one JSON object: the milliseconds of each call in order, and what was not 200.
 """
@@ -9,6 +9,7 @@ import sys
 import time
 
 where, host, path, rate = sys.argv[1:5]
+most = int(sys.argv[5]) if len(sys.argv) > 5 else None
 request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 conn = socket.socket(socket.AF_UNIX)
 conn.connect(where[5:])
@@ -34,6 +35,8 @@ while True:
     took.append((time.monotonic() - begin) * 1000)
     if len(took) == 1:
         print("calls", flush=True)
+    if len(took) == most:
+        break
     at += 1 / float(rate)
     # The pause to the next call ends at once when the test wants the figures.
     if select.select([sys.stdin], [], [], max(0, at - time.monotonic()))[0]:

@@ -22,6 +22,9 @@ use crate::tcp::{self, Leads};
 /// A process that is no bot must not fill the log; it is told why, and its calls are recorded.
 static NO_BOT: Seldom = Seldom::new();
 
+/// Nor may one that opens connections without end.
+static FULL: Seldom = Seldom::new();
+
 /// Where local processes connect.
 #[derive(Debug)]
 pub(crate) enum Source {
@@ -94,7 +97,9 @@ pub(crate) async fn serve(
             }
         };
         if connections.get() >= connections_max {
-            tracing::warn!(listener = name, "a connection was closed: too many are open");
+            if let Some(left_out) = FULL.due() {
+                tracing::warn!(listener = name, left_out, "a connection was closed: too many are open");
+            }
             proxy.metrics.denied(crate::reason::Reason::Overloaded);
             continue;
         }
@@ -131,7 +136,9 @@ async fn meet(proxy: Arc<Proxy>, accepted: Accepted, ways: Ways, mut open: Open)
         Door::Peer { .. } => None,
     };
     if !open.count(uid, proxy.bounds.connections_of_uid) {
-        tracing::warn!(uid, "a connection was closed: the user has too many open");
+        if let Some(left_out) = FULL.due() {
+            tracing::warn!(uid, left_out, "a connection was closed: the user has too many open");
+        }
         proxy.metrics.denied(crate::reason::Reason::Overloaded);
         return;
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use spiffe::id::SpiffeId;
+
 use crate::proxy::Bounds;
 
 /// Counts connections and handshakes.
@@ -18,6 +20,8 @@ struct Counts {
     connections: usize,
     /// Handshakes under way; as many entries as there are such connections at most.
     handshakes: BTreeMap<IpAddr, usize>,
+    /// Connections by whose SVID they were opened with; as many entries as there are connections at most.
+    of_id: BTreeMap<SpiffeId, usize>,
 }
 
 /// One connection that was let in. Dropped, it leaves its place to another.
@@ -25,6 +29,7 @@ struct Counts {
 pub(super) struct Admitted {
     peers: Arc<Peers>,
     source: Option<IpAddr>,
+    id: Option<SpiffeId>,
 }
 
 impl Peers {
@@ -48,6 +53,7 @@ impl Peers {
         Some(Admitted {
             peers: Arc::clone(self),
             source: Some(source),
+            id: None,
         })
     }
 
@@ -58,6 +64,19 @@ impl Peers {
 }
 
 impl Admitted {
+    /// Notes who the peer is; tells whether one more connection of that ID has a place.
+    pub(super) fn is(&mut self, id: &SpiffeId) -> bool {
+        let mut counts = self.peers.counts();
+        let count = counts.of_id.entry(id.clone()).or_default();
+        if *count >= self.peers.bounds.peers_of_id {
+            return false;
+        }
+        *count += 1;
+        drop(counts);
+        self.id = Some(id.clone());
+        true
+    }
+
     /// Notes that the handshake is done.
     pub(super) fn shaken(&mut self) {
         let Some(source) = self.source.take() else {
@@ -76,7 +95,16 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.shaken();
-        self.peers.counts().connections -= 1;
+        let mut counts = self.peers.counts();
+        counts.connections -= 1;
+        if let Some(id) = self.id.take()
+            && let Some(count) = counts.of_id.get_mut(&id)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.of_id.remove(&id);
+            }
+        }
     }
 }
 
@@ -104,5 +132,26 @@ mod tests {
         drop((first, second));
         assert!(peers.counts().handshakes.is_empty());
         assert_eq!(peers.counts().connections, 0);
+    }
+
+    #[test]
+    fn one_id_does_not_take_the_places_of_all() {
+        let bounds = Bounds {
+            peers_of_id: 2,
+            ..Bounds::default()
+        };
+        let peers = Arc::new(Peers::new(bounds));
+        let id = |text: &str| SpiffeId::parse(text).unwrap();
+        let (greedy, other) = (id("spiffe://acme.internal/a"), id("spiffe://acme.internal/b"));
+        let mut all: Vec<Admitted> = (0..4)
+            .map(|n| peers.admit(IpAddr::from([10, 0, 0, n])).unwrap())
+            .collect();
+        assert!(all[0].is(&greedy) && all[1].is(&greedy));
+        assert!(!all[2].is(&greedy), "from wherever it comes");
+        assert!(all[3].is(&other));
+        drop(all.remove(0));
+        assert!(all[1].is(&greedy));
+        drop(all);
+        assert!(peers.counts().of_id.is_empty());
     }
 }
