@@ -7,6 +7,7 @@ mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use audit::{CallRecord, Direction, Hop, Receipt, Verdict};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -154,63 +155,65 @@ pub(super) async fn forward(
         mut end,
         rest,
     } = allowed;
-    let started = Instant::now();
-    let route = Arc::clone(&rest.to);
+    let (started, route) = (Instant::now(), Arc::clone(&rest.to));
+    // Not parted further: each step that waits would keep the request a second time.
     let reached = if matches!(permit.call().what, What::Tcp { .. }) {
         // Boxed: it is begun once, and every connection of a bot would keep its room.
         let way = tcp::onward(draft, door, who, next, (permit, receipt, rest), (&mut end, patience));
         Box::pin(way).await
     } else {
-        onward(draft, who, next, (permit, receipt, rest), (&mut end, patience)).await
+        match next {
+            Next::Callee(target) => {
+                let admitted = end.admitted();
+                to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
+            }
+            Next::Local(target, serial) => match as_callee(draft, (who, &route), permit, &receipt, serial, &mut end) {
+                Ok((permit, receipt)) => {
+                    let admitted = end.admitted_by_callee();
+                    to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
+                }
+                Err(refusal) => Err(refusal),
+            },
+            Next::Mesh(svid, addresses) => {
+                let admitted = end.admitted();
+                let towards = Across {
+                    who,
+                    svid,
+                    addresses,
+                    admitted,
+                };
+                across(draft, permit, receipt, rest, towards, patience).await
+            }
+        }
     };
+    finish(draft, (door, who, &route), end, started.elapsed(), reached)
+}
+
+/// Notes how the call went, for its record and for those that come after it.
+fn finish(
+    draft: &Draft,
+    (door, who, to): (&Door, &Who, &Arc<Route>),
+    mut end: End,
+    took: Duration,
+    reached: Result<Came, Box<Refusal>>,
+) -> Result<Reached, Box<Refusal>> {
     match reached {
-        Ok((status, headers, body)) => {
-            end.answered(status, started.elapsed());
-            let denied = headers.contains_key(BOTMESH_DENIED) && matches!(body.1, From::Proxy);
-            admit::judge(draft, who, &route, end.admitted(), Outcome::Answered { status, denied });
+        Ok((status, headers, (body, from))) => {
+            let denied = headers.contains_key(BOTMESH_DENIED) && matches!(from, From::Proxy);
+            admit::judge(draft, who, to, end.admitted(), Outcome::Answered { status, denied });
+            end.answered(status, took);
             Ok(Reached {
                 status,
                 headers,
-                body: body.0,
+                body,
                 denied,
                 end,
             })
         }
         Err(refusal) => {
-            admit::judge(draft, who, &route, end.admitted(), Outcome::Failed(refusal.reason));
+            admit::judge(draft, who, to, end.admitted(), Outcome::Failed(refusal.reason));
             end.failed(refusal.reason.status(door.side()), refusal.reason);
-            Err(refusal.to(&route))
-        }
-    }
-}
-
-/// Takes the way that was chosen for a request.
-async fn onward(
-    draft: &Draft,
-    who: &Who,
-    next: Next,
-    (permit, receipt, rest): (Permit, Receipt, Rest),
-    (end, patience): (&mut End, &mut Deadline),
-) -> Result<Came, Box<Refusal>> {
-    match next {
-        Next::Callee(target) => {
-            let admitted = end.admitted();
-            to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
-        }
-        Next::Local(target, serial) => {
-            let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end)?;
-            let admitted = end.admitted_by_callee();
-            to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
-        }
-        Next::Mesh(svid, addresses) => {
-            let admitted = end.admitted();
-            let towards = Across {
-                who,
-                svid,
-                addresses,
-                admitted,
-            };
-            across(draft, permit, receipt, rest, towards, patience).await
+            Err(refusal.to(to))
         }
     }
 }
