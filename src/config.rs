@@ -19,6 +19,9 @@ const SERVER: &str = "BOTMESH_SERVER";
 /// `json` makes logs one JSON document a line.
 const LOG_FORMAT: &str = "BOTMESH_LOG_FORMAT";
 
+/// How many threads the runtime has.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads the environment"
@@ -88,6 +91,13 @@ pub(crate) fn service_manager() -> (proxy::Variables, Option<OsString>) {
         listen_fdnames: variable("LISTEN_FDNAMES"),
     };
     (variables, variable("NOTIFY_SOCKET"))
+}
+
+/// How many threads a server may have for its work: `TOKIO_WORKER_THREADS`, which the runtime reads too, else one for each
+/// processor that this process may use.
+pub(crate) fn worker_threads() -> usize {
+    let named = variable(WORKER_THREADS).and_then(|value| value.to_str()?.parse().ok());
+    named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// The whole environment, for a command that takes it over.

@@ -50,7 +50,13 @@ fn start(cli: Cli, prepared: Prepared) -> anyhow::Result<Exit> {
     if matches!(prepared, Prepared::Done) {
         return Ok(Exit::Fine);
     }
-    tokio::runtime::Builder::new_multi_thread()
+    // Where there is one thread for calls, nothing has to be ready for a second one: no queue that others may take from, and
+    // no task that goes before those that wait, which would part what leaves together into many writes.
+    let mut runtime = match prepared {
+        Prepared::Proxy(_) if config::worker_threads() == 1 => tokio::runtime::Builder::new_current_thread(),
+        Prepared::Proxy(_) | Prepared::Nothing | Prepared::Done => tokio::runtime::Builder::new_multi_thread(),
+    };
+    runtime
         .enable_all()
         .build()
         .map_err(|error| anyhow::Error::new(error).context("start the runtime"))?
