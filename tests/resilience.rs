@@ -213,22 +213,19 @@ fn a_host_that_does_not_answer_costs_one_call_a_wait_and_is_used_again_when_it_d
         return;
     }
     let hosts = ["web-1", "web-2", "web-3"];
-    let scene = Scene::start(&hosts, "", "destinations: {prod/orders: {connect_timeout: 400ms}}\n");
+    let scene = Scene::start(&hosts, "", "destinations: {prod/orders: {connect_timeout: 2s}}\n");
     scene.signal("web-3", Signal::SIGSTOP);
     let mut checkout = scene.caller(CHECKOUT);
-    let mut waits = Vec::new();
     eventually("its endpoint to be left out", || {
-        let began = Instant::now();
         assert_eq!(checkout.call("GET", ORDERS_HOST, "/orders/1").status, 200);
-        waits.push(began.elapsed());
-        let out = scene.orders()["endpoints"]
-            .as_array()?
-            .iter()
-            .any(|one| !one["left_out_ms"].is_null());
-        out.then_some(())
+        let endpoints = scene.orders()["endpoints"].as_array()?.clone();
+        endpoints.iter().any(|one| !one["left_out_ms"].is_null()).then_some(())
     });
-    let slow = waits.iter().filter(|wait| **wait >= Duration::from_millis(400)).count();
-    assert_eq!(slow, 1, "{waits:?}");
+    assert_eq!(
+        scene.orders()["retried"],
+        1,
+        "one call waited for it and went elsewhere"
+    );
     eventually("the record of that call, which says so", || {
         (scene.tried_twice().len() == 1).then_some(())
     });
