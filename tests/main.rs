@@ -46,6 +46,7 @@ mod seen;
 mod soak;
 mod spine;
 mod support;
+mod tcp;
 mod upgrade;
 mod ways;
 mod websocket;

@@ -55,6 +55,7 @@ pub const ENFORCED: &[&str] = &[
     DESTINATION_BOUNDS,
     UPGRADE,
     GRPC,
+    TCP,
 ];
 
 impl Mesh {

@@ -212,9 +212,10 @@ impl BotSide {
     }
 }
 
-/// No bot does yet: the mesh file cannot say so.
-const fn serves_tcp(_proxy: &Proxy, _route: &Route) -> bool {
-    false
+fn serves_tcp(proxy: &Proxy, route: &Route) -> bool {
+    let snapshot = proxy.control.snapshot();
+    let bot = snapshot.mesh.bots().get(&route.bot);
+    matches!(bot.and_then(|bot| bot.serve.as_ref()), Some(Serve::Tcp(_)))
 }
 
 /// Which port of a bot that serves TCP is meant; whether it may be, the policy says.

@@ -119,8 +119,8 @@ pub struct ListenerConfig {
     pub listen: ListenAddress,
     /// The bot that every call on it goes to.
     pub to: BotName,
-    /// Refused: TCP listeners are not served by this version. Without it HTTP is read.
-    #[serde(default, deserialize_with = "refused::tcp")]
+    /// The bot's port: nothing is read of the connections then, and each is one call. Without it HTTP is read.
+    #[serde(default)]
     pub tcp: Option<NonZero<u16>>,
 }
 

@@ -116,19 +116,22 @@ fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest)
     }
 }
 
-/// Where a bot that this host may claim serves on it.
+/// Where a bot that this host may claim serves on it what is asked for.
 fn local_target(draft: &Draft, to: &Route, what: &What) -> Option<Target> {
     let bot = draft.snapshot.mesh.bots().get(&to.bot)?;
-    let (Serve::Http(target), What::Http(_)) = (bot.serve.as_ref()?, what) else {
-        return None;
+    let target = match (bot.serve.as_ref()?, what) {
+        (Serve::Http(target), What::Http(_)) => target,
+        (Serve::Tcp(serve), What::Tcp { port }) => serve.ports.get(port)?,
+        (Serve::Http(_) | Serve::Grpc(_) | Serve::Tcp(_), What::Http(_) | What::Tcp { .. } | What::Tls) => return None,
     };
     let here = bot.may_run_on(&draft.snapshot.host) && *target != Target::Elsewhere;
     here.then(|| target.clone())
 }
 
 /// Tells whether a bot wants to be told first whose connection it gets.
-const fn serves_proxy_v2(_draft: &Draft, _to: &Route) -> bool {
-    false
+fn wants_introduction(draft: &Draft, to: &Route) -> bool {
+    let bot = draft.snapshot.mesh.bots().get(&to.bot);
+    matches!(bot.and_then(|bot| bot.serve.as_ref()), Some(Serve::Tcp(serve)) if serve.proxy_protocol)
 }
 
 /// Everything that a call takes along.

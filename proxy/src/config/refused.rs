@@ -3,8 +3,6 @@
 //! A setting that is read and then ignored is a promise broken in silence, so
 //! each of these is refused where it stands in the file.
 
-use std::num::NonZero;
-
 use serde::de::{Deserializer, Error as _};
 
 /// The value of a setting that cannot be set: no value of it exists.
@@ -14,12 +12,6 @@ pub enum NotEnforced {}
 pub(super) fn workload_api<'de, D: Deserializer<'de>>(_input: D) -> Result<Option<NotEnforced>, D::Error> {
     Err(D::Error::custom(
         "BM0190: `workload_api` is not enforced by this version",
-    ))
-}
-
-pub(super) fn tcp<'de, D: Deserializer<'de>>(_input: D) -> Result<Option<NonZero<u16>>, D::Error> {
-    Err(D::Error::custom(
-        "BM0190: `listeners.tcp` is not enforced by this version",
     ))
 }
 

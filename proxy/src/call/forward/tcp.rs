@@ -17,7 +17,7 @@ use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::across::{Across, call_value, pool_refusal, uri, within};
 use super::bot::{Towards, callee_refusal};
-use super::{Came, From, Next, admit, as_callee, ended, hold, serves_proxy_v2};
+use super::{Came, From, Next, admit, as_callee, ended, hold, wants_introduction};
 use crate::callee::{Introduction, Opaque};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
@@ -79,7 +79,7 @@ async fn to_callee(
         Door::Peer { addresses, .. } => *addresses,
         Door::Bot { .. } | Door::Nobody(_) => None,
     };
-    let introduction = serves_proxy_v2(draft, &to).then(|| Introduction {
+    let introduction = wants_introduction(draft, &to).then(|| Introduction {
         caller: who.id.clone(),
         addresses,
     });
