@@ -26,6 +26,7 @@ mod destinations;
 mod disk;
 mod floods;
 mod foreign;
+mod grpc;
 mod h2c;
 mod hostile;
 mod idle;

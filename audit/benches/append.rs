@@ -89,6 +89,7 @@ fn end() -> EndRecord {
         id: CallId::from_bytes([7; 16]),
         time: Timestamp::from_unix_millis(1_793_872_800_020),
         status: Some(200),
+        grpc_status: None,
         request_bytes: 0,
         response_bytes: 1024,
         duration_us: 20_000,

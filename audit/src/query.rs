@@ -25,8 +25,8 @@ pub struct Query {
 }
 
 /// Asks the ledger in `dir`. At most `limit` records are returned. A call that
-/// has ended holds `status`, `request_bytes`, `response_bytes`, `duration_us`,
-/// `upstream_us`, `tries`, `outcome` and `ended` as well.
+/// has ended holds `status`, `grpc_status`, `request_bytes`, `response_bytes`,
+/// `duration_us`, `upstream_us`, `tries`, `outcome` and `ended` as well.
 ///
 /// # Errors
 ///

@@ -122,6 +122,9 @@ pub struct EndRecord {
     /// The status that the caller got.
     #[serde(default)]
     pub status: Option<u16>,
+    /// What a call of gRPC ended with; HTTP says 200 of each. Absent where it ended without, and of other calls.
+    #[serde(default)]
+    pub grpc_status: Option<u8>,
     /// Body bytes from the caller.
     pub request_bytes: u64,
     /// Body bytes to the caller.

@@ -50,6 +50,8 @@ pub(crate) struct Wish {
     pub(crate) body: RequestBody,
     /// The protocol that it would switch to; by HTTP/2 there is none.
     pub(crate) upgrade: Option<Protocol>,
+    /// Whether its caller reads answers as a client of gRPC does; by HTTP/1.1 none does.
+    pub(crate) grpc: bool,
 }
 
 impl BotSide {
@@ -89,6 +91,7 @@ impl BotSide {
             headers: head.headers,
             body,
             upgrade: head.upgrade,
+            grpc: false,
         };
         let asked = self
             .ask(proxy, wish)
@@ -116,6 +119,7 @@ impl BotSide {
             headers: wish.headers,
             body: wish.body,
             upgrade: wish.upgrade,
+            grpc: wish.grpc,
         })
     }
 

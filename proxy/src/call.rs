@@ -55,6 +55,8 @@ pub(crate) struct Asked {
     pub(crate) body: RequestBody,
     /// What the caller asks to switch to.
     pub(crate) upgrade: Option<Protocol>,
+    /// Whether its caller reads answers as a client of gRPC does.
+    pub(crate) grpc: bool,
 }
 
 /// A connection of which nothing is read, as its listener, its CONNECT or its stream gives it.
@@ -99,6 +101,7 @@ async fn attempt(
     asked: Asked,
     patience: &mut Deadline,
 ) -> Result<Answer, Box<Refusal>> {
+    draft.speaks_grpc(asked.grpc);
     accept::accept(draft)?;
     let who = identify::identify(draft, door)?;
     let plain = normalize::normalize(draft, who, asked)?;

@@ -1,12 +1,16 @@
 //! Connections to the bots of this host that are called.
 //!
+//! A bot that serves gRPC is called by HTTP/2 ([`lines`], [`stream`]), every other one by
 //! HTTP/1.1 with our own writer and reader: one write carries head and body, one read mostly brings the whole answer,
 //! and no task or channel stands in between. Whoever listens is checked before anything is sent, and was checked within
 //! the last second at each call after that: mostly beside the calls ([`Attestor::watch`]). A connection carries the calls
 //! of many callers, for who calls is said on each call; it is never used for another callee.
 
 mod exchange;
+mod lines;
 mod opaque;
+mod socket;
+mod stream;
 mod switch;
 mod tunnel;
 mod upload;
@@ -32,9 +36,12 @@ use crate::http1::read::Reader;
 use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
 use crate::upstream::Admitted;
+use lines::Lines;
 
 pub(crate) use exchange::CalleeBody;
+pub(crate) use lines::Whom;
 pub(crate) use opaque::{Introduction, Opaque};
+pub(crate) use stream::{StreamBody, StreamRequest};
 pub(crate) use switch::{Switched, Wish};
 pub(crate) use tunnel::TunnelBody;
 
@@ -51,6 +58,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Callees {
     idle: Mutex<BTreeMap<BotName, Kept>>,
+    /// To those that serve gRPC.
+    lines: Lines,
     limits: Limits,
 }
 
@@ -105,6 +114,7 @@ impl Callees {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             idle: Mutex::default(),
+            lines: Lines::default(),
             limits,
         }
     }
@@ -183,6 +193,7 @@ impl Callees {
 
     /// Ends the connections that nobody used for long.
     pub(crate) fn sweep(&self) {
+        self.lines.sweep();
         let now = Instant::now();
         self.idle().retain(|_, kept| {
             kept.retain(|connection| now.duration_since(connection.used) < IDLE);
@@ -286,6 +297,19 @@ pub(crate) enum CalleeFault {
         #[source]
         source: std::io::Error,
     },
+    /// By HTTP/2 it ended the call, or the connection, or broke the protocol.
+    #[error("call it by HTTP/2")]
+    Stream {
+        /// What happened.
+        #[source]
+        source: h2::Error,
+    },
+    /// It takes no more calls at a time.
+    #[error("all connections to it are full")]
+    Full,
+    /// HTTP/2 cannot carry the query.
+    #[error("the query holds a byte that no HTTP/2 request can carry")]
+    Target,
     /// Its answer is refused.
     #[error("read the head of its answer")]
     NotHttp {

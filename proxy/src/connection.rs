@@ -105,6 +105,7 @@ impl Handler {
                     headers: head.headers,
                     body,
                     upgrade: head.upgrade,
+                    grpc: false,
                 }))
             }
         }

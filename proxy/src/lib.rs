@@ -22,6 +22,7 @@ pub mod config;
 mod connection;
 pub mod control;
 mod ends;
+mod grpc;
 pub mod http1;
 mod http2;
 mod known;

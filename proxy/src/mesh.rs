@@ -32,6 +32,7 @@ use crate::call::{
 };
 use crate::connection::{self, Handler};
 use crate::ends;
+use crate::grpc;
 use crate::http1::FIELDS_MAX;
 use crate::http1::deadline::Deadline;
 use crate::http1::target::Authority;
@@ -318,6 +319,7 @@ async fn answer_http2(
     let to = called(door, &parts, asked_by);
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let is_head = parts.method == Method::HEAD;
+    let grpc = grpc::is_call(parts.version, &parts.method, &parts.headers);
     let asked = Asked {
         to,
         target: Bytes::copy_from_slice(target.as_bytes()),
@@ -325,6 +327,7 @@ async fn answer_http2(
         headers: parts.headers,
         body: RequestBody::http2(body),
         upgrade,
+        grpc,
     };
     let Answer {
         mut status,

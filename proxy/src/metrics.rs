@@ -3,6 +3,7 @@
 //! `README.md` has the table of them, which a test holds true.
 
 mod calls;
+mod grpc;
 mod host;
 mod ledger;
 mod make;
@@ -19,10 +20,12 @@ use spiffe::time::Timestamp;
 use tokio::time::Instant;
 
 use self::calls::CallMetrics;
+use self::grpc::GrpcCalls;
 use self::host::HostMetrics;
 use self::ledger::LedgerGauges;
 use self::make::Maker;
 use self::policy::{InForce, PolicyMetrics};
+use crate::grpc::Status;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 
@@ -48,6 +51,7 @@ pub(crate) struct Metrics {
     attestations: IntCounterVec,
     reproofs: IntCounterVec,
     connections: IntGaugeVec,
+    grpc: GrpcCalls,
     bytes_out: IntCounter,
     bytes_in: IntCounter,
     calls: CallMetrics,
@@ -113,6 +117,7 @@ impl Metrics {
                 &["result"],
             )?,
             connections: make.gauges("botmesh_connections", "Open connections, by listener.", &["listener"])?,
+            grpc: GrpcCalls::new(make)?,
             bytes_out: bytes.with_label_values(&[Way::Out.as_str()]),
             bytes_in: bytes.with_label_values(&[Way::In.as_str()]),
             calls: CallMetrics::new(make)?,
@@ -154,6 +159,11 @@ impl Metrics {
     /// Counts the connections of a listener; `listener` is a word of ours.
     pub(crate) fn connections(&self, listener: &str) -> IntGauge {
         self.connections.with_label_values(&[listener])
+    }
+
+    /// Counts a call of gRPC that is over, by its status; `None` where it ended without one.
+    pub(crate) fn grpc(&self, way: Way, status: Option<Status>) {
+        self.grpc.count(way, status);
     }
 
     /// Counts the bytes of a call that is over.

@@ -22,7 +22,7 @@ const TEXT: &str = "\
 11. `unknown_caller`: the proxy does not know this process. `rule_expired`: the rule's `until` has passed. `bad_path`: `..`, `//`, `;`, `%2f` are refused.
 12. Do not retry a 403, 400, 404 or 421. Retry a 503 or 504 with backoff, and only calls that may be repeated.
 13. Never send `Origin` or `Sec-Fetch-*`: browser-shaped calls are refused.
-14. To *be* called, listen on the Unix socket or loopback port that `serve:` of your entry names. Answer plain HTTP/1.1.
+14. To *be* called, listen on the Unix socket or loopback port that `serve:` of your entry names. Answer plain HTTP/1.1, or gRPC where it says `grpc`.
 15. Trust only `x-botmesh-caller` (the caller's SPIFFE ID). The proxy removes every such header that a caller sends.
 16. To ask for a new right, add the smallest rule to mesh.yaml, with an `id`, and a test beside it. Never use `**` to save a line.
 17. Check it: `botmesh policy check mesh.yaml && botmesh policy test mesh.yaml`. Live it goes by `botmesh apply mesh.yaml`: leave that to a person.

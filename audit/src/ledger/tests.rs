@@ -162,6 +162,7 @@ fn a_disk_that_does_not_sync_stops_the_ledger_for_good() {
         id: CallId::from_bytes([0; 16]),
         time: Timestamp::from_unix_millis(0),
         status: None,
+        grpc_status: None,
         request_bytes: 0,
         response_bytes: 0,
         duration_us: 0,

@@ -34,8 +34,9 @@ struct Waiting {
 }
 
 /// What an end adds to its call.
-const END_KEYS: [&str; 7] = [
+const END_KEYS: [&str; 8] = [
     "status",
+    "grpc_status",
     "request_bytes",
     "response_bytes",
     "duration_us",

@@ -66,6 +66,9 @@ impl Line {
             if let Some(status) = record.status {
                 json.bare("status", status);
             }
+            if let Some(status) = record.grpc_status {
+                json.bare("grpc_status", status);
+            }
             json.bare("request_bytes", record.request_bytes);
             json.bare("response_bytes", record.response_bytes);
             json.bare("duration_us", record.duration_us);

@@ -85,11 +85,12 @@ prop_compose! {
 
 prop_compose! {
     fn end()(
-        (id, time, status, outcome) in (call_id(), time(), option::of(any::<u16>()), text()),
+        (id, time, outcome) in (call_id(), time(), text()),
+        (status, grpc_status) in (option::of(any::<u16>()), option::of(any::<u8>())),
         (request_bytes, response_bytes, duration_us, upstream_us, tries) in any::<(u64, u64, u64, u64, u32)>(),
         address in option::of(any::<(IpAddr, u16)>().prop_map(SocketAddr::from)),
     ) -> EndRecord {
-        EndRecord { id, time, status, request_bytes, response_bytes, duration_us, upstream_us, tries, address, outcome }
+        EndRecord { id, time, status, grpc_status, request_bytes, response_bytes, duration_us, upstream_us, tries, address, outcome }
     }
 }
 

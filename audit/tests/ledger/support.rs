@@ -164,6 +164,7 @@ pub(crate) fn end(number: u64) -> EndRecord {
         id: id(number),
         time: time(number + 20),
         status: Some(200),
+        grpc_status: None,
         request_bytes: 0,
         response_bytes: 1024,
         duration_us: 20_000,

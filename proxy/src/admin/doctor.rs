@@ -79,6 +79,9 @@ fn found(fault: &CalleeFault) -> CalleeFound {
     match fault {
         CalleeFault::Mismatch { .. } => CalleeFound::Other(why),
         CalleeFault::Connect { .. }
+        | CalleeFault::Stream { .. }
+        | CalleeFault::Full
+        | CalleeFault::Target
         | CalleeFault::NotHttp { .. }
         | CalleeFault::Interim
         | CalleeFault::Gone { .. }

@@ -26,6 +26,8 @@ pub(super) struct Draft {
     pub(super) record: CallRecord,
     /// What the caller asks to switch to.
     pub(super) upgrade: Option<Protocol>,
+    /// Whether its caller reads answers as a client of gRPC does.
+    pub(super) grpc: bool,
     /// The SVID that a peer calls by.
     pub(super) shown: Option<Arc<Shown>>,
     /// Whether the record was written as an allowed call.
@@ -81,6 +83,7 @@ impl Draft {
             started,
             record,
             upgrade: None,
+            grpc: false,
             shown: None,
             recorded: false,
             series,
@@ -94,6 +97,14 @@ impl Draft {
     /// What had no room for the call, if something had none.
     pub(super) fn no_room(&self) -> Option<Bound> {
         self.place.as_ref().err().copied()
+    }
+
+    /// Notes whether the call is one of gRPC.
+    pub(super) const fn speaks_grpc(&mut self, grpc: bool) {
+        self.grpc = grpc;
+        if grpc {
+            self.record.protocol = audit::Protocol::Grpc;
+        }
     }
 
     /// Hands the place to whoever lasts until the call's last byte.

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use audit::{CallId, EndRecord};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::body::RequestCount;
+use crate::grpc::Status;
 use crate::metrics::SeriesKey;
 use crate::places::Place;
 use crate::proxy::Proxy;
@@ -55,6 +56,18 @@ pub(crate) struct End {
     response_bytes: u64,
     outcome: &'static str,
     fault: Option<Reason>,
+    grpc: Grpc,
+}
+
+/// What a call of gRPC has come to.
+#[derive(Clone, Copy, Debug)]
+enum Grpc {
+    /// It is none.
+    No,
+    /// Its status is to come.
+    Awaited,
+    /// It has ended so.
+    Told(Status),
 }
 
 impl End {
@@ -77,6 +90,7 @@ impl End {
             response_bytes: 0,
             outcome: CUT,
             fault: None,
+            grpc: Grpc::No,
         }
     }
 
@@ -104,6 +118,41 @@ impl End {
     pub(super) const fn answered(&mut self, status: StatusCode, upstream: Duration) {
         self.status = Some(status);
         self.upstream = upstream;
+    }
+
+    /// Notes that the call is one of gRPC, and the head of its answer.
+    pub(super) fn is_of_grpc(&mut self, headers: &HeaderMap) {
+        self.grpc = Grpc::Awaited;
+        self.said(headers);
+    }
+
+    /// Notes the status of gRPC in a head or in trailers.
+    pub(super) fn said(&mut self, fields: &HeaderMap) {
+        if let (true, Some(status)) = (self.is_grpc(), Status::read(fields)) {
+            self.grpc = Grpc::Told(status);
+        }
+    }
+
+    /// Notes the status of gRPC that a proxy gives a call.
+    pub(super) const fn grpc(&mut self, status: Status) {
+        self.grpc = Grpc::Told(status);
+    }
+
+    /// Tells whether the call is one of gRPC.
+    pub(super) const fn is_grpc(&self) -> bool {
+        matches!(self.grpc, Grpc::Awaited | Grpc::Told(_))
+    }
+
+    /// The class that the call counts in: HTTP says 200 of every call of gRPC that was answered. One that ended without a
+    /// status has failed, and by whose fault its outcome says.
+    fn class(&self) -> u16 {
+        let answered = self.status == Some(StatusCode::OK);
+        match self.grpc {
+            Grpc::Told(status) if answered => status.class(),
+            Grpc::Awaited if answered && self.outcome == CALLER_GONE => 4,
+            Grpc::Awaited if answered => 5,
+            Grpc::No | Grpc::Awaited | Grpc::Told(_) => self.status.map_or(5, SeriesKey::class_of),
+        }
     }
 
     /// Notes that the call was recorded and could not be carried.
@@ -144,6 +193,10 @@ impl End {
             id: half.id,
             time: self.proxy.control.now(),
             status: self.status.map(|status| status.as_u16()),
+            grpc_status: match self.grpc {
+                Grpc::Told(status) => Some(status.number()),
+                Grpc::No | Grpc::Awaited => None,
+            },
             request_bytes: self.request.get(),
             response_bytes: self.response_bytes,
             duration_us: micros(duration),
@@ -155,7 +208,12 @@ impl End {
         let bytes = self.request.get().saturating_add(self.response_bytes);
         self.proxy.metrics.carried(half.series.way, bytes);
         let mut key = half.series.clone();
-        key.class = self.status.map_or(5, SeriesKey::class_of);
+        key.class = self.class();
+        match self.grpc {
+            Grpc::No => {}
+            Grpc::Awaited => self.proxy.metrics.grpc(half.series.way, None),
+            Grpc::Told(status) => self.proxy.metrics.grpc(half.series.way, Some(status)),
+        }
         self.proxy.metrics.series(&key).observe(duration);
     }
 }

@@ -13,7 +13,7 @@ use audit::{CallRecord, Direction, Hop, Receipt, Verdict};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HeaderMap;
 use http::{HeaderValue, StatusCode};
-use policy::{CanonicalPath, HttpAsk, Permit, Protocol, Serve, Target, What};
+use policy::{CanonicalPath, Destination, HttpAsk, Permit, Protocol, Serve, ServeKind, Target, What};
 use spiffe::svid::Serial;
 use spiffe_tls::Svid;
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use super::normalize::Rest;
 use super::refusal::Refusal;
 use super::route::Route;
 use crate::config::LocalHop;
+use crate::grpc;
 use crate::http1::deadline::Deadline;
 use crate::live::{Held, Subject};
 use crate::metrics::{SeriesKey, Way};
@@ -38,13 +39,23 @@ use across::{Across, across};
 use admit::Outcome;
 use bot::{Towards, to_callee};
 
+/// How long after the deadline of a call of gRPC its ends may tell of it themselves.
+const DEADLINE_GRACE: Duration = Duration::from_secs(5);
+
+/// Where a bot of this host listens, and what is spoken there.
+#[derive(Debug)]
+pub(super) struct At {
+    pub(super) target: Target,
+    pub(super) kind: ServeKind,
+}
+
 /// Where a call goes next.
 #[derive(Debug)]
 pub(super) enum Next {
     /// To the bot, which is on this host: the call came from a peer.
-    Callee(Target),
+    Callee(At),
     /// To the bot, which is on this host as the caller is: this proxy is both ends.
-    Local(Target, Option<Serial>),
+    Local(At, Option<Serial>),
     /// To the proxy of the callee's host.
     Mesh(Arc<Svid>, Vec<SocketAddr>),
 }
@@ -83,11 +94,11 @@ pub(super) fn choose(
 }
 
 fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest) -> Result<Next, Box<Refusal>> {
-    let target = local_target(draft, &rest.to, &permit.call().what);
+    let at = local_at(draft, &rest.to, &permit.call().what);
     if let Door::Peer { proven, .. } = door {
         draft.record.to.serial = Some(proven.own().serial);
         let nothing = || Refusal::boxed(Reason::PeerUnreachable, "the bot serves nothing on this host");
-        return target.map(Next::Callee).ok_or_else(nothing);
+        return at.map(Next::Callee).ok_or_else(nothing);
     }
     let proxy = draft.proxy();
     let svid = proxy.control.svid(&who.bot);
@@ -100,8 +111,8 @@ fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest)
     let callee = proxy.control.svid(&rest.to.bot);
     let local = proxy.local_hop == LocalHop::Direct;
     draft.record.from.serial = Some(*svid.leaf().serial());
-    if let (true, Some(target), Some(callee)) = (local, target, callee) {
-        return Ok(Next::Local(target, Some(*callee.leaf().serial())));
+    if let (true, Some(at), Some(callee)) = (local, at, callee) {
+        return Ok(Next::Local(at, Some(*callee.leaf().serial())));
     }
     match draft.snapshot.endpoints.get(&rest.to.bot) {
         Some(addresses) if !addresses.is_empty() => Ok(Next::Mesh(svid, addresses.clone())),
@@ -116,16 +127,20 @@ fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest)
     }
 }
 
-/// Where a bot that this host may claim serves on it what is asked for.
-fn local_target(draft: &Draft, to: &Route, what: &What) -> Option<Target> {
+/// Where a bot that this host may claim listens on it for what is asked for.
+fn local_at(draft: &Draft, to: &Route, what: &What) -> Option<At> {
     let bot = draft.snapshot.mesh.bots().get(&to.bot)?;
-    let target = match (bot.serve.as_ref()?, what) {
-        (Serve::Http(target), What::Http(_)) => target,
+    let serve = bot.serve.as_ref()?;
+    let target = match (serve, what) {
+        (Serve::Http(target) | Serve::Grpc(target), What::Http(_)) => target,
         (Serve::Tcp(serve), What::Tcp { port }) => serve.ports.get(port)?,
         (Serve::Http(_) | Serve::Grpc(_) | Serve::Tcp(_), What::Http(_) | What::Tcp { .. } | What::Tls) => return None,
     };
     let here = bot.may_run_on(&draft.snapshot.host) && *target != Target::Elsewhere;
-    here.then(|| target.clone())
+    here.then(|| At {
+        kind: serve.kind(),
+        target: target.clone(),
+    })
 }
 
 /// Tells whether a bot wants to be told first whose connection it gets.
@@ -166,14 +181,14 @@ pub(super) async fn forward(
         Box::pin(way).await
     } else {
         match next {
-            Next::Callee(target) => {
+            Next::Callee(at) => {
                 let admitted = end.admitted();
-                to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
+                to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
             }
-            Next::Local(target, serial) => match as_callee(draft, (who, &route), permit, &receipt, serial, &mut end) {
+            Next::Local(at, serial) => match as_callee(draft, (who, &route), permit, &receipt, serial, &mut end) {
                 Ok((permit, receipt)) => {
                     let admitted = end.admitted_by_callee();
-                    to_callee(draft, permit, receipt, rest, Towards { who, target, admitted }).await
+                    to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
                 }
                 Err(refusal) => Err(refusal),
             },
@@ -202,9 +217,16 @@ fn finish(
 ) -> Result<Reached, Box<Refusal>> {
     match reached {
         Ok((status, headers, (body, from))) => {
-            let denied = headers.contains_key(BOTMESH_DENIED) && matches!(from, From::Proxy);
-            admit::judge(draft, who, to, end.admitted(), Outcome::Answered { status, denied });
             end.answered(status, took);
+            if draft.grpc {
+                end.is_of_grpc(&headers);
+            }
+            let denied = headers.contains_key(BOTMESH_DENIED) && matches!(from, From::Proxy);
+            // A refusal of gRPC has its status beside HTTP's.
+            let told = grpc::Status::read(&headers).filter(|_| denied && draft.grpc);
+            let judged = told.map_or(status, grpc::Status::http);
+            let outcome = Outcome::Answered { status: judged, denied };
+            admit::judge(draft, who, to, end.admitted(), outcome);
             Ok(Reached {
                 status,
                 headers,
@@ -216,6 +238,9 @@ fn finish(
         Err(refusal) => {
             admit::judge(draft, who, to, end.admitted(), Outcome::Failed(refusal.reason));
             end.failed(refusal.reason.status(door.side()), refusal.reason);
+            if draft.grpc {
+                end.grpc(grpc::Status::of(refusal.reason));
+            }
             Err(refusal.to(to))
         }
     }
@@ -306,6 +331,22 @@ fn ended(reason: Reason) -> Box<Refusal> {
 fn request_of(call: &policy::Call) -> Result<&HttpAsk, Box<Refusal>> {
     call.http()
         .ok_or_else(|| Refusal::boxed(Reason::BadRequest, "the call is no request"))
+}
+
+/// How long the head of an answer is waited for while nothing of the request moves.
+///
+/// In gRPC it may come with the first message of a stream, which is the bots' own affair: there the caller's deadline
+/// counts, and without one the bound on silence. The ends keep a deadline themselves; the proxy waits a little longer.
+fn patience(draft: &Draft, waits: &Destination, headers: &HeaderMap) -> Duration {
+    let bounds = &draft.proxy().bounds;
+    match waits.request_timeout {
+        Some(said) => said,
+        None if !draft.grpc => bounds.request,
+        None => {
+            let deadline = grpc::timeout(headers).map(|deadline| deadline.saturating_add(DEADLINE_GRACE));
+            deadline.map_or(bounds.answer_silence, |deadline| deadline.min(bounds.answer_silence))
+        }
+    }
 }
 
 /// The request target: the very path that was decided on, and the query as it came.

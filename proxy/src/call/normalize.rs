@@ -55,6 +55,7 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
         mut headers,
         body,
         upgrade,
+        ..
     } = asked;
     draft.record.method = method.as_str().to_owned();
     draft.upgrade.clone_from(&upgrade);

@@ -19,6 +19,7 @@ use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED};
 use super::identify::Door;
 use super::refusal::Refusal;
 use crate::config::Disclose;
+use crate::grpc;
 use crate::http1::date;
 use crate::metrics::SeriesKey;
 use crate::places::COME_AGAIN;
@@ -82,6 +83,9 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
         proxy.metrics.series(&key).observe(draft.started.elapsed());
         super::tell::denied(&draft, &refusal);
     }
+    if draft.grpc {
+        return refuse_grpc(&draft, &refusal);
+    }
     let status = refusal.reason.status(door.side());
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
@@ -95,6 +99,27 @@ pub(super) fn refuse(mut draft: Draft, door: &Door, mut refusal: Refusal) -> Ans
         status,
         headers,
         body,
+        last: refusal.last,
+    }
+}
+
+/// Refuses a call of gRPC: by a head without a body whose status its client reads as it reads a bot's own.
+fn refuse_grpc(draft: &Draft, refusal: &Refusal) -> Answer {
+    let mut headers = HeaderMap::with_capacity(8);
+    let mut text = format!("{}: {}", refusal.reason, refusal.reason.title());
+    let disclose = draft.proxy().disclose;
+    for more in [Some(detail(refusal, disclose)), allow_with_disclosed(draft, refusal)] {
+        if let Some(more) = more.filter(|more| !more.is_empty()) {
+            text.push_str("; ");
+            text.push_str(&more);
+        }
+    }
+    grpc::refuse(&mut headers, refusal.reason, &text, refusal.retry_after);
+    name(draft, &mut headers, true);
+    Answer {
+        status: StatusCode::OK,
+        headers,
+        body: AnswerBody::default(),
         last: refusal.last,
     }
 }
@@ -173,9 +198,7 @@ fn problem(draft: &Draft, refusal: &Refusal, status: StatusCode) -> Value {
             problem.insert("nearest".to_owned(), nearest(near, disclose));
         }
     }
-    if disclose == Disclose::Full
-        && let Some(rule) = allow_with(draft, refusal.reason)
-    {
+    if let Some(rule) = allow_with_disclosed(draft, refusal) {
         problem.insert("allow_with".to_owned(), rule.into());
     }
     Value::Object(problem)
@@ -227,6 +250,11 @@ fn detail(refusal: &Refusal, disclose: Disclose) -> String {
         ));
     }
     detail
+}
+
+fn allow_with_disclosed(draft: &Draft, refusal: &Refusal) -> Option<String> {
+    let told = draft.proxy().disclose == Disclose::Full;
+    told.then(|| allow_with(draft, refusal.reason)).flatten()
 }
 
 /// The rule that would allow the call, to put below `allow:`, and how to put it into force.

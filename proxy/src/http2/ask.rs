@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::bots::Wish;
 use crate::call::{Refusal, RequestBody};
+use crate::grpc;
 use crate::http1::FIELDS_MAX;
 use crate::http1::field;
 use crate::http1::head::{HeadError, parse_method};
@@ -23,6 +24,7 @@ pub(super) fn read(request: Request<Incoming>) -> Result<Wish, (Method, Box<Refu
     let (parts, body) = request.into_parts();
     match place(&parts.method, &parts.uri, &parts.headers) {
         Ok((authority, target)) => Ok(Wish {
+            grpc: grpc::is_call(parts.version, &parts.method, &parts.headers),
             authority,
             target,
             method: parts.method,

@@ -92,7 +92,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 31] = [
+const BOUNDS: [(&str, usize); 32] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -100,6 +100,7 @@ const BOUNDS: [(&str, usize); 31] = [
     ("botmesh_build_info", 1),
     ("botmesh_bytes_total", 2),
     ("botmesh_calls_in_flight", 1),
+    ("botmesh_grpc_calls_total", 36),
     ("botmesh_clock_skew_seconds", 1),
     ("botmesh_connections", 8),
     ("botmesh_denied_total", Reason::ALL.len()),

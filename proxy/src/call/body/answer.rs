@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::super::end::{CALLEE_GONE, CALLER_GONE, DONE, End};
 use super::strip_trailers;
-use crate::callee::{CalleeBody, TunnelBody};
+use crate::callee::{CalleeBody, StreamBody, TunnelBody};
+use crate::grpc::{self, Status};
 use crate::http1::body::BodyError;
 use crate::live::{Held, Lane};
 use crate::pool::Lease;
@@ -33,6 +34,8 @@ enum AnswerKind {
     Callee(Box<CalleeBody>),
     /// A bot of this host that speaks another protocol.
     Tunnel(Box<TunnelBody>),
+    /// A bot of this host that serves gRPC.
+    Stream(Box<StreamBody>),
     Hop {
         body: Incoming,
         /// Given back with the last byte.
@@ -56,6 +59,15 @@ impl AnswerBody {
     pub(crate) fn callee(body: CalleeBody, held: Held) -> Self {
         Self {
             kind: AnswerKind::Callee(Box::new(body)),
+            end: None,
+            held: Some(held),
+        }
+    }
+
+    /// A body from a callee of this host that serves gRPC.
+    pub(crate) fn stream(body: StreamBody, held: Held) -> Self {
+        Self {
+            kind: AnswerKind::Stream(Box::new(body)),
             end: None,
             held: Some(held),
         }
@@ -127,10 +139,34 @@ impl AnswerBody {
     }
 
     /// Ends the body, for the call may not go on: nothing more comes of it.
-    fn cut(&mut self, reason: Reason) -> AnswerError {
+    fn cut(&mut self, reason: Reason) -> Result<Frame<Bytes>, AnswerError> {
         self.kind = AnswerKind::Empty;
         self.ended(reason.as_str());
-        AnswerError::Cut { reason }
+        let text = || format!("botmesh ended the call: {reason}: {}", reason.title());
+        self.told(Status::of(reason), text).ok_or(AnswerError::Cut { reason })
+    }
+
+    /// Says how the callee's answer broke off. One that it reset is reset in the same way; of one that was lost a client
+    /// of gRPC is told that the callee is gone, where a reset would tell it of a fault in the protocol.
+    fn broke(&mut self, error: AnswerError) -> Result<Frame<Bytes>, AnswerError> {
+        if error.is_reset() {
+            return Err(error);
+        }
+        let lost = Status::of(Reason::PeerUnreachable);
+        match self.told(lost, || "the answer of the bot that was called broke off".to_owned()) {
+            Some(trailers) => {
+                self.kind = AnswerKind::Empty;
+                Ok(trailers)
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Makes the last frame of an answer of gRPC, whose status is in its trailers; nothing for any other answer.
+    fn told(&mut self, status: Status, text: impl FnOnce() -> String) -> Option<Frame<Bytes>> {
+        let end = self.end.as_mut().filter(|end| end.is_grpc())?;
+        end.grpc(status);
+        Some(Frame::trailers(grpc::trailers(status, &text())))
     }
 
     fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
@@ -147,6 +183,9 @@ impl AnswerBody {
             AnswerKind::Tunnel(body) => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Callee { source }))),
+            AnswerKind::Stream(body) => body
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Stream { source }))),
             AnswerKind::Hop { body, .. } => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Hop { source }))),
@@ -168,7 +207,7 @@ impl Body for AnswerBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
         if let Some(reason) = this.held.as_ref().and_then(Held::cut) {
-            return Poll::Ready(Some(Err(this.cut(reason))));
+            return Poll::Ready(Some(this.cut(reason)));
         }
         let Poll::Ready(mut frame) = this.poll_kind(cx) else {
             // Only where the body makes its reader wait does anything have to wake it.
@@ -176,7 +215,7 @@ impl Body for AnswerBody {
             let Some(Poll::Ready(reason)) = held.map(|held| held.poll_cut(cx, Lane::Answer)) else {
                 return Poll::Pending;
             };
-            return Poll::Ready(Some(Err(this.cut(reason))));
+            return Poll::Ready(Some(this.cut(reason)));
         };
         strip_trailers(&mut frame);
         match &frame {
@@ -185,6 +224,9 @@ impl Body for AnswerBody {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(end) = &mut this.end {
                     end.wrote(bytes);
+                    if let Some(trailers) = frame.trailers_ref() {
+                        end.said(trailers);
+                    }
                 }
                 if let Some(held) = &this.held {
                     held.moved(bytes);
@@ -199,7 +241,10 @@ impl Body for AnswerBody {
                 this.ended(cut.map_or(gone, Reason::as_str));
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(match frame {
+            Some(Err(error)) => Some(this.broke(error)),
+            frame => frame,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -208,6 +253,7 @@ impl Body for AnswerBody {
             AnswerKind::Whole(bytes) => bytes.is_empty(),
             AnswerKind::Callee(body) => body.is_end_stream(),
             AnswerKind::Tunnel(body) => body.is_end_stream(),
+            AnswerKind::Stream(body) => body.is_end_stream(),
             AnswerKind::Hop { body, .. } => body.is_end_stream(),
             AnswerKind::Control(_) => false,
         }
@@ -219,6 +265,7 @@ impl Body for AnswerBody {
             AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             AnswerKind::Callee(body) => body.size_hint(),
             AnswerKind::Tunnel(_) => SizeHint::default(),
+            AnswerKind::Stream(body) => body.size_hint(),
             AnswerKind::Hop { body, .. } => body.size_hint(),
             AnswerKind::Control(_) => SizeHint::default(),
         }
@@ -228,6 +275,10 @@ impl Body for AnswerBody {
 /// A tunnel's call ends with its last direction: where the other one goes on, the record of the end goes with it.
 impl Drop for AnswerBody {
     fn drop(&mut self) {
+        if matches!(&self.kind, AnswerKind::Stream(body) if !body.is_end_stream()) {
+            // Whoever lets go of a stream that goes on was let go of by its caller, or the call was cut.
+            self.ended(self.held_cut().map_or(CALLER_GONE, Reason::as_str));
+        }
         if let (AnswerKind::Tunnel(body), Some(end)) = (&mut self.kind, self.end.take()) {
             body.hand_over(end);
         }
@@ -250,6 +301,13 @@ pub(crate) enum AnswerError {
         #[source]
         source: BodyError,
     },
+    /// From a callee of this host that serves gRPC.
+    #[error("read the callee's stream")]
+    Stream {
+        /// What happened.
+        #[source]
+        source: h2::Error,
+    },
     /// From another proxy.
     #[error("read the body from the other proxy")]
     Hop {
@@ -257,4 +315,16 @@ pub(crate) enum AnswerError {
         #[source]
         source: hyper::Error,
     },
+}
+
+impl AnswerError {
+    /// Tells whether whoever answers ended this answer alone.
+    fn is_reset(&self) -> bool {
+        let h2 = match self {
+            Self::Stream { source } => Some(source),
+            Self::Hop { source } => std::error::Error::source(source).and_then(|source| source.downcast_ref()),
+            Self::Cut { .. } | Self::Callee { .. } => None,
+        };
+        h2.is_some_and(|error: &h2::Error| error.is_reset() && error.is_remote())
+    }
 }

@@ -21,7 +21,7 @@ use super::super::identify::Who;
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::Route;
-use super::{Came, From, admit, ended, hold, protocol_value, request_of, target};
+use super::{Came, From, admit, ended, hold, patience as patience_of, protocol_value, request_of, target};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
 use crate::places::Bound;
@@ -80,7 +80,7 @@ pub(super) async fn across(
     *request.headers_mut() = headers;
     let proxy = draft.proxy();
     let waits = draft.snapshot.mesh.destination(&to.bot);
-    let limit = waits.request_timeout.unwrap_or(proxy.bounds.request);
+    let limit = patience_of(draft, &waits, request.headers());
     let peer = Peer {
         svid: &svid,
         callee: &to.id,
@@ -100,7 +100,9 @@ pub(super) async fn across(
     match answered.map_err(ended)?.unwrap_or(Err(PoolFault::Slow)) {
         Ok((answer, lease)) => {
             let (parts, body) = answer.into_parts();
-            held.may_stand_still(waits.stream_idle, count);
+            // A stream of gRPC may stand still in one direction as long as it moves in the other.
+            let silence = draft.grpc.then_some(proxy.bounds.answer_silence);
+            held.may_stand_still(waits.stream_idle.or(silence), count);
             let status = status(&parts, upgrade);
             Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), From::Proxy)))
         }

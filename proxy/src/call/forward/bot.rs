@@ -1,8 +1,9 @@
 //! The way to a bot of this host.
 
 use audit::Receipt;
-use http::{HeaderValue, header};
-use policy::{Permit, Protocol, Target};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use policy::{Destination, Permit, Protocol, ServeKind, Target};
 
 use super::super::body::{AnswerBody, RequestBody};
 use super::super::draft::Draft;
@@ -11,8 +12,8 @@ use super::super::identify::Who;
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::Route;
-use super::{Came, From, ended, hold, protocol_value, request_of, target};
-use crate::callee::{Again, CalleeFault, CalleeRequest, Switched, Wish};
+use super::{At, Came, From, ended, hold, patience, protocol_value, request_of, target};
+use crate::callee::{Again, CalleeFault, CalleeRequest, StreamRequest, Switched, Whom, Wish};
 use crate::live::{Held, Lane};
 use crate::reason::Reason;
 use crate::upstream::Admitted;
@@ -20,7 +21,7 @@ use crate::upstream::Admitted;
 /// Whom the callee is told about, and where it listens.
 pub(super) struct Towards<'a> {
     pub(super) who: &'a Who,
-    pub(super) target: Target,
+    pub(super) at: At,
     /// The place of the call among those to the callee.
     pub(super) admitted: &'a Admitted,
 }
@@ -32,11 +33,8 @@ pub(super) async fn to_callee(
     rest: Rest,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
-    let Towards {
-        who,
-        target: place,
-        admitted,
-    } = towards;
+    let Towards { who, at, admitted } = towards;
+    let place = &at.target;
     let Rest {
         to,
         method,
@@ -44,8 +42,6 @@ pub(super) async fn to_callee(
         mut headers,
         body,
     } = rest;
-    headers::join_cookies(&mut headers);
-    headers.insert(header::HOST, to.host.clone());
     headers.insert(CALLER, who.header.clone());
     headers.insert(CLIENT_CERT, client_cert(draft, who, &to)?);
     let call = permit.into_call();
@@ -55,10 +51,18 @@ pub(super) async fn to_callee(
     let held = hold(draft, who, call)?;
     let proxy = draft.proxy();
     let (waits, count) = (draft.snapshot.mesh.destination(&to.bot), body.count());
-    if let Some(protocol) = &upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol_value(protocol)?);
+    if at.kind == ServeKind::Grpc {
+        admitted.tried();
+        // Few hosts have such callees, and every connection would keep the room.
+        let callee = Streaming {
+            to: &to,
+            place,
+            held,
+            waits,
+        };
+        return Box::pin(stream(draft, callee, (method, target, headers, body))).await;
     }
+    fields_of_http1(&mut headers, &to, upgrade.as_ref())?;
     let request = CalleeRequest {
         method,
         target,
@@ -69,7 +73,7 @@ pub(super) async fn to_callee(
     let answer = if let Some(protocol) = upgrade {
         admitted.tried();
         // Switching is rare and needs much room, which every connection would keep.
-        Box::pin(switch(draft, (&to, &place), (request, protocol), body, held.clone())).await?
+        Box::pin(switch(draft, (&to, place), (request, protocol), body, held.clone())).await?
     } else {
         let again = Again {
             admitted,
@@ -78,7 +82,7 @@ pub(super) async fn to_callee(
         let calling = std::pin::pin!(
             proxy
                 .callees
-                .call(&proxy.attestor, &to.bot, &place, request, body, again)
+                .call(&proxy.attestor, &to.bot, place, request, body, again)
         );
         let (head, body) = match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
             Ok(came) => came,
@@ -89,6 +93,62 @@ pub(super) async fn to_callee(
     };
     held.may_stand_still(waits.stream_idle, count);
     Ok(answer)
+}
+
+/// Writes what HTTP/1.1 says in fields and HTTP/2 does not.
+fn fields_of_http1(headers: &mut HeaderMap, to: &Route, upgrade: Option<&Protocol>) -> Result<(), Box<Refusal>> {
+    headers::join_cookies(headers);
+    headers.insert(header::HOST, to.host.clone());
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol_value(protocol)?);
+    }
+    Ok(())
+}
+
+/// A callee that serves gRPC, and how long it is waited for.
+struct Streaming<'a> {
+    to: &'a Route,
+    place: &'a Target,
+    held: Held,
+    waits: Destination,
+}
+
+/// Calls a bot that serves gRPC.
+async fn stream(
+    draft: &Draft,
+    callee: Streaming<'_>,
+    (method, target, mut headers, body): (Method, Bytes, HeaderMap, RequestBody),
+) -> Result<Came, Box<Refusal>> {
+    let Streaming { to, place, held, waits } = callee;
+    let (proxy, count) = (draft.proxy(), body.count());
+    // The proxy reads trailers, whoever calls it (RFC 9110 §10.1.4), and servers of gRPC ask for that.
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let asked = StreamRequest {
+        request: CalleeRequest {
+            method,
+            target,
+            patience: patience(draft, &waits, &headers),
+            connect: waits.connect_timeout,
+            headers,
+        },
+        authority: to.authority.clone(),
+    };
+    let whom = Whom {
+        attestor: &proxy.attestor,
+        bot: &to.bot,
+        target: place,
+        connect: waits.connect_timeout,
+        tasks: &proxy.tasks,
+    };
+    let calling = std::pin::pin!(proxy.callees.stream(whom, &asked, body.held(&held)));
+    let (status, headers, body) = match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
+        Ok(came) => came,
+        Err(fault) => return Err(callee_refusal(to, &fault)),
+    };
+    let body = AnswerBody::stream(body, held.clone());
+    held.may_stand_still(Some(waits.stream_idle.unwrap_or(proxy.bounds.answer_silence)), count);
+    Ok((status, headers, (body, From::Bot)))
 }
 
 /// Asks to switch to another protocol, and waits for the answer to that.
@@ -142,7 +202,14 @@ pub(super) fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
             Reason::PeerUnreachable,
             "its answer could be read in more than one way, or not at all",
         ),
-        CalleeFault::Gone { .. } => refusal(Reason::PeerUnreachable, "it ended the connection without an answer"),
+        CalleeFault::Stream { .. } | CalleeFault::Gone { .. } => {
+            refusal(Reason::PeerUnreachable, "it ended the connection without an answer")
+        }
+        CalleeFault::Full => refusal(Reason::Overloaded, "it takes no more calls at a time"),
+        CalleeFault::Target => refusal(
+            Reason::BadPath,
+            "the query holds a byte that no HTTP/2 request can carry",
+        ),
         CalleeFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
         CalleeFault::Caller { .. } | CalleeFault::Length => {
             refusal(Reason::BadRequest, "the body did not come as its head says")

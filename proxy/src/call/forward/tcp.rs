@@ -38,14 +38,14 @@ pub(super) async fn onward(
     (end, patience): (&mut End, &mut Deadline),
 ) -> Result<Came, Box<Refusal>> {
     match next {
-        Next::Callee(target) => {
+        Next::Callee(at) => {
             let admitted = end.admitted();
-            to_callee(draft, door, permit, receipt, rest, Towards { who, target, admitted }).await
+            to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
-        Next::Local(target, serial) => {
+        Next::Local(at, serial) => {
             let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end)?;
             let admitted = end.admitted_by_callee();
-            to_callee(draft, door, permit, receipt, rest, Towards { who, target, admitted }).await
+            to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
         Next::Mesh(svid, addresses) => {
             let admitted = end.admitted();
@@ -69,7 +69,7 @@ async fn to_callee(
     rest: Rest,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
-    let Towards { who, target, admitted } = towards;
+    let Towards { who, at, admitted } = towards;
     admitted.tried();
     let Rest { to, body, .. } = rest;
     let held = hold(draft, who, permit.into_call())?;
@@ -84,7 +84,7 @@ async fn to_callee(
         addresses,
     });
     let line = Opaque {
-        target,
+        target: at.target,
         connect: waits.connect_timeout,
         introduction,
         held: held.clone(),
