@@ -317,7 +317,7 @@ pub(crate) struct Explain {
     /// The calling bot, or a SPIFFE ID
     #[arg(required_unless_present = "batch")]
     pub(crate) from: Option<String>,
-    /// The bot that is called, or a destination outside: https://api.example.com
+    /// The bot that is called, or a destination outside: `https://api.example.com`
     #[arg(required_unless_present = "batch")]
     pub(crate) to: Option<Callee>,
     /// The call: 'GET /orders/17', 'grpc acme.Orders/Get', 'tcp 5432', or tls

@@ -50,7 +50,7 @@ const GROUPS: [&str; 2] = ["readers", "writers"];
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "DELETE", "PROPFIND"];
 const SEGMENTS: [&str; 9] = ["a", "A", "b", "ab", "ab-1", "AB-2", "17", "%C3%A9", "a.b"];
 const PATTERN_SEGMENTS: [&str; 12] = [
-    "a", "A", "b", "ab", "*", "*", "ab*", "ab-*", "A*", "17", "%C3%A9", "%C3*",
+    "a", "A", "b", "ab", "*", "*", "ab*", "ab-*", "A*", "17", "%C3%A9", "%C3%A9*",
 ];
 
 #[derive(Clone, Debug)]
