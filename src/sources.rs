@@ -77,6 +77,7 @@ fn is_mesh_file(path: &Path) -> bool {
 pub(crate) fn load(sources: &[Source], screen: &Screen) -> Result<Mesh> {
     match policy::load(sources) {
         Ok(mesh) => {
+            enforced(&mesh)?;
             if !mesh.warnings().is_empty() {
                 screen.warn(mesh.warnings().render(screen.color()));
             }
@@ -84,6 +85,19 @@ pub(crate) fn load(sources: &[Source], screen: &Screen) -> Result<Mesh> {
         }
         Err(diagnostics) => Err(Failure::invalid_file(diagnostics.render(screen.color()).trim_end()).into()),
     }
+}
+
+/// Refuses a mesh that asks for what no proxy of this version enforces.
+fn enforced(mesh: &Mesh) -> Result<()> {
+    let words: Vec<_> = mesh.not_enforced().into_iter().collect();
+    if words.is_empty() {
+        return Ok(());
+    }
+    let told = format!(
+        "BM0190: not enforced by this version: {}\ntake out what says so, or update botmesh",
+        words.join(", ")
+    );
+    Err(Failure::invalid_file(told).into())
 }
 
 #[cfg(test)]
@@ -101,6 +115,21 @@ mod tests {
         let sources = read(&[dir.path().to_owned()]).unwrap();
         let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
         assert_eq!(texts, ["a.yml", "b.yaml", "c.json"]);
+    }
+
+    #[test]
+    fn a_mesh_that_no_proxy_of_this_version_enforces_is_invalid_input() {
+        let text = "version: 1\ntrust_domain: a.b\nbots:\n  x: {owner: o@a.b, hosts: [h], attest: {uid: 7}}\nallow:\n  - {id: out, from: x, to: \"https://api.example.com\", http: [GET /a]}\n";
+        let source = Source {
+            name: "mesh.yaml".to_owned(),
+            text: text.to_owned(),
+        };
+        let error = enforced(&policy::load(&[source]).unwrap()).unwrap_err();
+        assert_eq!(code_of(&error), Exit::InvalidFile);
+        assert!(
+            error.to_string().contains("BM0190") && error.to_string().contains("outside"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub enum MeshError {
         /// They, with carets.
         rendered: String,
     },
+    /// It asks for what no proxy of this version enforces.
+    #[error("BM0190: not enforced by this version: {words}; take out what says so, or update botmesh")]
+    NotEnforced {
+        /// Words of [`policy::feature`], with commas.
+        words: String,
+    },
     /// A slice might not fit the message that carries it.
     #[error("the mesh has {bytes} bytes in canonical form, more than the {max} that a host can be sent")]
     TooLong {
@@ -64,6 +70,12 @@ pub(crate) struct Checked {
 /// Reads the files and runs their tests.
 pub(crate) fn check(sources: &[MeshSource], now: Timestamp) -> Result<Checked, MeshError> {
     let mesh = load(sources)?;
+    let words = mesh.not_enforced();
+    if !words.is_empty() {
+        return Err(MeshError::NotEnforced {
+            words: words.into_iter().collect::<Vec<_>>().join(", "),
+        });
+    }
     let canonical_bytes = mesh.canonical_json().len();
     if canonical_bytes > crate::node::SLICE_BYTES_MAX {
         return Err(MeshError::TooLong {
@@ -148,4 +160,22 @@ fn load(sources: &[MeshSource]) -> Result<Mesh, MeshError> {
     policy::load(&sources).map_err(|diagnostics| MeshError::Invalid {
         rendered: diagnostics.render(false),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_that_no_proxy_of_this_version_enforces_is_refused() {
+        let source = MeshSource {
+            name: "mesh.yaml".to_owned(),
+            text: "version: 1\ntrust_domain: a.b\nbots:\n  x: {owner: o@a.b, hosts: [h], attest: {uid: 7}}\nallow:\n  - {id: out, from: x, to: \"https://api.example.com\", http: [GET /a]}\n".to_owned(),
+        };
+        let error = check(&[source], Timestamp::from_unix_seconds(0)).unwrap_err();
+        assert!(
+            matches!(&error, MeshError::NotEnforced { words } if words == "outside"),
+            "{error}"
+        );
+    }
 }

@@ -59,6 +59,14 @@ pub const ENFORCED: &[&str] = &[
 ];
 
 impl Mesh {
+    /// Gives what the mesh asks for that no proxy of this version enforces: whoever takes a mesh in refuses it (`BM0190`), for
+    /// a rule that nobody enforces is a promise broken in silence.
+    pub fn not_enforced(&self) -> BTreeSet<&'static str> {
+        let mut words = self.features();
+        words.retain(|word| !ENFORCED.contains(word));
+        words
+    }
+
     /// Gives the words that a host must know to enforce this mesh or slice.
     pub fn features(&self) -> BTreeSet<&'static str> {
         let mut features = BTreeSet::new();
