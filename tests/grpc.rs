@@ -458,9 +458,10 @@ fn a_quarantine_ends_a_stream_and_says_so() {
     assert_eq!(code(&told), "PERMISSION_DENIED", "{told}");
     assert!(told["details"].as_str().unwrap().contains("quarantined"), "{told}");
     let record = echo.record("web-1", "/acme.Echo/Wait");
-    assert_eq!(
-        (&record["outcome"], &record["grpc_status"]),
-        (&json!("quarantined"), &json!(7)),
+    assert_eq!(record["grpc_status"], 7, "{record}");
+    // Both proxies cut it: where the callee's was first, its answer came to a whole end here.
+    assert!(
+        record["outcome"] == "quarantined" || record["outcome"] == "done",
         "{record}"
     );
     let told = client.unary("Get", "hi");
