@@ -102,8 +102,6 @@ async fn serve(
         replaced,
     };
     core.stream_opened(&caller.host, opened);
-    core.world
-        .enforces(&caller.host, session, hello.features.iter().cloned().collect());
     core.metrics.streams_opened.inc();
     let host = format!("host:{}", caller.host);
     if record {
@@ -186,9 +184,14 @@ async fn connect(core: &Core, caller: &Caller, hello: &Hello) -> Result<Admitted
         core.world.put_row(row);
     }
     let applied = hello.applied.map(Generation::from);
-    core.world
+    let admitted = core
+        .world
         .connect(&caller.host, &caller.key, caller.source, core.now(), applied)
-        .ok_or(GoodbyeReason::Evicted)
+        .ok_or(GoodbyeReason::Evicted)?;
+    // At once: a host that is connected and has not said yet what it enforces would stop an `apply`.
+    let features = hello.features.iter().cloned().collect();
+    core.world.enforces(&caller.host, admitted.session, features);
+    Ok(admitted)
 }
 
 struct Stream<'a> {
