@@ -30,6 +30,7 @@ mod limiter;
 mod live;
 mod mesh;
 mod metrics;
+pub mod outside;
 mod places;
 mod plain;
 mod pool;

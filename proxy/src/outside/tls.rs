@@ -1,0 +1,72 @@
+//! TLS to the outside: who is there is vouched for by the web's authorities, or by those that the mesh file names.
+//!
+//! The web's authorities are compiled in (Mozilla's list) and not the host's: which of them may vouch for whom a bot
+//! calls is then the same on all hosts, and no file of a host can widen it. TLS 1.3 only.
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use spiffe::time::Clock;
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// The text of `ca` holds no certificates.
+    #[error("`ca` of the destination holds no certificates that can be read")]
+    Ca,
+    /// rustls says no.
+    #[error("set up TLS")]
+    Tls {
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// Shows the host's time to rustls.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().unix_seconds()).unwrap_or_default();
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+    }
+}
+
+/// Sets up TLS in nobody's name: the outside knows no SVIDs.
+pub(super) fn config(ca: Option<&str>, clock: &Clock) -> Result<Arc<ClientConfig>, SetUpError> {
+    let roots = match ca {
+        Some(pem) => given(pem)?,
+        None => RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        },
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|source| SetUpError::Tls { source })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // A resumed session would tell the destination that two bots of this host are one client.
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn given(pem: &str) -> Result<RootCertStore, SetUpError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|_unreadable| SetUpError::Ca)?;
+        roots.add(certificate).map_err(|source| SetUpError::Tls { source })?;
+    }
+    if roots.is_empty() {
+        return Err(SetUpError::Ca);
+    }
+    Ok(roots)
+}
