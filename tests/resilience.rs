@@ -540,3 +540,59 @@ fn so_many_calls_of_one_caller_wait_for_a_connection() {
         "{answers:?}"
     );
 }
+
+/// Opens this many connections to a proxy by HTTP/2 and prints what each may be sent before somebody reads: the window of
+/// the connection and that of a stream.
+const WINDOWS: &str = r#"
+import socket, struct, sys
+
+def frame(kind, flags, payload):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + bytes(4) + payload
+
+def exactly(s, n):
+    data = b""
+    while len(data) < n:
+        data += s.recv(n - len(data)) or sys.exit("closed")
+    return data
+
+kept = []
+for _ in range(int(sys.argv[2])):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(sys.argv[1])
+    s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, b"") + frame(6, 0, b"12345678"))
+    connection = stream = 65535
+    while True:
+        head = exactly(s, 9)
+        payload = exactly(s, int.from_bytes(head[:3], "big"))
+        if head[3] == 4 and not head[4] & 1:
+            for at in range(0, len(payload), 6):
+                key, value = struct.unpack(">HI", payload[at:at + 6])
+                stream = value if key == 4 else stream
+        if head[3] == 8 and head[5:] == bytes(4):
+            connection += struct.unpack(">I", payload)[0]
+        if head[3] == 6 and head[4] & 1:
+            break
+    print(connection, stream)
+    kept.append(s)
+"#;
+
+#[test]
+fn what_unread_bodies_may_fill_is_bounded_for_all_connections_together() {
+    if !root_or_skip("windows") {
+        return;
+    }
+    let scene = Scene::start(&["web-1", "web-2"], "bounds: {buffered: 8MiB}", "");
+    let socket = scene.mesh.host("web-1").dir.join("bot.sock");
+    let windows = || {
+        let mut command = as_user(PYTHON, CHECKOUT);
+        command.args(["-c", WINDOWS]).arg(&socket).arg("3");
+        ok(&mut command)
+    };
+    assert_eq!(windows(), "4194304 1048576\n4194304 1048576\n65535 16383\n");
+    eventually("the windows to be free again", || {
+        windows().starts_with("4194304").then_some(())
+    });
+    let mut checkout = scene.caller(CHECKOUT);
+    assert_eq!(checkout.call("GET", ORDERS_HOST, "/orders/1").status, 200);
+}

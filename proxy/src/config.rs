@@ -186,6 +186,9 @@ pub struct BoundsConfig {
     /// Default 8192: calls at a time, of which one caller may have three quarters.
     #[serde(default)]
     pub calls: Option<usize>,
+    /// Default 512 MiB: what bodies may fill that wait to be read, on all HTTP/2 connections together; beyond it each has 64 KiB.
+    #[serde(default)]
+    pub buffered: Option<ByteSize>,
 }
 
 /// What a call between two bots of this host goes through.

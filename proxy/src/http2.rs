@@ -74,14 +74,15 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, reader: Reader<ReadEnd>, writer: W
         let shared = Arc::clone(&served);
         async move { Ok::<_, Infallible>(answer(&shared, request).await) }
     });
+    let window = proxy.windows.take();
     // The bounds of the mesh side: a bot is trusted no more than a peer.
     let connection = http2::Builder::new(Streams::of(&shared))
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(mesh::STREAMS_MAX)
         .max_header_list_size(mesh::HEADER_LIST_BYTES_MAX)
-        .initial_stream_window_size(mesh::STREAM_WINDOW)
-        .initial_connection_window_size(mesh::CONNECTION_WINDOW)
+        .initial_stream_window_size(window.of_stream())
+        .initial_connection_window_size(window.bytes())
         .max_frame_size(mesh::FRAME_BYTES)
         .max_pending_accept_reset_streams(mesh::PENDING_RESETS_MAX)
         .max_local_error_reset_streams(mesh::PROVOKED_RESETS_MAX)

@@ -44,6 +44,7 @@ mod seldom;
 mod tcp;
 mod upstream;
 mod whoami;
+mod windows;
 
 pub use config::{Config, Settings};
 pub use run::{Descent, DescentError, Manager, Passed, PassedError, RunError, Running, Variables, run, start};

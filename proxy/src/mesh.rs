@@ -239,7 +239,7 @@ async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, source: IpAddr, 
 }
 
 async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<Door>, control: Option<Arc<Control>>) {
-    let (closing, shared) = (proxy.closing.clone(), Arc::clone(proxy));
+    let (closing, shared, window) = (proxy.closing.clone(), Arc::clone(proxy), proxy.windows.take());
     // The control stream takes no call's place.
     let streams = STREAMS_MAX + u32::from(control.is_some());
     let service = service_fn(move |request: Request<Incoming>| {
@@ -257,8 +257,8 @@ async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<
         .auto_date_header(false)
         .max_concurrent_streams(streams)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window.of_stream())
+        .initial_connection_window_size(window.bytes())
         .max_frame_size(FRAME_BYTES)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(PROVOKED_RESETS_MAX)

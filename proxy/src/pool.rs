@@ -6,6 +6,7 @@
 
 mod again;
 mod connect;
+mod one_task;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::pool::Pool;
 use crate::upstream::Upstreams;
+use crate::windows::Windows;
 
 /// The bounds of the process.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +91,8 @@ pub(crate) struct Proxy {
     pub(crate) cutting: AtomicBool,
     /// The calls that are carried at a time.
     pub(crate) places: Arc<Places>,
+    /// What bodies may fill that wait to be read.
+    pub(crate) windows: Arc<Windows>,
     /// What is known of callees.
     pub(crate) upstreams: Upstreams,
     /// How often each caller called.

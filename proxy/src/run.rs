@@ -41,6 +41,7 @@ use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
 use crate::tcp::Leads;
 use crate::upstream::Upstreams;
+use crate::windows::Windows;
 use aside::Aside;
 use bind::Bound;
 pub use descent::{Descent, DescentError};
@@ -144,6 +145,7 @@ pub async fn start(
         tasks: TaskTracker::new(),
         closing: cancel.child_token(),
         places: Places::new(settings.calls),
+        windows: Windows::new(settings.buffered),
         upstreams: Upstreams::new(seed()?),
         limiter: Limiter::default(),
         cutting: AtomicBool::new(false),

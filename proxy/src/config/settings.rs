@@ -91,6 +91,8 @@ pub struct Settings {
     pub max_policy_age: Duration,
     /// How many calls are carried at a time.
     pub calls: usize,
+    /// How much the large windows of HTTP/2 connections may hold together.
+    pub buffered: u64,
 }
 
 /// A listener whose every call goes to one bot.
@@ -158,6 +160,7 @@ impl Config {
             allow_run: self.allow_run,
             max_policy_age: resolve_policy_age(self.max_policy_age)?,
             calls: resolve_calls(self.bounds.calls)?,
+            buffered: self.bounds.buffered.map_or(512 << 20, ByteSize::bytes),
             state_dir,
         })
     }

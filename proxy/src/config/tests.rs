@@ -40,6 +40,7 @@ fn everything_else_has_a_default() {
     assert!(!settings.allow_run);
     assert_eq!(settings.max_policy_age, Duration::from_hours(4));
     assert_eq!(settings.calls, 8_192);
+    assert_eq!(settings.buffered, 512 << 20);
 }
 
 #[test]

@@ -125,7 +125,7 @@ pub(super) fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBod
 
 /// Says why a call may be sent again after this error, if it may.
 pub(super) fn chance(error: &hyper::Error, method: &Method) -> Option<Chance> {
-    if was_not_begun(error, method) {
+    if was_not_begun(error) {
         return Some(Chance::NotBegun);
     }
     // The connection failed under it. A stream that was reset was answered, if only by that.
@@ -136,15 +136,14 @@ pub(super) fn chance(error: &hyper::Error, method: &Method) -> Option<Chance> {
 
 /// Tells whether the other end says that it did not begin to carry a call.
 ///
-/// RFC 9113 §8.7: REFUSED_STREAM says so of any call. A stream above the last one of a GOAWAY was not begun either
-/// (§6.8); hyper gives the same error to a call that raced with the frame and may have left, so there it is believed only
-/// of methods that may be repeated anyway (RFC 9110 §9.2.2).
-fn was_not_begun(error: &hyper::Error, method: &Method) -> bool {
+/// RFC 9113 §8.7: REFUSED_STREAM says so of any call, and a GOAWAY of those above its last stream (§6.8). hyper gives the
+/// latter's error to no call that went out, see [`OneTask`](super::one_task::OneTask).
+fn was_not_begun(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(|error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         let gone = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-        error.is_remote() && (refused || (gone && method.is_idempotent()))
+        error.is_remote() && (refused || gone)
     })
 }
 
@@ -242,10 +241,7 @@ mod tests {
             "CANCEL says nothing about what was done"
         );
         assert!(!begun(Method::GET, go_away(0, 0)).await, "above the last stream");
-        assert!(
-            begun(Method::POST, go_away(0, 0)).await,
-            "what may not be repeated is not"
-        );
+        assert!(!begun(Method::POST, go_away(0, 0)).await, "whatever its method");
         assert!(
             begun(Method::GET, go_away(0, 1)).await,
             "a peer that saw an error in us knows no last stream"

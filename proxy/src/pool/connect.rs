@@ -18,8 +18,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::one_task::OneTask;
 use super::{Link, Need, Peer, PoolFault};
-use crate::mesh::{CONNECTION_WINDOW, FRAME_BYTES, HEADER_LIST_BYTES_MAX, STREAM_WINDOW, Tasks};
+use crate::mesh::{FRAME_BYTES, HEADER_LIST_BYTES_MAX, Tasks};
 use crate::proven::{Proven, Shown};
 use crate::proxy::Proxy;
 use crate::reproof::{self, Control};
@@ -64,10 +65,11 @@ pub(super) async fn connect(
         Some(H2) => None,
         Some(_) | None => return Err(PoolFault::Protocol { address, source: None }),
     };
-    let (send, connection) = http2::Builder::new(Tasks::of(proxy))
+    let (tasks, window) = (OneTask::new(Tasks::of(proxy)), proxy.windows.take());
+    let (send, connection) = http2::Builder::new(tasks.clone())
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window.of_stream())
+        .initial_connection_window_size(window.bytes())
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_concurrent_streams(0)
@@ -83,13 +85,14 @@ pub(super) async fn connect(
     proxy.tasks.spawn(async move {
         // Losing the connection midway is what both ends of this race mean: the SVID that it proved has ended.
         tokio::select! {
-            ended = connection => {
-                if let Err(error) = ended {
+            ended = tasks.run(connection) => {
+                if let Some(Err(error)) = ended {
                     tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection to a proxy ended");
                 }
             }
             () = until.ended(&clock) => {}
         }
+        drop(window);
     });
     let unneeded = CancellationToken::new();
     if let Some(control) = control {
