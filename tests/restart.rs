@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use crate::kill::{Streaming, now_ms, outcomes};
 use crate::spine::{CHECKOUT, ORDERS, mesh_file, two_hosts};
@@ -208,17 +209,26 @@ pub(crate) fn two_held(setup: &Setup<'_>) -> (Mesh, [Manager; 2], [u32; 2]) {
     (mesh, [first, second], [one, other])
 }
 
+/// By itself 500 calls a second. `BOTMESH_RESTART_PER_SECOND=1000` makes them more:
+///
+///     BOTMESH_RESTART_PER_SECOND=1000 cargo test --release --features test-clock --test mesh -- restart::proxies --nocapture
 #[test]
 fn proxies_restart_under_load_and_no_connection_is_refused_and_no_call_fails() {
     if !root_or_skip("restarts under load") {
         return;
     }
     let hosts = ["web-1", "web-2"];
+    let asked = std::env::var("BOTMESH_RESTART_PER_SECOND").ok();
+    let per_second = asked.map(|number| number.parse::<u32>().expect("calls a second"));
     let (mesh, mut managers, _) = two_held(&Setup {
         hosts: &hosts,
+        alone: per_second.is_some(),
         ..Setup::default()
     });
-    let mut load = Load::start(CHECKOUT, mesh.host("web-1"), 500);
+    let (begin, mut load) = (
+        Instant::now(),
+        Load::start(CHECKOUT, mesh.host("web-1"), per_second.unwrap_or(500)),
+    );
     load.more(500);
     for turn in 0..3 {
         for (host, manager) in hosts.iter().zip(&mut managers) {
@@ -230,11 +240,19 @@ fn proxies_restart_under_load_and_no_connection_is_refused_and_no_call_fails() {
                 "{host} ended after {millis} ms: something held it up to its deadline"
             );
             println!("{host}: ended {millis} ms after SIGTERM");
-            load.more(500);
+            load.more(u64::from(per_second.unwrap_or(500)) * if per_second.is_some() { 5 } else { 1 });
         }
     }
     let outcome = load.stop();
-    println!("three restarts of each proxy under load: {outcome}");
+    let millis = u64::try_from(begin.elapsed().as_millis()).expect("no eternity");
+    println!("three restarts of each proxy under load in {millis} ms: {outcome}");
+    if let Some(asked) = per_second {
+        let rate = outcome.count("calls") * 1_000 / millis.max(1);
+        assert!(
+            rate * 100 >= u64::from(asked) * 95,
+            "{rate} calls a second are not {asked}"
+        );
+    }
     outcome.none_failed();
     for host in hosts {
         assert!(mesh.host(host).verify().status.success(), "{host}'s ledger");

@@ -230,3 +230,62 @@ fn soak_with_rotation_new_policies_and_restarts_fails_no_call_and_grows_no_memor
         eventually("the ledger to be whole", whole);
     }
 }
+
+/// An SVID of an hour is renewed after 27 minutes at the latest.
+const RENEWED_AFTER: Duration = Duration::from_secs(27 * 60 + 1);
+
+/// Waits until the SVIDs of both bots are others than those that were seen last.
+fn rotated(mesh: &Mesh, seen: &mut [Vec<String>; 2]) {
+    for (which, bot) in ["prod/checkout", "prod/orders"].iter().enumerate() {
+        let next = eventually("the next SVID", || {
+            serial(mesh, HOSTS[which], bot).filter(|serial| seen[which].last() != Some(serial))
+        });
+        assert!(!seen[which].contains(&next), "an SVID came back");
+        seen[which].push(next);
+    }
+}
+
+/// By itself three rotations, one every two seconds. `BOTMESH_ROTATIONS=30` makes them thirty, one every ten seconds:
+///
+///     BOTMESH_ROTATIONS=30 cargo test --release --features test-clock --test mesh -- soak::svids --nocapture
+#[test]
+fn svids_rotate_again_and_again_under_load_and_no_call_fails() {
+    if !root_or_skip("rotation under load") {
+        return;
+    }
+    let rotations = std::env::var("BOTMESH_ROTATIONS").ok();
+    let (rotations, pause) = match rotations.map(|count| count.parse::<u64>().expect("a number of rotations")) {
+        Some(count) => (count, Duration::from_secs(10)),
+        None => (3, Duration::from_secs(2)),
+    };
+    let dir = folder();
+    let hand = Hand::new(dir.path());
+    let (mesh, _managers, _) = two_held(&Setup {
+        hosts: &HOSTS,
+        clock: Some(hand.path()),
+        ..Setup::default()
+    });
+    let mut seen = [Vec::new(), Vec::new()];
+    rotated(&mesh, &mut seen);
+    let mut load = Load::start(CHECKOUT, mesh.host("web-1"), PER_SECOND);
+    load.more(200);
+    let begin = Instant::now();
+    for rotation in 1..=rotations {
+        hand.forward(RENEWED_AFTER);
+        rotated(&mesh, &mut seen);
+        // The pace of the test, not a wait for a state.
+        let due = begin + pause * u32::try_from(rotation).expect("few");
+        std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+    }
+    let outcome = load.stop();
+    println!(
+        "{rotations} rotations of both ends in {} s: {outcome}",
+        begin.elapsed().as_secs()
+    );
+    outcome.none_failed();
+    for (host, seen) in HOSTS.iter().zip(&seen) {
+        assert_eq!(seen.len() as u64, rotations + 1, "{host}");
+        let whole = || mesh.host(host).verify().status.success().then_some(());
+        eventually("the ledger to be whole", whole);
+    }
+}
