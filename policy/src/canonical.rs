@@ -278,12 +278,16 @@ fn serve(serve: &Serve) -> Value {
     let kind = serve.kind().as_str();
     match serve {
         Serve::Http(Target::Elsewhere) | Serve::Grpc(Target::Elsewhere) => json!(kind),
+        Serve::Http(Target::Endpoints(endpoints)) | Serve::Grpc(Target::Endpoints(endpoints)) => {
+            let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+            json!({ "endpoints": endpoints, kind: place(&Target::Endpoints(Vec::new())) })
+        }
         Serve::Http(target) | Serve::Grpc(target) => json!({ kind: place(target) }),
         Serve::Tcp(tcp) => {
             let same = |(port, target): (&u16, &Target)| match target {
                 Target::Port(own) => own == port,
                 Target::Elsewhere => true,
-                Target::Unix(_) => false,
+                Target::Unix(_) | Target::Endpoints(_) => false,
             };
             let ports = if tcp.ports.iter().all(same) {
                 json!(tcp.ports.keys().collect::<Vec<_>>())
@@ -305,6 +309,7 @@ fn place(target: &Target) -> Value {
         // The path came from text, so nothing is lost.
         Target::Unix(path) => json!(format!("unix:{}", path.display())),
         Target::Elsewhere => Value::Null,
+        Target::Endpoints(_) => json!("mtls"),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::destination::Destination;
-use crate::mesh::{Mesh, Serve, ServeKind};
+use crate::mesh::{Mesh, Serve, ServeKind, Target};
 
 /// Bots told apart by their group: `group`, `gid`.
 pub const GROUP: &str = "group";
@@ -39,6 +39,9 @@ pub const GRPC: &str = "grpc";
 
 /// Bots that serve TCP, and rules over their ports: `tcp`.
 pub const TCP: &str = "tcp";
+
+/// Bots that open their own mutual TLS: `endpoints`.
+pub const ENDPOINTS: &str = "endpoints";
 
 /// Destinations outside of the mesh: `https://`, `http://`, `tls://`.
 pub const OUTSIDE: &str = "outside";
@@ -97,6 +100,10 @@ impl Mesh {
         let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);
         if spoken_to.any(|to| to.outside().is_some()) {
             features.insert(OUTSIDE);
+        }
+        let mut places = self.bots.values().filter_map(|bot| bot.serve.as_ref()?.target());
+        if places.any(|place| matches!(place, Target::Endpoints(_))) {
+            features.insert(ENDPOINTS);
         }
         let served = self.bots.values().filter_map(|bot| bot.serve.as_ref()).map(Serve::kind);
         let spoken = self.rules.values().filter_map(|rule| rule.kind);

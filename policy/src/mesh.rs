@@ -20,6 +20,7 @@ use crate::call::{Callee, What};
 use crate::canonical;
 use crate::destination::{Destination, OutsideDestination};
 use crate::diagnostics::Diagnostics;
+use crate::endpoint::Endpoint;
 use crate::explain::{Explainer, Explanation};
 use crate::generation::Generation;
 use crate::limit::Limit;
@@ -132,6 +133,8 @@ impl Serve {
     /// Gives the same as hosts see it on which the bot is not: the protocol, and the ports of TCP.
     pub(crate) fn elsewhere(&self) -> Self {
         match self {
+            // Every caller's host connects to them itself.
+            Self::Http(Target::Endpoints(_)) | Self::Grpc(Target::Endpoints(_)) => self.clone(),
             Self::Http(_) => Self::Http(Target::Elsewhere),
             Self::Grpc(_) => Self::Grpc(Target::Elsewhere),
             Self::Tcp(tcp) => Self::Tcp(TcpServe {
@@ -150,6 +153,10 @@ impl fmt::Display for Serve {
             Target::Port(port) => format!(" on 127.0.0.1:{port}"),
             Target::Unix(path) => format!(" on unix:{}", path.display()),
             Target::Elsewhere => String::new(),
+            Target::Endpoints(endpoints) => {
+                let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+                format!(" by its own TLS at {}", endpoints.join(", "))
+            }
         };
         match self {
             Self::Http(target) | Self::Grpc(target) => write!(f, "{kind}{}", at(target)),
@@ -196,6 +203,8 @@ pub enum Target {
     Unix(PathBuf),
     /// On another host. Only in a slice, which does not say more.
     Elsewhere,
+    /// Wherever one of these leads, by mutual TLS that the bot opens itself with its own SVID. Never empty.
+    Endpoints(Vec<Endpoint>),
 }
 
 impl Bot {

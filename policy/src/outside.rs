@@ -134,7 +134,7 @@ impl Outside {
 }
 
 /// RFC 1123 §2.1. The last label is never a number, so that no reader takes the name for an IPv4 address.
-fn check_host(host: &str) -> Result<(), OutsideError> {
+pub(crate) fn check_host(host: &str) -> Result<(), OutsideError> {
     let label = |label: &str| {
         let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         (1..=LABEL_BYTES_MAX).contains(&label.len())

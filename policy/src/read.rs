@@ -8,6 +8,7 @@ mod keys;
 mod limits;
 mod mesh_tests;
 mod rules;
+mod serve;
 mod values;
 
 use std::collections::BTreeMap;

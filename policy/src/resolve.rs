@@ -62,6 +62,7 @@ pub(crate) fn resolve(draft: MeshDraft, mut collector: Collector, sources: Sourc
 /// Says whether a bot's `serve` tells what it may: in a slice, of bots of other hosts, the protocol and the ports alone.
 fn is_told(serve: &Serve, foreign: bool) -> bool {
     match serve {
+        Serve::Http(Target::Endpoints(_)) | Serve::Grpc(Target::Endpoints(_)) => true,
         Serve::Http(target) | Serve::Grpc(target) => (*target == Target::Elsewhere) == foreign,
         Serve::Tcp(tcp) if foreign => {
             let bare = |(port, target): (&u16, &Target)| *target == Target::Port(*port);

@@ -104,6 +104,8 @@ fn bot() -> Value {
         {"type": "integer", "minimum": 1, "maximum": 65535, "description": "A port of 127.0.0.1."},
         {"type": "string", "pattern": "^unix:/", "description": "A Unix socket."},
     ]});
+    let mtls = json!({"const": "mtls", "description": "The bot opens its own mutual TLS, at its endpoints."});
+    let of_requests = json!({"anyOf": [place, mtls]});
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner", "hosts"],
         "properties": {
@@ -115,12 +117,16 @@ fn bot() -> Value {
                 "oneOf": [{"enum": ["http", "grpc"], "description": "In slices only."}, {
                     "type": "object", "additionalProperties": false, "maxProperties": 2,
                     "properties": {
-                        "http": place, "grpc": place,
+                        "http": of_requests, "grpc": of_requests,
                         "tcp": {"oneOf": [
                             {"$ref": "#/$defs/port"},
                             {"type": "array", "items": {"$ref": "#/$defs/port"}, "minItems": 1, "maxItems": 64},
                             {"type": "object", "additionalProperties": place, "propertyNames": {"pattern": "^[1-9][0-9]{0,4}$"}},
                         ]},
+                        "endpoints": {
+                            "type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 16,
+                            "description": "With mtls: hosts and ports, such as 10.0.0.7:8443.",
+                        },
                         "proxy_protocol": {"const": "v2", "description": "With tcp: who calls, before the first byte."},
                     },
                 }],

@@ -237,7 +237,7 @@ fn bots(proxy: &Proxy) -> BotsResponse {
 fn open_ports(serve: &Serve) -> Vec<u16> {
     let port = |target: &Target| match target {
         Target::Port(port) => Some(*port),
-        Target::Unix(_) | Target::Elsewhere => None,
+        Target::Unix(_) | Target::Elsewhere | Target::Endpoints(_) => None,
     };
     serve.targets().filter_map(port).collect()
 }

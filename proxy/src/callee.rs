@@ -221,7 +221,9 @@ impl Callees {
                     Ok(ends::tcp(stream))
                 }
                 Target::Unix(path) => Ok(ends::unix(UnixStream::connect(path).await?)),
-                Target::Elsewhere => Err(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable)),
+                Target::Elsewhere | Target::Endpoints(_) => {
+                    Err(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable))
+                }
             }
         };
         let place = || Place(target.clone());
@@ -273,7 +275,7 @@ impl std::fmt::Display for Place {
         match &self.0 {
             Target::Port(port) => write!(f, "127.0.0.1:{port}"),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
-            Target::Elsewhere => f.write_str("another host"),
+            Target::Elsewhere | Target::Endpoints(_) => f.write_str("another host"),
         }
     }
 }

@@ -1,32 +1,25 @@
 //! The section `bots`.
 
-use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use spiffe::id::HostPattern;
 use spiffe::selector::SelectorSet;
 
-use super::{ATTEST, BOT, BotDraft, Reader, SERVE};
+use super::{ATTEST, BOT, BotDraft, Reader};
 use crate::code;
 use crate::diagnostics::Draft;
-use crate::mesh::{Serve, ServeKind, Target, TcpServe};
 use crate::source::Span;
 use crate::yaml::{Node, Value};
 
 /// The life of an SVID where the bot does not say.
 const SVID_TTL_DEFAULT: Duration = Duration::from_secs(60 * 60);
-/// `sun_path` of unix(7) has 108 bytes with the final NUL.
-const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// `PATH_MAX` of Linux is 4096 with the final NUL.
 const EXE_BYTES_MAX: usize = 4095;
 /// The longest name of a unit, in bytes: `UNIT_NAME_MAX` of systemd is 256 with the final NUL.
 const UNIT_BYTES_MAX: usize = 255;
 /// The longest user name, in bytes: `LOGIN_NAME_MAX` of Linux is 256 with the final NUL.
 const USER_BYTES_MAX: usize = 255;
-
-/// The most ports of one bot.
-const PORTS_MAX: usize = 64;
 
 impl Reader {
     pub(super) fn bots(&mut self, node: Option<&Node>) {
@@ -305,127 +298,6 @@ impl Reader {
             })
             .collect()
     }
-
-    /// Reads what a bot serves. A stand-in keeps one mistake from being told again by every rule to this bot.
-    fn serve(&mut self, node: &Node) -> Serve {
-        let kinds = [ServeKind::Http, ServeKind::Grpc, ServeKind::Tcp];
-        if let Value::Text(word) = &node.value
-            && let Some(kind) = kinds
-                .into_iter()
-                .find(|kind| kind.as_str() == word && *kind != ServeKind::Tcp)
-        {
-            return kind.at(Target::Elsewhere);
-        }
-        let stand_in = |kind: ServeKind| kind.at(Target::Port(1));
-        let Some(fields) = self.fields(node, &SERVE) else {
-            return stand_in(ServeKind::Http);
-        };
-        let mut found = kinds
-            .into_iter()
-            .filter_map(|kind| Some((kind, fields.get(kind.as_str())?)));
-        let found = (found.next(), found.next());
-        if let Some(node) = fields.get("proxy_protocol")
-            && !matches!(found, (Some((ServeKind::Tcp, _)), _))
-        {
-            let draft = Draft::new(code::SERVE, node.span, "`proxy_protocol` goes with `tcp`", "not tcp");
-            self.push(draft.help("over HTTP the bot reads who calls from the field x-botmesh-caller"));
-        }
-        match found {
-            (Some((ServeKind::Tcp, ports)), None) => {
-                let proxy_protocol = fields
-                    .get("proxy_protocol")
-                    .is_some_and(|node| self.proxy_protocol(node));
-                self.ports(ports).map_or_else(
-                    || stand_in(ServeKind::Tcp),
-                    |ports| Serve::Tcp(TcpServe { ports, proxy_protocol }),
-                )
-            }
-            (Some((kind, target)), None) => self
-                .target(target)
-                .map_or_else(|| stand_in(kind), |target| kind.at(target)),
-            (Some((kind, _)), Some((_, other))) => {
-                let draft = Draft::new(code::SERVE, other.span, "a bot serves one protocol", "another one");
-                self.push(draft.help("a server of both is two bots, each with its own name and rules"));
-                stand_in(kind)
-            }
-            (None, _) => {
-                if !fields.refused() {
-                    self.required(&fields, "http", node.span);
-                }
-                stand_in(ServeKind::Http)
-            }
-        }
-    }
-
-    /// Reads ports where the bot listens on 127.0.0.1, or a map from ports to where it listens for each.
-    fn ports(&mut self, node: &Node) -> Option<BTreeMap<u16, Target>> {
-        let found: Vec<(u16, Target)> = match &node.value {
-            Value::Map(_) => {
-                let entries = self.entries(node, "tcp")?;
-                let entry = |(key, value): (&Node, &Node)| {
-                    let port = self.port_key(key);
-                    let target = self.target(value);
-                    Some((port?, target?))
-                };
-                entries.into_iter().filter_map(entry).collect()
-            }
-            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float | Value::Text(_) | Value::List(_) => {
-                let items = self.items(node);
-                let item = |item| self.port(item).map(|port| (port, Target::Port(port)));
-                items.into_iter().filter_map(item).collect()
-            }
-        };
-        let (count, ports) = (found.len(), BTreeMap::from_iter(found));
-        if ports.len() != count {
-            self.error(code::DUPLICATE_KEY, node.span, "a port is here twice", "twice");
-        }
-        let nothing = matches!(&node.value, Value::List(items) if items.is_empty())
-            || matches!(&node.value, Value::Map(entries) if entries.is_empty());
-        if nothing {
-            self.error(code::TCP_PORT, node.span, "`tcp` has no ports", "empty");
-        }
-        if ports.len() > PORTS_MAX {
-            let message = format!("a bot serves at most {PORTS_MAX} ports");
-            self.error(code::TOO_LARGE, node.span, message, "too many");
-        }
-        (!ports.is_empty()).then_some(ports)
-    }
-
-    /// The key of a map is a number in YAML and a text in JSON.
-    fn port_key(&mut self, key: &Node) -> Option<u16> {
-        match &key.value {
-            Value::Text(text) if !text.starts_with(['0', '+']) && text.parse::<u16>().is_ok() => text.parse().ok(),
-            Value::Text(_)
-            | Value::Integer(_)
-            | Value::Null
-            | Value::Bool(_)
-            | Value::Float
-            | Value::List(_)
-            | Value::Map(_) => self.port(key),
-        }
-    }
-
-    fn proxy_protocol(&mut self, node: &Node) -> bool {
-        let asked = node.value == Value::Text("v2".to_owned());
-        if !asked {
-            self.error(code::SERVE, node.span, "`proxy_protocol` is v2 or left out", "not v2");
-        }
-        asked
-    }
-
-    fn target(&mut self, node: &Node) -> Option<Target> {
-        let found = match &node.value {
-            Value::Integer(port) => u16::try_from(*port).ok().filter(|port| *port != 0).map(Target::Port),
-            Value::Text(text) => text.strip_prefix("unix:").and_then(socket).map(Target::Unix),
-            Value::Null | Value::Bool(_) | Value::Float | Value::List(_) | Value::Map(_) => None,
-        };
-        if found.is_none() {
-            let message = "the bot serves on a port from 1 to 65535 or on `unix:` and an absolute path";
-            let draft = Draft::new(code::SERVE, node.span, message, "neither");
-            self.push(draft.help("8080 is 127.0.0.1:8080; unix:/run/orders/orders.sock is better"));
-        }
-        found
-    }
 }
 
 /// What `/etc/passwd` can hold in a name and what is safe to show; domains as in `AD\user` and `user@ad` are kept.
@@ -444,12 +316,8 @@ fn is_service(text: &str) -> bool {
     !stem.is_empty() && text.len() <= UNIT_BYTES_MAX && stem.bytes().all(known)
 }
 
-fn socket(text: &str) -> Option<PathBuf> {
-    (is_plain_path(text) && text.len() <= SOCKET_PATH_BYTES_MAX).then(|| PathBuf::from(text))
-}
-
 /// Says whether a path is absolute and is its own shortest form, so that two spellings never mean one file.
-fn is_plain_path(text: &str) -> bool {
+pub(super) fn is_plain_path(text: &str) -> bool {
     let path = Path::new(text);
     let rebuilt: PathBuf = path.components().collect();
     let normal = path
@@ -472,12 +340,6 @@ mod tests {
         ] {
             assert!(!is_plain_path(text), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_socket_path_fits_sun_path() {
-        assert!(socket(&format!("/{}", "a".repeat(106))).is_some());
-        assert!(socket(&format!("/{}", "a".repeat(107))).is_none());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) const MESH: Keys = Keys {
 pub(crate) const BOT: Keys = Keys {
     of: "a bot",
     known: &["owner", "hosts", "attest", "serve", "svid_ttl", "keys"],
-    later: &["jwt", "endpoints", "proxy_protocol", "limits"],
+    later: &["jwt", "limits"],
 };
 
 pub(crate) const ATTEST: Keys = Keys {
@@ -53,8 +53,8 @@ pub(crate) const ATTEST: Keys = Keys {
 
 pub(crate) const SERVE: Keys = Keys {
     of: "serve",
-    known: &["http", "grpc", "tcp", "proxy_protocol"],
-    later: &["endpoints", "tls"],
+    known: &["http", "grpc", "tcp", "proxy_protocol", "endpoints"],
+    later: &["tls"],
 };
 
 const ALLOW: Keys = Keys {

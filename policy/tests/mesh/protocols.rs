@@ -250,3 +250,42 @@ fn audit_only_carries_connections_to_bots() {
         "audit"
     );
 }
+
+#[test]
+fn a_bot_with_its_own_tls_is_told_to_every_host_that_calls_it() {
+    let text = |place: &str| {
+        format!(
+            r#"
+version: 1
+trust_domain: acme.internal
+bots:
+  prod/orders: {{owner: o, hosts: [web-1], attest: {{user: orders}}}}
+  prod/ledger: {{owner: o, hosts: [bank-1], attest: {{user: ledger}}, serve: {{{place}}}}}
+allow:
+  - {{id: entries, from: prod/orders, to: prod/ledger, http: [POST /entries]}}
+"#
+        )
+    };
+    let mesh = load(text(
+        "http: mtls, endpoints: [\"10.0.0.7:8443\", \"ledger.corp.example:8443\"]",
+    ));
+    assert!(mesh.features().contains(policy::feature::ENDPOINTS));
+    let host = |name: &str| HostName::parse(name).unwrap();
+    for name in ["web-1", "bank-1"] {
+        let slice = mesh.slice(&host(name));
+        let read = load(slice.clone());
+        assert!(read.features().contains(policy::feature::ENDPOINTS), "{name}");
+        assert_eq!(read.canonical_json(), slice);
+        let ledger = read.bots()[&BotName::parse("prod/ledger").unwrap()]
+            .serve
+            .clone()
+            .unwrap();
+        assert_eq!(
+            ledger.to_string(),
+            "http by its own TLS at 10.0.0.7:8443, ledger.corp.example:8443",
+            "{name}"
+        );
+    }
+    let plain = load(text("http: 8080"));
+    assert!(!plain.features().contains(policy::feature::ENDPOINTS));
+}

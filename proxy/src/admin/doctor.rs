@@ -49,7 +49,7 @@ async fn look_at(proxy: &Proxy, bot: &BotName, target: &Target, until: Instant) 
     let at = match target {
         Target::Port(port) => format!("127.0.0.1:{port}"),
         Target::Unix(path) => format!("unix:{}", path.display()),
-        Target::Elsewhere => return None,
+        Target::Elsewhere | Target::Endpoints(_) => return None,
     };
     let looked = timeout_at(until, proxy.callees.look(&proxy.attestor, bot, target)).await;
     let found = match looked {

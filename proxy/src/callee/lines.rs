@@ -236,7 +236,9 @@ async fn connect(whom: Whom<'_>) -> Result<Line, CalleeFault> {
                 Stream::Tcp(stream)
             }
             Target::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-            Target::Elsewhere => return Err(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable)),
+            Target::Elsewhere | Target::Endpoints(_) => {
+                return Err(std::io::Error::from(std::io::ErrorKind::AddrNotAvailable));
+            }
         })
     };
     let limit = whom.connect.unwrap_or(CONNECT);
