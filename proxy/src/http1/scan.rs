@@ -1,5 +1,7 @@
 //! Finds the end of a head in bytes that arrive as they please.
 
+use memchr::memchr;
+
 use super::HEAD_BYTES_MAX;
 use super::head::HeadError;
 
@@ -35,7 +37,7 @@ impl Scanner {
         }
         loop {
             let bounded = buf.get(self.seen..buf.len().min(HEAD_BYTES_MAX)).unwrap_or_default();
-            let Some(found) = bounded.iter().position(|byte| *byte == b'\n') else {
+            let Some(found) = memchr(b'\n', bounded) else {
                 self.seen = buf.len().min(HEAD_BYTES_MAX);
                 return if buf.len() >= HEAD_BYTES_MAX {
                     Err(HeadError::TooLong)
