@@ -54,7 +54,7 @@ impl RequestHead {
         let version = parse_version(version)?;
         let (target, named) = target::parse(&method, &head.slice_ref(target))?;
         let headers = field::parse(&head.slice_ref(rest), FIELDS_MAX)?;
-        let authority = host(&headers, &target, named)?;
+        let authority = host(&headers, &target, named, version)?;
         let framing = framing::read(&headers, version)?;
         let connection = framing::connection(&headers)?;
         let upgrade = upgrade(&headers, &method, version, connection, framing)?;
@@ -116,10 +116,19 @@ fn parse_version(text: &[u8]) -> Result<Version, HeadError> {
 }
 
 /// RFC 9112 §3.2: exactly one `Host`, which an absolute target repeats.
-fn host(headers: &HeaderMap, target: &Target, named: Option<Authority>) -> Result<Authority, HeadError> {
+fn host(
+    headers: &HeaderMap,
+    target: &Target,
+    named: Option<Authority>,
+    version: Version,
+) -> Result<Authority, HeadError> {
     // Reading it out of the map again keeps the value's memory shared.
     let mut values = headers.get_all(header::HOST).iter();
-    let value = values.next().ok_or(HeadError::NoHost)?;
+    let Some(value) = values.next() else {
+        // HTTP/1.0 has no `Host`, and Python before 3.12 opens tunnels by it: the target says where they lead.
+        let opens = matches!((target, version), (Target::Authority, Version::Http10));
+        return named.filter(|_| opens).ok_or(HeadError::NoHost);
+    };
     if values.next().is_some() {
         return Err(HeadError::TwoHosts);
     }

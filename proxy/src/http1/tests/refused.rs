@@ -74,6 +74,9 @@ fn hosts_that_could_be_read_in_two_ways_are_refused() {
     check(&[
         ("GET / HTTP/1.1\r\n", "no_host"),
         ("GET / HTTP/1.0\r\n", "no_host"),
+        ("GET http://a/ HTTP/1.0\r\n", "no_host"),
+        ("CONNECT a:80 HTTP/1.1\r\n", "no_host"),
+        ("CONNECT a:80 HTTP/1.0\r\nHost: b:80\r\n", "host_differs"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "two_hosts"),
         ("GET / HTTP/1.1\r\nHost: a\r\nhOsT: b\r\n", "two_hosts"),
         ("GET / HTTP/1.1\r\nHost:\r\n", "host"),

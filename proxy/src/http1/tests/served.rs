@@ -46,6 +46,10 @@ fn the_forms_of_a_target_are_told_apart() {
     assert_eq!(target("OPTIONS *", "h"), Ok(Target::Asterisk));
     assert_eq!(target("CONNECT h:443", "h:443"), Ok(Target::Authority));
     assert_eq!(target("CONNECT h:443", "h"), Ok(Target::Authority));
+    assert_eq!(
+        parse("CONNECT h:443 HTTP/1.0\r\n\r\n").map(|h| h.target),
+        Ok(Target::Authority)
+    );
     assert_eq!(target("GET /", "[::1]:80"), Ok(Target::Origin(bytes("/"))));
 }
 
