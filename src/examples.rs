@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use policy::Callee;
 use spiffe::time::Timestamp;
 
 use crate::cli::{ca, proxy};
@@ -31,11 +32,11 @@ fn the_configurations_are_read_by_the_servers_they_are_for() {
     let mesh = policy::load(&sources::read(&[deploy("mesh.yaml")]).unwrap()).unwrap();
     assert_eq!(*mesh.trust_domain(), proxy.trust_domain);
     for listener in &proxy.listeners {
-        assert!(
-            mesh.bots().contains_key(&listener.to),
-            "{} is in mesh.yaml",
-            listener.to
-        );
+        let is_there = match &listener.to {
+            Callee::Bot(bot) => mesh.bots().contains_key(bot),
+            Callee::Outside(outside) => mesh.outside_names().contains(&outside.to_string()),
+        };
+        assert!(is_there, "{} is in mesh.yaml", listener.to);
     }
 }
 

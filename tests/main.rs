@@ -37,6 +37,7 @@ mod malicious_host;
 mod metrics;
 mod netns;
 mod newcomer;
+mod outside;
 mod passes;
 mod privileges;
 mod reproof;

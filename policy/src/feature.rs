@@ -59,6 +59,7 @@ pub const ENFORCED: &[&str] = &[
     UPGRADE,
     GRPC,
     TCP,
+    OUTSIDE,
 ];
 
 impl Mesh {

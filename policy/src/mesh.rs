@@ -28,7 +28,7 @@ use crate::outside::{Outside, OutsidePattern};
 use crate::overlap::{self, Indistinct};
 use crate::policy::Policy;
 use crate::roster::{Groups, Roster};
-use crate::rule::{Effect, Rule, RuleId};
+use crate::rule::{Effect, Rule, RuleId, Subject};
 use crate::source::Place;
 use crate::tests_of_mesh::{self, MeshTest, TestReport};
 
@@ -267,6 +267,13 @@ impl Mesh {
         }
         let exact = self.outsides.get(&OutsidePattern::from(outside.clone()));
         exact.or_else(|| self.outsides.get(&OutsidePattern::above(outside)?))
+    }
+
+    /// Gives the destinations outside that rules name, as they name them.
+    pub fn outside_names(&self) -> BTreeSet<String> {
+        let named = self.rules.values().flat_map(|rule| &rule.to);
+        let outside = named.filter_map(Subject::outside);
+        outside.map(ToString::to_string).collect()
     }
 
     /// Gives the host whose slice this is; `None` for a whole mesh.

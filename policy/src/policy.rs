@@ -156,6 +156,12 @@ impl Policy {
         from.is_some_and(|from| self.allow.links(from, To::Outside(to)))
     }
 
+    /// Gives a destination outside as the allow rules name it: by its own name, or else by the wildcard that covers it. So
+    /// there are no more such names than the mesh file holds.
+    pub fn outside_name(&self, to: &Outside) -> Option<String> {
+        self.allow.outside_name(to)
+    }
+
     /// Finds the callee; of a bot its number.
     fn callee<'c>(&self, callee: &'c Callee) -> Option<To<'c>> {
         callees::find(callee, |bot| self.bots.get(bot).copied())

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use policy::{Protocol, Serve, Target as Place};
+use policy::{Protocol, Scheme, Serve, Target as Place};
 
-use crate::call::{self, Answer, Asked, Door, Opening, Refusal, RequestBody, Route, Routes, is_browser_shaped};
+use crate::call::{
+    self, Answer, Asked, Door, Opening, OutsideRoute, Refusal, RequestBody, Route, Routes, To, is_browser_shaped,
+};
 use crate::connection::{Reply, Wanted};
 use crate::http1::head::RequestHead;
 use crate::http1::target::{Authority, Target};
@@ -33,7 +35,7 @@ pub(crate) struct BotSide {
     way: Arc<WayIn>,
     routes: Routes,
     /// Where the connection leads since its CONNECT.
-    opened: Option<Arc<Route>>,
+    opened: Option<To>,
     /// Whether the connection, or the tunnel in it, has carried nothing yet.
     begins: bool,
 }
@@ -99,11 +101,15 @@ impl BotSide {
         Ok(Wanted::Call(asked))
     }
 
-    /// Says which bot a request is for; or answers it, where it is for the proxy itself.
+    /// Says whom a request is for; or answers it, where it is for the proxy itself.
     pub(crate) fn ask(&self, proxy: &Arc<Proxy>, wish: Wish) -> Result<Asked, Box<Answer>> {
         let to = match self.destination(&wish) {
             Ok(Destination::Own) => return Err(Box::new(self.own(proxy, &wish))),
-            Ok(Destination::Bot(route)) => check_port(proxy, &wish.authority, &self.way, route),
+            Ok(Destination::Called(To::Bot(route))) => {
+                check_port(proxy, &wish.authority, &self.way, route).map(To::Bot)
+            }
+            Ok(Destination::Called(to)) => Ok(to),
+            Ok(Destination::Elsewhere) => self.outside(proxy, &wish.authority, &REQUESTS).map(To::Outside),
             Err(refusal) => Err(refusal),
         };
         let target = match wish.target {
@@ -131,8 +137,35 @@ impl BotSide {
         destination::find(&self.way, self.opened.as_ref(), &wish.authority, &self.routes)
     }
 
-    /// Opens a tunnel to a bot. To one that serves HTTP, what comes through it is read by the same reader and decided call
-    /// by call; to one that serves TCP nothing is read, and the tunnel is the call.
+    /// Finds the destination outside that a rule lets this bot call by one of these schemes. Anything else is refused: a name
+    /// that no rule speaks of is not even looked up.
+    fn outside(
+        &self,
+        proxy: &Proxy,
+        authority: &Authority,
+        schemes: &[Scheme],
+    ) -> Result<Arc<OutsideRoute>, Box<Refusal>> {
+        let host = authority.host();
+        let snapshot = proxy.control.snapshot();
+        let linked = |scheme: &Scheme| {
+            let Door::Bot { who, .. } = &self.door else {
+                return None;
+            };
+            let outside = destination::candidate(authority, *scheme)?;
+            if !snapshot.policy.links_outside(&who.id, &outside) {
+                return None;
+            }
+            let named = snapshot.policy.outside_name(&outside)?;
+            OutsideRoute::new(outside, &named)
+        };
+        schemes.iter().find_map(linked).ok_or_else(|| {
+            let detail = "no rule lets this bot call that host outside of the mesh; a bot prod/orders has the host orders.prod.mesh";
+            Refusal::boxed(Reason::OutsideForbidden, detail).host(host)
+        })
+    }
+
+    /// Opens a tunnel. To a bot that serves HTTP, and to `http://` outside, what comes through it is read by the same reader
+    /// and decided call by call; to a bot that serves TCP, and to `tls://`, the tunnel is the call.
     fn open(&mut self, proxy: &Arc<Proxy>, head: RequestHead, body: RequestBody) -> Result<Wanted, Box<Reply>> {
         match self.may_open(proxy, &head) {
             Ok(Leads { to, tcp: Some(port) }) => Ok(Wanted::Line(Box::new(Opening {
@@ -171,8 +204,17 @@ impl BotSide {
             return Err(Refusal::boxed(Reason::BadRequest, "CONNECT has no body"));
         }
         let route = match destination::find(&self.way, None, &head.authority, &self.routes)? {
-            Destination::Bot(route) if serves_tcp(proxy, &route) => return tcp_port(&head.authority, route),
-            Destination::Bot(route) => check_port(proxy, &head.authority, &self.way, route)?,
+            Destination::Called(To::Bot(route)) if serves_tcp(proxy, &route) => {
+                return tcp_port(&head.authority, route);
+            }
+            Destination::Called(To::Bot(route)) => check_port(proxy, &head.authority, &self.way, route)?,
+            Destination::Called(To::Outside(route)) => return may_open_outside(&head.authority, route),
+            Destination::Elsewhere => {
+                // The bot's own TLS passes where a rule says so; else the proxy's, to which requests come in the clear.
+                let found = self.outside(proxy, &head.authority, &[Scheme::Tls]);
+                let found = found.or_else(|_none| self.outside(proxy, &head.authority, &REQUESTS))?;
+                return may_open_outside(&head.authority, found);
+            }
             Destination::Own => return Err(Refusal::boxed(Reason::BadRequest, "there is nothing to open here")),
         };
         let Door::Bot { who, .. } = &self.door else {
@@ -186,7 +228,10 @@ impl BotSide {
         match snapshot.mesh.bots().get(&route.bot).map(|bot| &bot.serve) {
             None => Err(Refusal::boxed(Reason::NoSuchBot, format!("no bot is named {}", route.bot)).to(&route)),
             Some(None) => Err(Refusal::boxed(Reason::NoRule, "that bot serves nothing").to(&route)),
-            Some(Some(_)) => Ok(Leads { to: route, tcp: None }),
+            Some(Some(_)) => Ok(Leads {
+                to: To::Bot(route),
+                tcp: None,
+            }),
         }
     }
 
@@ -216,6 +261,35 @@ impl BotSide {
     }
 }
 
+/// How requests to the outside are sent, the safer way first: of two destinations that a bot writes alike, `https://` is
+/// meant.
+const REQUESTS: [Scheme; 2] = [Scheme::Https, Scheme::Http];
+
+/// Says what a tunnel to the outside carries.
+fn may_open_outside(authority: &Authority, route: Arc<OutsideRoute>) -> Result<Leads, Box<Refusal>> {
+    let (scheme, port) = (route.outside.scheme(), route.outside.port());
+    match scheme {
+        // A client that asks for the port of HTTP will speak HTTP.
+        Scheme::Https if authority.port() != Some(80) => {
+            let detail = format!(
+                "the proxy opens TLS with {} by itself: call http://{}/ and not https://, or have a rule to tls:// let the \
+                 bot's own TLS pass",
+                route.outside,
+                authority.host(),
+            );
+            Err(Refusal::boxed(Reason::OutsideForbidden, detail).to(&route))
+        }
+        Scheme::Https | Scheme::Http => Ok(Leads {
+            to: To::Outside(route),
+            tcp: None,
+        }),
+        Scheme::Tls => Ok(Leads {
+            to: To::Outside(route),
+            tcp: Some(port),
+        }),
+    }
+}
+
 fn serves_tcp(proxy: &Proxy, route: &Route) -> bool {
     let snapshot = proxy.control.snapshot();
     let bot = snapshot.mesh.bots().get(&route.bot);
@@ -225,7 +299,10 @@ fn serves_tcp(proxy: &Proxy, route: &Route) -> bool {
 /// Which port of a bot that serves TCP is meant; whether it may be, the policy says.
 fn tcp_port(authority: &Authority, to: Arc<Route>) -> Result<Leads, Box<Refusal>> {
     match authority.port() {
-        Some(port) => Ok(Leads { to, tcp: Some(port) }),
+        Some(port) => Ok(Leads {
+            to: To::Bot(to),
+            tcp: Some(port),
+        }),
         None => Err(Refusal::boxed(Reason::BadRequest, "say the port: that bot serves TCP").to(&to)),
     }
 }

@@ -33,7 +33,7 @@ pub(crate) use headers::{BOTMESH_TCP, BOTMESH_UPGRADE, is_browser_shaped};
 pub(crate) use id::push_hex;
 pub(crate) use identify::{Door, Nobody, Who};
 pub(crate) use refusal::Refusal;
-pub(crate) use route::{Route, Routes};
+pub(crate) use route::{Called, OutsideRoute, Route, Routes, To};
 
 use crate::http1::deadline::Deadline;
 use crate::http1::head::HeadError;
@@ -46,8 +46,8 @@ use normalize::Plain;
 /// A request, as its connection gives it.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// The bot that it is for, or why it is for none.
-    pub(crate) to: Result<Arc<Route>, Box<Refusal>>,
+    /// Whom it is for, or why it is for nobody.
+    pub(crate) to: Result<To, Box<Refusal>>,
     pub(crate) method: Method,
     /// Path and query, as they came.
     pub(crate) target: Bytes,
@@ -62,9 +62,9 @@ pub(crate) struct Asked {
 /// A connection of which nothing is read, as its listener, its CONNECT or its stream gives it.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    /// The bot that it is for, or why it is for none.
-    pub(crate) to: Result<Arc<Route>, Box<Refusal>>,
-    /// The port of that bot.
+    /// Whom it is for, or why it is for nobody.
+    pub(crate) to: Result<To, Box<Refusal>>,
+    /// The port there.
     pub(crate) port: u16,
     /// Of the request that asks for it, where it is one.
     pub(crate) headers: HeaderMap,
@@ -125,7 +125,11 @@ pub(crate) async fn open(proxy: &Arc<Proxy>, door: &Door, opening: Opening, pati
 }
 
 fn begin_opening<'a>(draft: &mut Draft, door: &'a Door, opening: Opening) -> Result<(&'a Who, Plain), Box<Refusal>> {
-    (draft.record.protocol, draft.record.port) = (audit::Protocol::Tcp, Some(opening.port));
+    draft.record.protocol = match &opening.to {
+        Ok(To::Outside(_)) => audit::Protocol::Tls,
+        Ok(To::Bot(_)) | Err(_) => audit::Protocol::Tcp,
+    };
+    draft.record.port = Some(opening.port);
     accept::accept(draft)?;
     let who = identify::identify(draft, door)?;
     Ok((who, normalize::opening(draft, who, opening)?))

@@ -1,4 +1,5 @@
-//! Connections to the bots of this host that are called.
+//! Connections to whoever is called without another proxy in between: the bots of this host, and destinations outside
+//! ([`outside`]).
 //!
 //! A bot that serves gRPC is called by HTTP/2 ([`lines`], [`stream`]), every other one by
 //! HTTP/1.1 with our own writer and reader: one write carries head and body, one read mostly brings the whole answer,
@@ -7,8 +8,10 @@
 //! of many callers, for who calls is said on each call; it is never used for another callee.
 
 mod exchange;
+mod greeting;
 mod lines;
 mod opaque;
+mod outside;
 mod socket;
 mod stream;
 mod switch;
@@ -35,12 +38,15 @@ use crate::http1::head::HeadError;
 use crate::http1::read::Reader;
 use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
+use crate::outside::WayOut;
 use crate::upstream::Admitted;
 use lines::Lines;
+use outside::{OfOutside, Outsides};
 
 pub(crate) use exchange::CalleeBody;
 pub(crate) use lines::Whom;
 pub(crate) use opaque::{Introduction, Opaque};
+pub(crate) use outside::{Leaving, OutsideLine};
 pub(crate) use stream::{StreamBody, StreamRequest};
 pub(crate) use switch::{Switched, Wish};
 pub(crate) use tunnel::TunnelBody;
@@ -60,6 +66,8 @@ pub(crate) struct Callees {
     idle: Mutex<BTreeMap<BotName, Kept>>,
     /// To those that serve gRPC.
     lines: Lines,
+    /// To destinations outside.
+    outside: Outsides,
     limits: Limits,
 }
 
@@ -71,11 +79,26 @@ type Kept = Vec<Box<Connection>>;
 struct Connection {
     reader: Reader<ReadEnd>,
     writer: Writer<WriteEnd>,
+    whose: Whose,
+    used: Instant,
+}
+
+/// Whom a connection leads to, and who may use it.
+#[derive(Debug)]
+enum Whose {
+    /// To a bot of this host, for all callers.
+    Bot(OfBot),
+    /// To a destination outside, for one caller.
+    Outside(OfOutside),
+}
+
+/// A bot of this host.
+#[derive(Debug)]
+struct OfBot {
     bot: BotName,
     target: Target,
     /// Who is at the other end; nobody knows before the first check.
     end: Option<attest::Callee>,
-    used: Instant,
 }
 
 /// A request, ready to be written.
@@ -111,10 +134,11 @@ impl Again<'_> {
 }
 
 impl Callees {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, way_out: WayOut) -> Self {
         Self {
             idle: Mutex::default(),
             lines: Lines::default(),
+            outside: Outsides::new(way_out),
             limits,
         }
     }
@@ -170,12 +194,16 @@ impl Callees {
             let Some(mut kept) = self.idle().get_mut(bot).and_then(Vec::pop) else {
                 return Ok(None);
             };
-            let fresh = now.duration_since(kept.used) < IDLE && kept.target == *target;
+            let Whose::Bot(of) = &kept.whose else {
+                continue;
+            };
+            let fresh = now.duration_since(kept.used) < IDLE && of.target == *target;
+            let is_checked = of.end.as_ref().is_some_and(attest::Callee::is_fresh);
             if !fresh || kept.reader.is_stale() {
                 continue;
             }
-            if !kept.end.as_ref().is_some_and(attest::Callee::is_fresh) {
-                kept.check(attestor).await?;
+            if !is_checked {
+                kept.check(attestor, bot).await?;
             }
             return Ok(Some(kept));
         }
@@ -184,8 +212,11 @@ impl Callees {
     /// Keeps a connection for later calls.
     fn keep(&self, mut connection: Box<Connection>) {
         connection.used = Instant::now();
+        let Whose::Bot(of) = &connection.whose else {
+            return self.outside.keep(connection);
+        };
         let mut idle = self.idle();
-        let kept = idle.entry(connection.bot.clone()).or_default();
+        let kept = idle.entry(of.bot.clone()).or_default();
         if kept.len() < IDLE_MAX {
             kept.push(connection);
         }
@@ -194,6 +225,7 @@ impl Callees {
     /// Ends the connections that nobody used for long.
     pub(crate) fn sweep(&self) {
         self.lines.sweep();
+        self.outside.sweep();
         let now = Instant::now();
         self.idle().retain(|_, kept| {
             kept.retain(|connection| now.duration_since(connection.used) < IDLE);
@@ -231,24 +263,33 @@ impl Callees {
             .await
             .map_err(|_elapsed| CalleeFault::Slow)?;
         let (read, write) = connected.map_err(|source| CalleeFault::Connect { place: place(), source })?;
-        let now = Instant::now();
-        let mut connection = Connection {
-            reader: Reader::new(read, self.limits),
-            writer: Writer::new(write, self.limits.body_idle),
+        let whose = Whose::Bot(OfBot {
             bot: bot.clone(),
             target: target.clone(),
             end: None,
-            used: now,
-        };
-        connection.check(attestor).await?;
-        Ok(Box::new(connection))
+        });
+        let mut connection = self.connection((read, write), whose);
+        connection.check(attestor, bot).await?;
+        Ok(connection)
+    }
+
+    fn connection(&self, (read, write): (ReadEnd, WriteEnd), whose: Whose) -> Box<Connection> {
+        Box::new(Connection {
+            reader: Reader::new(read, self.limits),
+            writer: Writer::new(write, self.limits.body_idle),
+            whose,
+            used: Instant::now(),
+        })
     }
 }
 
 impl Connection {
     /// Checks that whoever is at the other end is the bot.
-    async fn check(&mut self, attestor: &Attestor) -> Result<(), CalleeFault> {
-        self.end = Some(check(attestor, &self.bot, self.reader.io().socket()).await?);
+    async fn check(&mut self, attestor: &Attestor, bot: &BotName) -> Result<(), CalleeFault> {
+        let end = check(attestor, bot, self.reader.io().socket()).await?;
+        if let Whose::Bot(of) = &mut self.whose {
+            of.end = Some(end);
+        }
         Ok(())
     }
 }

@@ -14,8 +14,10 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 
+use policy::Callee;
 use serde::Deserialize;
-use spiffe::id::{BotName, HostName, TrustDomain};
+use serde::de::{Deserializer, Error as _};
+use spiffe::id::{HostName, TrustDomain};
 
 pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
 pub use operator::Operator;
@@ -74,6 +76,9 @@ pub struct Config {
     /// Whether operators may start bots with `botmesh run --as`.
     #[serde(default)]
     pub allow_run: bool,
+    /// How destinations outside are found.
+    #[serde(default)]
+    pub outside: OutsideConfig,
     /// How much is carried at a time.
     #[serde(default)]
     pub bounds: BoundsConfig,
@@ -117,11 +122,27 @@ pub struct BotsConfig {
 pub struct ListenerConfig {
     /// A loopback address, or `unix:PATH`.
     pub listen: ListenAddress,
-    /// The bot that every call on it goes to.
-    pub to: BotName,
+    /// The bot, or the destination outside, that every call on it goes to.
+    #[serde(deserialize_with = "callee")]
+    pub to: Callee,
     /// The bot's port: nothing is read of the connections then, and each is one call. Without it HTTP is read.
     #[serde(default)]
     pub tcp: Option<NonZero<u16>>,
+}
+
+/// Reads a bot, or a destination outside.
+fn callee<'de, D: Deserializer<'de>>(input: D) -> Result<Callee, D::Error> {
+    String::deserialize(input)?.parse().map_err(D::Error::custom)
+}
+
+/// `outside:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutsideConfig {
+    /// A file in the form of hosts(5), the only place where the names of destinations are looked up then; without it the
+    /// system's resolver is asked.
+    #[serde(default)]
+    pub hosts_file: Option<PathBuf>,
 }
 
 /// `mesh:`

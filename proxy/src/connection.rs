@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use crate::bots::BotSide;
-use crate::call::{self, Answer, Asked, CALLER_GONE, Door, Opening, RequestBody};
+use crate::call::{self, Answer, Asked, CALLER_GONE, Door, Opening, RequestBody, To};
 use crate::ends::{ReadEnd, WriteEnd};
 use crate::http1::answer::Answer as Head;
 use crate::http1::body::Left;
@@ -89,7 +89,7 @@ impl Handler {
         match self {
             Self::Bots(side) => side.asked(proxy, head, body),
             Self::Peer(door) => {
-                let to = mesh::callee(door, std::iter::once(head.authority.host_bytes().as_ref()));
+                let to = mesh::callee(door, std::iter::once(head.authority.host_bytes().as_ref())).map(To::Bot);
                 let target = match head.target {
                     Target::Origin(target) | Target::Absolute(target) => target,
                     Target::Asterisk => Bytes::from_static(b"*"),

@@ -6,33 +6,33 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 use crate::attest::Witnessed;
 
 /// Where bytes come from.
 #[derive(Debug)]
 pub(crate) enum ReadEnd {
-    /// TCP, of a bot or a callee.
+    /// TCP, of a bot, a callee or a destination outside.
     Tcp(tcp::OwnedReadHalf),
     /// A Unix socket, of a callee or of somebody who is no bot.
     Unix(unix::OwnedReadHalf),
     /// The Unix socket of an attested bot: each byte's sender is checked.
     Witnessed(ReadHalf<Witnessed>),
-    /// A foreign peer.
+    /// A foreign peer, or a destination outside.
     Tls(Box<ReadHalf<TlsStream<TcpStream>>>),
 }
 
 /// Where bytes go.
 #[derive(Debug)]
 pub(crate) enum WriteEnd {
-    /// TCP, of a bot or a callee.
+    /// TCP, of a bot, a callee or a destination outside.
     Tcp(tcp::OwnedWriteHalf),
     /// A Unix socket, of a callee or of somebody who is no bot.
     Unix(unix::OwnedWriteHalf),
     /// The Unix socket of an attested bot.
     Witnessed(WriteHalf<Witnessed>),
-    /// A foreign peer.
+    /// A foreign peer, or a destination outside.
     Tls(Box<WriteHalf<TlsStream<TcpStream>>>),
 }
 
@@ -98,9 +98,9 @@ pub(crate) fn witnessed(stream: Witnessed) -> (ReadEnd, WriteEnd) {
     (ReadEnd::Witnessed(read), WriteEnd::Witnessed(write))
 }
 
-/// Splits the connection of a foreign peer.
-pub(crate) fn tls(stream: TlsStream<TcpStream>) -> (ReadEnd, WriteEnd) {
-    let (read, write) = tokio::io::split(stream);
+/// Splits a connection over TLS: of a foreign peer, or to a destination outside.
+pub(crate) fn tls(stream: impl Into<TlsStream<TcpStream>>) -> (ReadEnd, WriteEnd) {
+    let (read, write) = tokio::io::split(stream.into());
     (ReadEnd::Tls(Box::new(read)), WriteEnd::Tls(Box::new(write)))
 }
 

@@ -1,54 +1,53 @@
-//! Something of each bot, found without a lock. There are as many as bots that a rule lets call or be called.
+//! Something of each bot, or of each callee, found without a lock. There are as many as a rule lets call or be called.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use spiffe::id::BotName;
 
-/// Something of each bot.
+/// Something of each `K`.
 #[derive(Debug)]
-pub(crate) struct Known<T>(ArcSwap<BTreeMap<BotName, Arc<T>>>);
+pub(crate) struct Known<K, T>(ArcSwap<BTreeMap<K, Arc<T>>>);
 
-impl<T> Default for Known<T> {
+impl<K, T> Default for Known<K, T> {
     fn default() -> Self {
         Self(ArcSwap::default())
     }
 }
 
-impl<T: Default> Known<T> {
-    /// Finds what is a bot's, or makes it.
-    pub(crate) fn of(&self, bot: &BotName) -> Arc<T> {
-        if let Some(known) = self.0.load().get(bot) {
+impl<K: Ord + Clone, T: Default> Known<K, T> {
+    /// Finds what is of this one, or makes it.
+    pub(crate) fn of(&self, name: &K) -> Arc<T> {
+        if let Some(known) = self.0.load().get(name) {
             return Arc::clone(known);
         }
         let new = Arc::<T>::default();
         self.0.rcu(|all| {
             let mut all = BTreeMap::clone(all);
-            all.entry(bot.clone()).or_insert_with(|| Arc::clone(&new));
+            all.entry(name.clone()).or_insert_with(|| Arc::clone(&new));
             all
         });
         // Another may have come first.
-        self.0.load().get(bot).map_or(new, Arc::clone)
+        self.0.load().get(name).map_or(new, Arc::clone)
     }
 
-    pub(crate) fn each(&self) -> Vec<(BotName, Arc<T>)> {
+    pub(crate) fn each(&self) -> Vec<(K, Arc<T>)> {
         let all = self.0.load();
         all.iter()
-            .map(|(bot, known)| (bot.clone(), Arc::clone(known)))
+            .map(|(name, known)| (name.clone(), Arc::clone(known)))
             .collect()
     }
 
-    /// Forgets what is of none of these bots, unless somebody holds it.
-    pub(crate) fn keep(&self, is_there: impl Fn(&BotName) -> bool) {
-        let stays = |bot: &BotName, known: &Arc<T>| is_there(bot) || Arc::strong_count(known) > 1;
-        if self.0.load().iter().all(|(bot, known)| stays(bot, known)) {
+    /// Forgets what is of none that is there, unless somebody holds it.
+    pub(crate) fn keep(&self, is_there: impl Fn(&K) -> bool) {
+        let stays = |name: &K, known: &Arc<T>| is_there(name) || Arc::strong_count(known) > 1;
+        if self.0.load().iter().all(|(name, known)| stays(name, known)) {
             return;
         }
         self.0.rcu(|all| {
-            let staying = all.iter().filter(|(bot, known)| stays(bot, known));
+            let staying = all.iter().filter(|(name, known)| stays(name, known));
             staying
-                .map(|(bot, known)| (bot.clone(), Arc::clone(known)))
+                .map(|(name, known)| (name.clone(), Arc::clone(known)))
                 .collect::<BTreeMap<_, _>>()
         });
     }
@@ -56,11 +55,13 @@ impl<T: Default> Known<T> {
 
 #[cfg(test)]
 mod tests {
+    use spiffe::id::BotName;
+
     use super::*;
 
     #[test]
     fn a_bot_has_one_of_it_until_it_is_gone_and_nobody_holds_it() {
-        let known = Known::<()>::default();
+        let known = Known::<BotName, ()>::default();
         let (orders, stock) = (
             BotName::parse("prod/orders").unwrap(),
             BotName::parse("prod/stock").unwrap(),

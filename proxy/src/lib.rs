@@ -4,12 +4,13 @@
 //! an [`audit::Receipt`]; forwarding consumes both. Whoever calls was named by the kernel ([`attest`]) or by an SVID
 //! that was verified; whoever is called was too. What two readers could read differently is refused ([`http1`]).
 //!
-//! Deliberately absent: keys on disk, policy of its own (it can only narrow what the mesh file allows), outside
-//! destinations, PROXY headers that come in, retries after a byte of an answer, and any grant by address.
+//! Deliberately absent: keys on disk, policy of its own (it can only narrow what the mesh file allows), redirects
+//! that are followed, PROXY headers that come in, retries after a byte of an answer, and any grant by address.
 //!
 //! - [`config`]: `proxy.yaml`. [`run()`] and [`start`]: the process.
 //! - [`control`]: the host's identity, its slice of the mesh file, the SVIDs of its bots.
 //! - [`attest`]: which process is which bot.
+//! - [`outside`]: what leads out of the mesh.
 //! - [`http1`]: one strict reading of HTTP/1.1. [`reason`]: the words for refusals.
 #![forbid(unsafe_code)]
 

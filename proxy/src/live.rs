@@ -8,6 +8,7 @@
 mod idle;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -21,6 +22,7 @@ use spiffe::time::Timestamp;
 use idle::Idle;
 
 use crate::control::Snapshot;
+use crate::outside::address;
 use crate::proven::Proven;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
@@ -97,6 +99,8 @@ struct Entry {
     subject: Subject,
     /// What the callee's proxy has proved.
     to_proven: Mutex<Option<Arc<Proven>>>,
+    /// The address outside that the call goes to.
+    address: Mutex<Option<SocketAddr>>,
     cut: OnceLock<Reason>,
     idle: OnceLock<Idle>,
     wakers: Mutex<[Option<Waker>; LANES]>,
@@ -143,6 +147,7 @@ impl Live {
             place,
             subject,
             to_proven: Mutex::default(),
+            address: Mutex::default(),
             cut: OnceLock::new(),
             idle: OnceLock::new(),
             wakers: Mutex::default(),
@@ -159,7 +164,8 @@ impl Live {
     pub(crate) fn decide(&self, snapshot: &Snapshot, now: Timestamp) -> u64 {
         self.end_where(|entry| {
             let to_serial = entry.to_proven().as_ref().map(|proven| proven.peer().serial);
-            entry.subject.refusal(snapshot, now, to_serial.as_ref())
+            let refusal = entry.subject.refusal(snapshot, now, to_serial.as_ref());
+            refusal.or_else(|| entry.address_refusal(snapshot))
         })
     }
 
@@ -224,6 +230,17 @@ impl Entry {
         let wakers = std::mem::take(&mut *self.wakers());
         wakers.into_iter().flatten().for_each(Waker::wake);
         true
+    }
+
+    /// Says why the call may not go on to where it goes, if that is outside and the mesh does not allow the address any more.
+    fn address_refusal(&self, snapshot: &Snapshot) -> Option<Reason> {
+        // A thread that panicked while it held the lock left a whole address.
+        let address = (*self.address.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let said = snapshot.mesh.outside_destination(self.subject.call.to.outside()?);
+        let listed = said.map(|said| said.addresses.as_slice()).unwrap_or_default();
+        address::judge(address.ip(), listed)
+            .is_err()
+            .then_some(Reason::OutsideForbidden)
     }
 
     fn to_proven(&self) -> MutexGuard<'_, Option<Arc<Proven>>> {
@@ -297,6 +314,14 @@ impl Held {
             }
         })
         .await
+    }
+
+    /// Notes which address outside the call goes to; `Err` when it may not any more.
+    pub(crate) fn leads_to(&self, proxy: &Proxy, address: SocketAddr) -> Result<(), Reason> {
+        *self.0.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        // Noted first and looked at afterwards, as in `Live::hold_unless`.
+        let refusal = self.0.address_refusal(&proxy.control.snapshot());
+        refusal.or_else(|| self.cut()).map_or(Ok(()), Err)
     }
 
     /// Notes by what the callee's proxy is known; `Err` when its SVID is worth nothing.

@@ -28,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::call::{
-    self, Answer, AnswerBody, Asked, BOTMESH_TCP, BOTMESH_UPGRADE, Door, Opening, Refusal, RequestBody, Route, Who,
+    self, Answer, AnswerBody, Asked, BOTMESH_TCP, BOTMESH_UPGRADE, Door, Opening, Refusal, RequestBody, Route, To, Who,
 };
 use crate::connection::{self, Handler};
 use crate::ends;
@@ -316,7 +316,7 @@ async fn answer_http2(
     let switch = upgrade
         .as_ref()
         .and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
-    let to = called(door, &parts, asked_by);
+    let to = called(door, &parts, asked_by).map(To::Bot);
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let is_head = parts.method == Method::HEAD;
     let grpc = grpc::is_call(parts.version, &parts.method, &parts.headers);
@@ -362,7 +362,7 @@ async fn open(
     let canonical = number.filter(|number| HeaderValue::from(*number) == *port);
     let once = parts.headers.get_all(BOTMESH_TCP).iter().count() == 1;
     let to = match canonical.filter(|_| once) {
-        Some(_) => called(door, &parts, By::Proxy),
+        Some(_) => called(door, &parts, By::Proxy).map(To::Bot),
         None => Err(Refusal::boxed(Reason::BadRequest, "the port is none")),
     };
     let opening = Opening {

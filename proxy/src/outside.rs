@@ -4,8 +4,44 @@
 //! A name is looked up once for each connection, each address is judged, and the connection goes to an address that was
 //! judged, by its number: a resolver that answers something else a moment later changes nothing (DNS rebinding).
 
+use std::path::PathBuf;
+
+use policy::{Outside, OutsideDestination};
+use spiffe::time::Clock;
+use tokio_util::task::TaskTracker;
+
+use connect::{Connected, OutsideFault};
+use resolve::Resolver;
+
 pub mod address;
 pub mod connect;
 pub mod hello;
 pub mod resolve;
 mod tls;
+
+/// What leads out of the mesh.
+#[derive(Debug)]
+pub struct WayOut {
+    resolver: Resolver,
+    clock: Clock,
+}
+
+impl WayOut {
+    /// Makes one that looks names up in a file alone, where there is one; its tasks are of `tasks`.
+    #[must_use]
+    pub fn new(hosts_file: Option<PathBuf>, clock: Clock, tasks: TaskTracker) -> Self {
+        Self {
+            resolver: Resolver::new(hosts_file, tasks),
+            clock,
+        }
+    }
+
+    /// Connects to a destination at an address that may be called; where the proxy opens the TLS, to nobody but it.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect::connect`].
+    pub async fn connect(&self, outside: &Outside, said: &OutsideDestination) -> Result<Connected, OutsideFault> {
+        connect::connect(&self.resolver, &self.clock, outside, said).await
+    }
+}

@@ -23,7 +23,7 @@ pub(crate) const fn most_of_one(places: usize) -> usize {
 pub(crate) struct Places {
     most: usize,
     taken: AtomicUsize,
-    callers: Known<OfCaller>,
+    callers: Known<BotName, OfCaller>,
     refused: [AtomicU64; Bound::ALL.len()],
 }
 

@@ -23,7 +23,7 @@ pub enum Reason {
     BrowserRefused,
     /// The caller calls more often than a limit admits.
     RateLimited,
-    /// It is for no bot.
+    /// It is for no bot, and no rule lets it leave the mesh, or not to that address, or not to that name.
     OutsideForbidden,
     /// It could be read in two ways, or not at all.
     BadRequest,
@@ -34,7 +34,7 @@ pub enum Reason {
     /// Whoever listens where the callee should is not the callee; or, on the mesh side, it is for another bot than the
     /// one whose certificate was asked for.
     CalleeMismatch,
-    /// The other proxy did not prove to be the callee's.
+    /// The other proxy, or whoever answers outside, did not prove to be the callee.
     PeerMismatch,
     /// The other end cannot be reached, or does not speak HTTP.
     PeerUnreachable,
@@ -42,7 +42,7 @@ pub enum Reason {
     NoIdentity,
     /// The call could not be recorded.
     LedgerUnavailable,
-    /// Calls of this caller to the bot failed, one after another, and none is made for a while.
+    /// Calls of this caller to the callee failed, one after another, and none is made for a while.
     BreakerOpen,
     /// There are too many calls or connections.
     Overloaded,
@@ -144,20 +144,20 @@ impl Reason {
             Self::DeniedByRule => "A rule forbids this call",
             Self::RuleExpired => "The rule that allowed this call has ended",
             Self::Quarantined => "An operator has cut off the caller, the callee or a host of theirs",
-            Self::RateLimited => "The caller calls this bot more often than a limit admits",
+            Self::RateLimited => "The caller calls this callee more often than a limit admits",
             Self::BrowserRefused => "Calls that look like a browser's are refused",
-            Self::OutsideForbidden => "This proxy calls bots only",
+            Self::OutsideForbidden => "This call may not leave the mesh",
             Self::BadRequest => "The request could be read in more than one way, or not at all",
             Self::BadPath => "The path could be read in more than one way",
             Self::NoSuchBot => "There is no such bot",
             Self::CalleeMismatch => "The bot that was called is not what answers there",
-            Self::PeerMismatch => "The other proxy did not prove to be the callee's",
-            Self::PeerUnreachable => "The bot that was called cannot be reached",
+            Self::PeerMismatch => "Whoever answered did not prove to be the callee",
+            Self::PeerUnreachable => "The callee cannot be reached",
             Self::NoIdentity => "The caller has no valid identity document at the moment",
             Self::LedgerUnavailable => "The call could not be recorded, so it was not made",
-            Self::BreakerOpen => "Calls to this bot failed one after another, so none is made for a moment",
+            Self::BreakerOpen => "Calls to this callee failed one after another, so none is made for a moment",
             Self::Overloaded => "There are too many calls at the moment",
-            Self::Timeout => "The bot that was called did not answer in time",
+            Self::Timeout => "The callee did not answer in time",
         }
     }
 }

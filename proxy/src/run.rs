@@ -35,6 +35,7 @@ use crate::limiter::Limiter;
 use crate::live;
 use crate::mesh;
 use crate::metrics::Metrics;
+use crate::outside::WayOut;
 use crate::places::Places;
 use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
@@ -127,7 +128,8 @@ pub async fn start(
         source: Box::new(source),
     })?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|source| RunError::Metrics { source })?;
-    let limits = Limits::default();
+    let (limits, tasks) = (Limits::default(), TaskTracker::new());
+    let way_out = WayOut::new(settings.hosts_file.clone(), control.clock(), tasks.clone());
     let proxy = Arc::new(Proxy {
         trust_domain: settings.trust_domain.clone(),
         host: settings.host.clone(),
@@ -137,12 +139,12 @@ pub async fn start(
         ledger,
         metrics,
         pool: Pool::new(settings.mesh_reuse),
-        callees: Arc::new(Callees::new(limits)),
+        callees: Arc::new(Callees::new(limits, way_out)),
         local_hop: settings.local_hop,
         disclose: settings.disclose,
         limits,
         bounds: Bounds::default(),
-        tasks: TaskTracker::new(),
+        tasks,
         closing: cancel.child_token(),
         places: Places::new(settings.calls),
         windows: Windows::new(settings.buffered),

@@ -4,6 +4,8 @@
 //! go their own ways to their own ends: whoever says FIN is heard as one that says no more, and the other direction goes
 //! on. What breaks off ends by a reset, so that nobody takes the half of something for the whole.
 //!
+//! A connection to `tls://` goes the same way, but out of the mesh.
+//!
 //! A caller comes by a listener of its own (here) or by CONNECT ([`crate::bots`]). Between two proxies a connection is a
 //! request and an answer whose bodies are its directions ([`crate::mesh`]); at the callee it is [`crate::callee`]'s.
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
-use crate::call::{self, Door, Opening, RequestBody, Route};
+use crate::call::{self, Door, Opening, RequestBody, To};
 use crate::connection::tunnel::Line;
 use crate::ends::{ReadEnd, WriteEnd};
 use crate::http1::deadline::Deadline;
@@ -30,9 +32,9 @@ static REFUSED: Seldom = Seldom::new();
 /// Where a listener, or a tunnel, leads.
 #[derive(Clone, Debug)]
 pub(crate) struct Leads {
-    /// To which bot.
-    pub(crate) to: Arc<Route>,
-    /// To which of its ports, where nothing is read; else HTTP is.
+    /// To whom.
+    pub(crate) to: To,
+    /// To which port there, where nothing is read; else HTTP is.
     pub(crate) tcp: Option<u16>,
 }
 
@@ -42,7 +44,7 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, do
     let (body, later) = RequestBody::later();
     let count = body.count();
     let opening = Opening {
-        to: Ok(Arc::clone(&leads.to)),
+        to: Ok(leads.to.clone()),
         port: leads.tcp.unwrap_or_default(),
         headers: HeaderMap::new(),
         body,
@@ -52,7 +54,7 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, read: ReadEnd, write: WriteEnd, do
     if answer.status != StatusCode::OK {
         if let Some(left_out) = REFUSED.due() {
             let call = answer.headers.get("botmesh-call").and_then(|id| id.to_str().ok());
-            tracing::info!(to = %leads.to.bot, port = leads.tcp, call, left_out, "refused a connection of a listener");
+            tracing::info!(to = %leads.to, port = leads.tcp, call, left_out, "refused a connection of a listener");
         }
         return writer.io().reset();
     }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 pub(crate) use endpoint::{Endpoint, Endpoints, Mask};
 
+use crate::call::Called;
 use crate::known::Known;
 use crate::metrics::Way;
 use crate::places::most_of_one;
@@ -41,9 +42,9 @@ pub(crate) struct Upstreams {
     started: Instant,
     random: AtomicU64,
     /// Called by bots of this host.
-    called: Known<Upstream>,
+    called: Known<Called, Upstream>,
     /// Bots of this host that are called.
-    serving: Known<Upstream>,
+    serving: Known<Called, Upstream>,
 }
 
 /// One callee, in one direction.
@@ -51,7 +52,7 @@ pub(crate) struct Upstreams {
 pub(crate) struct Upstream {
     endpoints: ArcSwap<Endpoints>,
     in_flight: AtomicUsize,
-    callers: Known<Pair>,
+    callers: Known<BotName, Pair>,
     counts: Counts,
 }
 
@@ -131,11 +132,11 @@ impl Upstreams {
         mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
     }
 
-    pub(crate) fn of(&self, way: Way, bot: &BotName) -> Arc<Upstream> {
-        self.all(way).of(bot)
+    pub(crate) fn of(&self, way: Way, called: &Called) -> Arc<Upstream> {
+        self.all(way).of(called)
     }
 
-    fn all(&self, way: Way) -> &Known<Upstream> {
+    fn all(&self, way: Way) -> &Known<Called, Upstream> {
         match way {
             Way::Out => &self.called,
             Way::In => &self.serving,
@@ -143,7 +144,7 @@ impl Upstreams {
     }
 
     /// Every callee by its name.
-    pub(crate) fn each(&self, way: Way) -> Vec<(BotName, Arc<Upstream>)> {
+    pub(crate) fn each(&self, way: Way) -> Vec<(Called, Arc<Upstream>)> {
         self.all(way).each()
     }
 
@@ -157,11 +158,16 @@ impl Upstreams {
         }
     }
 
-    /// Forgets bots that are gone, once nothing is under way to them or by them.
+    /// Forgets bots and destinations outside that are gone, once nothing is under way to them or by them.
     pub(crate) fn sweep(&self, mesh: &Mesh) {
         let is_there = |bot: &BotName| mesh.bots().contains_key(bot);
+        let named = mesh.outside_names();
+        let is_named = |called: &Called| match called {
+            Called::Bot(bot) => is_there(bot),
+            Called::Outside(name) => named.contains(&**name),
+        };
         for way in [Way::Out, Way::In] {
-            self.all(way).keep(is_there);
+            self.all(way).keep(is_named);
             for (_, upstream) in self.all(way).each() {
                 upstream.callers.keep(is_there);
             }
@@ -341,13 +347,17 @@ mod tests {
         BotName::parse(name).unwrap()
     }
 
+    fn called(name: &str) -> Called {
+        bot(name).into()
+    }
+
     fn upstreams() -> Upstreams {
         Upstreams::new(7)
     }
 
     #[test]
     fn a_callee_has_so_many_places_and_one_caller_never_takes_the_last_quarter() {
-        let orders = upstreams().of(Way::Out, &bot("prod/orders"));
+        let orders = upstreams().of(Way::Out, &called("prod/orders"));
         let (one, other) = (bot("prod/one"), bot("prod/other"));
         let admit = |from| orders.admit(from, BOUNDS, Duration::ZERO);
         let mut taken: Vec<_> = (0..6).map(|_| admit(&one).unwrap()).collect();
@@ -364,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_one_caller_provokes_shuts_no_other_out() {
-        let orders = upstreams().of(Way::Out, &bot("prod/orders"));
+        let orders = upstreams().of(Way::Out, &called("prod/orders"));
         let (one, other) = (bot("prod/one"), bot("prod/other"));
         let opened: Vec<_> = (0..3)
             .map(|_| {
@@ -384,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_two_directions_count_apart() {
-        let (upstreams, orders, one) = (upstreams(), bot("prod/orders"), bot("prod/one"));
+        let (upstreams, orders, one) = (upstreams(), called("prod/orders"), bot("prod/one"));
         let taken = upstreams.of(Way::Out, &orders).admit(&one, BOUNDS, Duration::ZERO);
         assert_eq!(upstreams.of(Way::Out, &orders).in_flight(), 1);
         assert_eq!(upstreams.of(Way::In, &orders).in_flight(), 0);

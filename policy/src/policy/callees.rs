@@ -42,6 +42,12 @@ impl Callees {
         }
     }
 
+    /// Gives a destination outside as rules name it: by its own name, or else by the wildcard that covers it.
+    pub(super) fn outside_name(&self, to: &Outside) -> Option<&OutsidePattern> {
+        let named = |pattern| self.outside.get_key_value(&pattern).map(|(pattern, _)| pattern);
+        named(OutsidePattern::from(to.clone())).or_else(|| named(OutsidePattern::above(to)?))
+    }
+
     /// Gives the sets of rules that speak of a callee: one, or for TLS to the outside also that of the wildcard.
     pub(super) fn of(&self, to: To<'_>) -> impl Iterator<Item = &Sparse> {
         let (first, second) = match to {

@@ -12,6 +12,7 @@ use crate::bits::{Bits, Sparse};
 use crate::call::What;
 use crate::decision::Nearest;
 use crate::mesh::{Mesh, ServeKind};
+use crate::outside::Outside;
 use crate::pattern::NamePattern;
 use crate::roster::patterns;
 use crate::rule::{Effect, Rule, RuleId};
@@ -168,6 +169,11 @@ impl Side {
         self.from
             .get(from)
             .is_some_and(|from| self.to.of(to).any(|to| from.both(to).next().is_some()))
+    }
+
+    /// Gives a destination outside as the rules name it.
+    pub(super) fn outside_name(&self, to: &Outside) -> Option<String> {
+        self.to.outside_name(to).map(ToString::to_string)
     }
 
     /// Says whether a rule of the caller has a pattern in `to` that matches a name which no bot has.

@@ -93,7 +93,11 @@ impl Reader {
             return;
         };
         let destination = OutsideDestination {
-            waits: self.waits(&fields),
+            waits: Destination {
+                max_in_flight: self.bound(&fields, MAX_IN_FLIGHT),
+                max_failures: self.bound(&fields, MAX_FAILURES),
+                ..self.waits(&fields)
+            },
             addresses: fields
                 .get("addresses")
                 .map(|node| self.addresses(node))

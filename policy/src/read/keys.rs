@@ -87,8 +87,16 @@ pub(crate) const DESTINATION: Keys = Keys {
 
 pub(crate) const OUTSIDE: Keys = Keys {
     of: "a destination outside",
-    known: &["addresses", "ca", "connect_timeout", "request_timeout", "stream_idle"],
-    later: &["retries", "max_in_flight", "max_pending", "max_failures"],
+    known: &[
+        "addresses",
+        "ca",
+        "connect_timeout",
+        "request_timeout",
+        "stream_idle",
+        "max_in_flight",
+        "max_failures",
+    ],
+    later: &["retries", "max_pending"],
 };
 
 pub(crate) const LIMIT: Keys = Keys {

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ca_api::proxy_admin::{CalleeCalls, Calls, EndpointCalls, ShutOut};
-use spiffe::id::BotName;
 
+use crate::call::Called;
 use crate::metrics::Way;
 use crate::proxy::Proxy;
 use crate::upstream::{Endpoint, Upstream};
@@ -21,18 +21,21 @@ pub(super) fn calls(proxy: &Proxy) -> Calls {
         shed: refused
             .map(|(bound, count)| (bound.as_str().to_owned(), count))
             .collect(),
-        callees: callees.map(|(bot, upstream)| callee(bot, &upstream, now)).collect(),
+        callees: callees
+            .map(|(called, upstream)| callee(&called, &upstream, now))
+            .collect(),
     }
 }
 
-fn callee(bot: BotName, upstream: &Upstream, now: Duration) -> CalleeCalls {
+fn callee(called: &Called, upstream: &Upstream, now: Duration) -> CalleeCalls {
     let counts = upstream.counts();
     let shut_out = upstream.open(now).into_iter().map(|(from, left)| ShutOut {
         from,
         for_ms: millis(left),
     });
     CalleeCalls {
-        bot,
+        bot: called.bot().cloned(),
+        outside: called.bot().is_none().then(|| called.to_string()),
         in_flight: number(upstream.in_flight()),
         endpoints: upstream
             .known_endpoints()

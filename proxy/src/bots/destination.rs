@@ -1,11 +1,11 @@
-//! Which bot a request is for: by the listener it came in by, by its tunnel, or by its host.
+//! Whom a request is for: by the listener it came in by, by its tunnel, or by its host.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
+use policy::{Outside, Scheme};
 use spiffe::id::TrustDomain;
 
-use crate::call::{Refusal, Route, Routes};
+use crate::call::{Refusal, Routes, To};
 use crate::http1::target::Authority;
 use crate::reason::Reason;
 
@@ -28,7 +28,7 @@ pub(crate) enum WayIn {
     /// By a listener of one destination.
     Fixed {
         /// That destination.
-        to: Arc<Route>,
+        to: To,
         /// Where it listens; `None` for a Unix socket.
         own: Option<SocketAddr>,
     },
@@ -37,27 +37,29 @@ pub(crate) enum WayIn {
 /// Whom a request is for.
 #[derive(Debug)]
 pub(super) enum Destination {
-    /// A bot.
-    Bot(Arc<Route>),
+    /// Somebody who is called.
+    Called(To),
     /// The proxy itself.
     Own,
+    /// A host that is no name of the mesh: a destination outside, where a rule names it.
+    Elsewhere,
 }
 
 /// Finds out whom a request is for. Everything that is not plainly one of the ways of calling is refused: a name that
 /// somebody else's DNS sends to this address must not become a call (DNS rebinding).
 pub(super) fn find(
     way: &WayIn,
-    opened: Option<&Arc<Route>>,
+    opened: Option<&To>,
     authority: &Authority,
     routes: &Routes,
 ) -> Result<Destination, Box<Refusal>> {
     let host = authority.host();
-    if let Some(route) = opened {
-        if route.host == host {
-            return Ok(Destination::Bot(Arc::clone(route)));
+    if let Some(to) = opened {
+        if is_named(to, authority) {
+            return Ok(Destination::Called(to.clone()));
         }
-        let refusal = Refusal::boxed(Reason::BadRequest, format!("this tunnel leads to {}", route.authority));
-        return Err(refusal.to(route));
+        let refusal = Refusal::boxed(Reason::BadRequest, format!("this tunnel leads to {}", shown(to)));
+        return Err(refusal.to(to));
     }
     if (host == OWN || host == OWN_SHORT) && matches!(authority.port(), None | Some(80)) {
         return Ok(Destination::Own);
@@ -68,16 +70,16 @@ pub(super) fn find(
     }
 }
 
-fn fixed(to: &Arc<Route>, own: Option<SocketAddr>, authority: &Authority) -> Result<Destination, Box<Refusal>> {
-    if to.host == authority.host() || is_own(own, authority) {
-        return Ok(Destination::Bot(Arc::clone(to)));
+fn fixed(to: &To, own: Option<SocketAddr>, authority: &Authority) -> Result<Destination, Box<Refusal>> {
+    if is_named(to, authority) || is_own(own, authority) {
+        return Ok(Destination::Called(to.clone()));
     }
     let reason = if authority.host().ends_with(".mesh") {
         Reason::BadRequest
     } else {
         Reason::OutsideForbidden
     };
-    Err(Refusal::boxed(reason, format!("this listener leads to {}", to.authority)).host(authority.host()))
+    Err(Refusal::boxed(reason, format!("this listener leads to {}", shown(to))).host(authority.host()))
 }
 
 fn shared(
@@ -91,12 +93,40 @@ fn shared(
         return Ok(Destination::Own);
     }
     if !host.ends_with(".mesh") {
-        let detail = "this version calls bots only; a bot prod/orders has the host orders.prod.mesh";
-        return Err(Refusal::boxed(Reason::OutsideForbidden, detail).host(host));
+        return Ok(Destination::Elsewhere);
     }
     // A name that no bot can have is as one that no rule speaks of.
     let nobody = || Refusal::boxed(Reason::NoRule, "no rule speaks of that name").host(host);
-    routes.find(trust_domain, host).map(Destination::Bot).ok_or_else(nobody)
+    let route = routes.find(trust_domain, host).ok_or_else(nobody)?;
+    Ok(Destination::Called(To::Bot(route)))
+}
+
+/// Tells whether an authority names the one that a listener or a tunnel leads to. Of a bot's port the caller asks itself.
+fn is_named(to: &To, authority: &Authority) -> bool {
+    match to {
+        To::Bot(route) => route.host == authority.host(),
+        To::Outside(route) => candidate(authority, route.outside.scheme()).as_ref() == Some(&route.outside),
+    }
+}
+
+/// Gives the destination outside that an authority stands for where it is spoken to by this scheme; nothing for an address,
+/// and for what else no destination is named by.
+///
+/// `http://api.example.com` is what a bot says, whether or not the proxy opens TLS: no port, or that of the bot's own
+/// scheme, means the port of the destination's.
+pub(super) fn candidate(authority: &Authority, scheme: Scheme) -> Option<Outside> {
+    let port = match (authority.port(), scheme) {
+        (None, _) | (Some(80), Scheme::Https) => scheme.default_port(),
+        (Some(port), _) => port,
+    };
+    Outside::new(scheme, authority.host(), port).ok()
+}
+
+fn shown(to: &To) -> String {
+    match to {
+        To::Bot(route) => route.authority.to_string(),
+        To::Outside(route) => route.outside.to_string(),
+    }
 }
 
 /// Tells whether an authority is the listener's own address, by number or as `localhost`.
@@ -118,20 +148,26 @@ mod tests {
     use spiffe::id::BotName;
 
     use super::*;
+    use crate::call::{OutsideRoute, Route};
 
-    fn route(bot: &str) -> Arc<Route> {
-        Route::new(&domain(), BotName::parse(bot).unwrap()).unwrap()
+    fn route(bot: &str) -> To {
+        To::Bot(Route::new(&domain(), BotName::parse(bot).unwrap()).unwrap())
+    }
+
+    fn outside(text: &str) -> To {
+        To::Outside(OutsideRoute::new(Outside::parse(text).unwrap(), text).unwrap())
     }
 
     fn domain() -> TrustDomain {
         TrustDomain::parse("acme.internal").unwrap()
     }
 
-    fn told(way: &WayIn, opened: Option<&Arc<Route>>, host: &str) -> String {
+    fn told(way: &WayIn, opened: Option<&To>, host: &str) -> String {
         let authority = Authority::parse(&Bytes::copy_from_slice(host.as_bytes())).unwrap();
         match find(way, opened, &authority, &Routes::default()) {
-            Ok(Destination::Bot(route)) => route.bot.as_str().to_owned(),
+            Ok(Destination::Called(to)) => to.to_string(),
             Ok(Destination::Own) => "own".to_owned(),
+            Ok(Destination::Elsewhere) => "elsewhere".to_owned(),
             Err(refusal) => refusal.reason.as_str().to_owned(),
         }
     }
@@ -150,12 +186,12 @@ mod tests {
             ("botmesh", "own"),
             ("127.0.0.1:15080", "own"),
             ("localhost:15080", "own"),
-            ("127.0.0.1", "outside_forbidden"),
-            ("127.0.0.1:15081", "outside_forbidden"),
-            ("localhost", "outside_forbidden"),
-            ("evil.example", "outside_forbidden"),
-            ("orders.prod.mesh.evil.example", "outside_forbidden"),
-            ("mesh", "outside_forbidden"),
+            ("127.0.0.1", "elsewhere"),
+            ("127.0.0.1:15081", "elsewhere"),
+            ("localhost", "elsewhere"),
+            ("evil.example", "elsewhere"),
+            ("orders.prod.mesh.evil.example", "elsewhere"),
+            ("mesh", "elsewhere"),
             ("-.mesh", "no_rule"),
             ("a.botmesh.mesh", "no_rule"),
             ("a.b.c.d.e.f.g.mesh", "no_rule"),
@@ -202,6 +238,77 @@ mod tests {
         assert_eq!(told(&way, Some(&opened), "orders.prod.mesh"), "prod/orders");
         for host in ["stock.prod.mesh", "botmesh.mesh", "localhost", "evil.example"] {
             assert_eq!(told(&way, Some(&opened), host), "bad_request", "{host}");
+        }
+    }
+
+    #[test]
+    fn a_listener_or_a_tunnel_to_the_outside_takes_the_name_of_where_it_leads() {
+        let way = |to| WayIn::Fixed {
+            to,
+            own: "127.0.0.1:15101".parse().ok(),
+        };
+        let shared = WayIn::Shared {
+            trust_domain: domain(),
+            own: None,
+        };
+        for (to, hosts, others) in [
+            (
+                "https://api.example.com",
+                &["api.example.com", "API.example.com:80", "api.example.com:443"][..],
+                &["api.example.com:8443", "www.example.com"][..],
+            ),
+            (
+                "https://api.example.com:8443",
+                &["api.example.com:8443"],
+                &["api.example.com", "api.example.com:443"],
+            ),
+            (
+                "http://api.example.com",
+                &["api.example.com", "api.example.com:80"],
+                &["api.example.com:443"],
+            ),
+        ] {
+            let (leads, opened) = (way(outside(to)), outside(to));
+            assert_eq!(told(&leads, None, "127.0.0.1:15101"), to);
+            for host in hosts {
+                assert_eq!(told(&leads, None, host), to, "{host}");
+                assert_eq!(told(&shared, Some(&opened), host), to, "{host}");
+            }
+            for host in others {
+                assert_eq!(told(&leads, None, host), "outside_forbidden", "{host}");
+                assert_eq!(told(&shared, Some(&opened), host), "bad_request", "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_authority_stands_for_one_destination_of_each_scheme() {
+        let stands = |host: &'static str| {
+            let authority = Authority::parse(&Bytes::from_static(host.as_bytes())).unwrap();
+            [Scheme::Https, Scheme::Http, Scheme::Tls].map(|scheme| {
+                candidate(&authority, scheme)
+                    .map(|found| found.to_string())
+                    .unwrap_or_default()
+            })
+        };
+        assert_eq!(stands("a.b"), ["https://a.b", "http://a.b", "tls://a.b"]);
+        assert_eq!(stands("a.b:80"), ["https://a.b", "http://a.b", "tls://a.b:80"]);
+        assert_eq!(stands("a.b:443"), ["https://a.b", "http://a.b:443", "tls://a.b"]);
+        assert_eq!(
+            stands("a.b:8443"),
+            ["https://a.b:8443", "http://a.b:8443", "tls://a.b:8443"]
+        );
+        for none in [
+            "10.0.0.1",
+            "[::1]",
+            "[::ffff:10.0.0.1]:443",
+            "a",
+            "a.mesh",
+            "a.localhost",
+            "1.2",
+            "0x7f.1",
+        ] {
+            assert_eq!(stands(none), ["", "", ""], "{none}");
         }
     }
 }

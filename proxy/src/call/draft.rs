@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use audit::{Actor, CallId, CallRecord, Callee, Direction, Party, Verdict};
-use policy::Protocol;
-use spiffe::id::BotName;
+use policy::{Destination, Protocol};
 use spiffe::time::Timestamp;
 use tokio::time::Instant;
 
+use super::route::To;
 use crate::control::Snapshot;
 use crate::metrics::{SeriesKey, Way};
 use crate::places::{Bound, Place};
@@ -112,10 +112,28 @@ impl Draft {
         self.place.as_mut().ok().and_then(Option::take)
     }
 
-    /// Names the callee in the metrics, if it exists: other names are the caller's invention.
-    pub(super) fn meant(&mut self, bot: &BotName) {
-        if self.snapshot.mesh.bots().contains_key(bot) {
-            self.series.to = Some(bot.clone());
+    /// Names the callee in the record, and if it exists in the metrics: other names are the caller's invention.
+    pub(super) fn meant(&mut self, to: &To) {
+        match to {
+            To::Bot(route) => {
+                self.record.to.id = Some(route.id.clone());
+                if !self.snapshot.mesh.bots().contains_key(&route.bot) {
+                    return;
+                }
+            }
+            To::Outside(route) => self.record.to.outside = Some(route.outside.to_string()),
+        }
+        self.series.to = Some(to.called().clone());
+    }
+
+    /// What the mesh says of a callee.
+    pub(super) fn waits(&self, to: &To) -> Destination {
+        match to {
+            To::Bot(route) => self.snapshot.mesh.destination(&route.bot),
+            To::Outside(route) => {
+                let said = self.snapshot.mesh.outside_destination(&route.outside);
+                said.map(|said| said.waits).unwrap_or_default()
+            }
         }
     }
 }

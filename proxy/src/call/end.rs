@@ -1,5 +1,6 @@
 //! The end of a call, written exactly once, whatever ends it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub(crate) struct End {
     response_bytes: u64,
     outcome: &'static str,
     fault: Option<Reason>,
+    /// The address outside that was connected to.
+    address: Option<SocketAddr>,
     grpc: Grpc,
 }
 
@@ -90,6 +93,7 @@ impl End {
             response_bytes: 0,
             outcome: CUT,
             fault: None,
+            address: None,
             grpc: Grpc::No,
         }
     }
@@ -118,6 +122,11 @@ impl End {
     pub(super) const fn answered(&mut self, status: StatusCode, upstream: Duration) {
         self.status = Some(status);
         self.upstream = upstream;
+    }
+
+    /// Notes the address outside that the call goes to.
+    pub(super) const fn leads_to(&mut self, address: SocketAddr) {
+        self.address = Some(address);
     }
 
     /// Notes that the call is one of gRPC, and the head of its answer.
@@ -202,7 +211,7 @@ impl End {
             duration_us: micros(duration),
             upstream_us: micros(self.upstream),
             tries: self.tries(),
-            address: None,
+            address: self.address,
             outcome: self.outcome().to_owned(),
         });
         let bytes = self.request.get().saturating_add(self.response_bytes);

@@ -3,6 +3,7 @@
 mod across;
 mod admit;
 mod bot;
+mod outside;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use super::identify::{Door, Who};
 use super::limit;
 use super::normalize::Rest;
 use super::refusal::Refusal;
-use super::route::Route;
+use super::route::{OutsideRoute, Route, To};
 use crate::config::LocalHop;
 use crate::grpc;
 use crate::http1::deadline::Deadline;
@@ -52,6 +53,15 @@ pub(super) struct At {
 /// Where a call goes next.
 #[derive(Debug)]
 pub(super) enum Next {
+    /// To a bot.
+    Bot(Arc<Route>, Leg),
+    /// Out of the mesh.
+    Outside(Arc<OutsideRoute>),
+}
+
+/// The way to a bot.
+#[derive(Debug)]
+pub(super) enum Leg {
     /// To the bot, which is on this host: the call came from a peer.
     Callee(At),
     /// To the bot, which is on this host as the caller is: this proxy is both ends.
@@ -63,8 +73,9 @@ pub(super) enum Next {
 impl Next {
     pub(super) const fn kind(&self) -> Hop {
         match self {
-            Self::Callee(_) | Self::Mesh(..) => Hop::Mtls,
-            Self::Local(..) => Hop::Local,
+            Self::Bot(_, Leg::Callee(_) | Leg::Mesh(..)) => Hop::Mtls,
+            Self::Bot(_, Leg::Local(..)) => Hop::Local,
+            Self::Outside(_) => Hop::Outside,
         }
     }
 }
@@ -88,35 +99,30 @@ pub(super) fn choose(
     permit: &Permit,
     rest: &Rest,
 ) -> Result<(Next, Admitted), Box<Refusal>> {
-    let next = find(draft, door, who, permit, rest)?;
+    let next = match &rest.to {
+        To::Bot(route) => Next::Bot(Arc::clone(route), find(draft, door, who, permit, route)?),
+        To::Outside(route) => outside::may_leave(draft, who).map(|()| Next::Outside(Arc::clone(route)))?,
+    };
     let admitted = admit::admit(draft, door.way(), &who.bot, &rest.to)?;
     Ok((next, admitted))
 }
 
-fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest) -> Result<Next, Box<Refusal>> {
-    let at = local_at(draft, &rest.to, &permit.call().what);
+fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, to: &Route) -> Result<Leg, Box<Refusal>> {
+    let at = local_at(draft, to, &permit.call().what);
     if let Door::Peer { proven, .. } = door {
         draft.record.to.serial = Some(proven.own().serial);
         let nothing = || Refusal::boxed(Reason::PeerUnreachable, "the bot serves nothing on this host");
-        return at.map(Next::Callee).ok_or_else(nothing);
+        return at.map(Leg::Callee).ok_or_else(nothing);
     }
-    let proxy = draft.proxy();
-    let svid = proxy.control.svid(&who.bot);
-    let svid = svid.ok_or_else(|| {
-        Refusal::boxed(
-            Reason::NoIdentity,
-            "the CA has given it none yet, or its last one ended",
-        )
-    })?;
-    let callee = proxy.control.svid(&rest.to.bot);
-    let local = proxy.local_hop == LocalHop::Direct;
-    draft.record.from.serial = Some(*svid.leaf().serial());
+    let svid = own_svid(draft, who)?;
+    let callee = draft.proxy().control.svid(&to.bot);
+    let local = draft.proxy().local_hop == LocalHop::Direct;
     if let (true, Some(at), Some(callee)) = (local, at, callee) {
-        return Ok(Next::Local(at, Some(*callee.leaf().serial())));
+        return Ok(Leg::Local(at, Some(*callee.leaf().serial())));
     }
-    match draft.snapshot.endpoints.get(&rest.to.bot) {
-        Some(addresses) if !addresses.is_empty() => Ok(Next::Mesh(svid, addresses.clone())),
-        Some(_) | None if draft.snapshot.may_be_on_quarantined_host(&rest.to.bot) => Err(Refusal::boxed(
+    match draft.snapshot.endpoints.get(&to.bot) {
+        Some(addresses) if !addresses.is_empty() => Ok(Leg::Mesh(svid, addresses.clone())),
+        Some(_) | None if draft.snapshot.may_be_on_quarantined_host(&to.bot) => Err(Refusal::boxed(
             Reason::Quarantined,
             "every host that serves it is quarantined or away",
         )),
@@ -125,6 +131,19 @@ fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, rest: &Rest)
             "no host serves it at the moment",
         )),
     }
+}
+
+/// The SVID of a caller of this host, without which it makes no call.
+fn own_svid(draft: &mut Draft, who: &Who) -> Result<Arc<Svid>, Box<Refusal>> {
+    let svid = draft.proxy().control.svid(&who.bot);
+    let svid = svid.ok_or_else(|| {
+        Refusal::boxed(
+            Reason::NoIdentity,
+            "the CA has given it none yet, or its last one ended",
+        )
+    })?;
+    draft.record.from.serial = Some(*svid.leaf().serial());
+    Ok(svid)
 }
 
 /// Where a bot that this host may claim listens on it for what is asked for.
@@ -173,7 +192,18 @@ pub(super) async fn forward(
         mut end,
         rest,
     } = allowed;
-    let (started, route) = (Instant::now(), Arc::clone(&rest.to));
+    let (started, to) = (Instant::now(), rest.to.clone());
+    let (route, next) = match next {
+        Next::Bot(route, leg) => (route, leg),
+        Next::Outside(route) => {
+            let rest = rest.with(route);
+            // Boxed: the way out needs much room, and every connection of a bot would keep it.
+            let way = outside::onward(draft, who, (permit, receipt, rest), &mut end);
+            let reached = Box::pin(way).await;
+            return finish(draft, (door, who, &to), end, started.elapsed(), reached);
+        }
+    };
+    let rest = rest.with(Arc::clone(&route));
     // Not parted further: each step that waits would keep the request a second time.
     let reached = if matches!(permit.call().what, What::Tcp { .. }) {
         // Boxed: it is begun once, and every connection of a bot would keep its room.
@@ -181,18 +211,18 @@ pub(super) async fn forward(
         Box::pin(way).await
     } else {
         match next {
-            Next::Callee(at) => {
+            Leg::Callee(at) => {
                 let admitted = end.admitted();
                 to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
             }
-            Next::Local(at, serial) => match as_callee(draft, (who, &route), permit, &receipt, serial, &mut end) {
+            Leg::Local(at, serial) => match as_callee(draft, (who, &route), permit, &receipt, serial, &mut end) {
                 Ok((permit, receipt)) => {
                     let admitted = end.admitted_by_callee();
                     to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
                 }
                 Err(refusal) => Err(refusal),
             },
-            Next::Mesh(svid, addresses) => {
+            Leg::Mesh(svid, addresses) => {
                 let admitted = end.admitted();
                 let towards = Across {
                     who,
@@ -204,13 +234,13 @@ pub(super) async fn forward(
             }
         }
     };
-    finish(draft, (door, who, &route), end, started.elapsed(), reached)
+    finish(draft, (door, who, &to), end, started.elapsed(), reached)
 }
 
 /// Notes how the call went, for its record and for those that come after it.
 fn finish(
     draft: &Draft,
-    (door, who, to): (&Door, &Who, &Arc<Route>),
+    (door, who, to): (&Door, &Who, &To),
     mut end: End,
     took: Duration,
     reached: Result<Came, Box<Refusal>>,
@@ -276,7 +306,7 @@ fn as_callee(
     let decided = draft.snapshot.policy.decide(draft.now, permit.into_call());
     let permit = match decided.map_err(|denial| Box::new(Refusal::from(denial))) {
         Ok(permit) => limit::admit(draft, &permit, &who.bot)
-            .and_then(|()| admit::admit(draft, Way::In, &who.bot, to))
+            .and_then(|()| admit::admit(draft, Way::In, &who.bot, &to.into()))
             .map(|admitted| (permit, admitted)),
         Err(refusal) => Err(refusal),
     };

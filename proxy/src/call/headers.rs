@@ -1,7 +1,8 @@
 //! The fields that are ours, and those that are the connection's: neither is ever passed on.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::id::TRACEPARENT;
 use crate::http1::field;
 
 /// The call's id, towards the caller on every answer and on the hop between two proxies.
@@ -63,6 +64,15 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     strip(headers, |name| name == header::HOST || name == header::EXPECT);
 }
 
+/// Removes what tells strangers more than the bot meant to tell them: from where it came to the request, which a library
+/// writes by itself, and the trace of the mesh, unless it is the bot's own.
+pub(crate) fn strip_for_outside(headers: &mut HeaderMap, own_trace: Option<&HeaderValue>) {
+    headers.remove(header::REFERER);
+    if headers.get(TRACEPARENT) != own_trace {
+        headers.remove(TRACEPARENT);
+    }
+}
+
 /// Removes all that must not be passed on.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |_| false);
@@ -87,7 +97,7 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
         whole.extend_from_slice(piece.as_bytes());
     }
     // The pieces are valid values, and so is what joins them.
-    if let Ok(whole) = header::HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+    if let Ok(whole) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
         headers.insert(header::COOKIE, whole);
     }
 }
@@ -123,7 +133,6 @@ pub(crate) fn is_browser_shaped(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn every_spelling_of_our_names_is_ours_and_no_other_name_is() {

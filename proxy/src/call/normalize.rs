@@ -1,7 +1,5 @@
 //! Step 3: one reading of the request. What is decided on, recorded and forwarded are the same bytes.
 
-use std::sync::Arc;
-
 use audit::CallId;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -11,7 +9,7 @@ use super::body::RequestBody;
 use super::draft::Draft;
 use super::identify::Who;
 use super::refusal::Refusal;
-use super::route::Route;
+use super::route::To;
 use super::{Asked, Opening, headers, id};
 use crate::http1::field;
 use crate::http1::head::HeadError;
@@ -34,16 +32,36 @@ pub(super) struct Plain {
     pub(super) rest: Rest,
 }
 
-/// What of a request is not decided on.
+/// What of a request is not decided on; `T` is who it is for, as far as that is known.
 #[derive(Debug)]
-pub(super) struct Rest {
-    pub(super) to: Arc<Route>,
+pub(super) struct Rest<T = To> {
+    pub(super) to: T,
     pub(super) method: http::Method,
     /// After the `?`, as it came.
     pub(super) query: Option<Bytes>,
     /// For the callee only: neither the connection's fields nor ours are in it.
     pub(super) headers: HeaderMap,
     pub(super) body: RequestBody,
+}
+
+impl Rest {
+    /// The same for a callee of one kind.
+    pub(super) fn with<T>(self, to: T) -> Rest<T> {
+        let Self {
+            method,
+            query,
+            headers,
+            body,
+            ..
+        } = self;
+        Rest {
+            to,
+            method,
+            query,
+            headers,
+            body,
+        }
+    }
 }
 
 /// Reads the request.
@@ -61,8 +79,7 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     draft.upgrade.clone_from(&upgrade);
     let (path, query) = split(&target);
     let to = to.inspect_err(|_refused| draft.record.path = raw(path))?;
-    draft.record.to.id = Some(to.id.clone());
-    draft.meant(&to.bot);
+    draft.meant(&to);
     let word = Method::parse(method.as_str()).map_err(|error| {
         draft.record.path = raw(path);
         Refusal::boxed(Reason::BadRequest, error.to_string())
@@ -81,11 +98,15 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
         draft.record.peer_call = peer_call(&headers);
     }
     headers::strip_request(&mut headers);
+    let own_trace = headers.get(id::TRACEPARENT).cloned();
     let trace = id::trace(&mut headers);
     draft.record.trace = Some(trace.map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for a trace"))?);
+    if matches!(to, To::Outside(_)) {
+        headers::strip_for_outside(&mut headers, own_trace.as_ref());
+    }
     let call = policy::Call {
         from: who.id.clone(),
-        to: to.bot.clone().into(),
+        to: to.callee(),
         what: What::Http(HttpAsk {
             method: word,
             path,
@@ -114,8 +135,7 @@ pub(super) fn opening(draft: &mut Draft, who: &Who, opening: Opening) -> Result<
         body,
     } = opening;
     let to = to?;
-    draft.record.to.id = Some(to.id.clone());
-    draft.meant(&to.bot);
+    draft.meant(&to);
     if draft.series.way == Way::In {
         draft.record.peer_call = peer_call(&headers);
     }
@@ -124,8 +144,11 @@ pub(super) fn opening(draft: &mut Draft, who: &Who, opening: Opening) -> Result<
     draft.record.trace = Some(trace.map_err(|_none| Refusal::boxed(Reason::Overloaded, "no randomness for a trace"))?);
     let call = policy::Call {
         from: who.id.clone(),
-        to: to.bot.clone().into(),
-        what: What::Tcp { port },
+        to: to.callee(),
+        what: match to {
+            To::Bot(_) => What::Tcp { port },
+            To::Outside(_) => What::Tls,
+        },
     };
     // Of the fields the trace alone is for the other end.
     let kept = headers.remove(id::TRACEPARENT);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use policy::{Denial, Nearest, RuleId};
 use spiffe::selector::Facts;
 
-use super::route::Route;
+use super::route::To;
 use crate::attest::Unattested;
 use crate::places::COME_AGAIN;
 use crate::reason::Reason;
@@ -27,9 +27,9 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<u64>,
     /// What the kernel said about a caller that is nobody.
     pub(crate) facts: Option<Box<Facts>>,
-    /// The bot that was meant, where that is known.
-    pub(crate) to: Option<Arc<Route>>,
-    /// The host that was meant, where it stands for no bot.
+    /// Who was meant, where that is known.
+    pub(crate) to: Option<To>,
+    /// The host that was meant, where it stands for nobody.
     pub(crate) host: Option<String>,
     /// Whether the connection must end: what follows on it cannot be trusted.
     pub(crate) last: bool,
@@ -56,8 +56,8 @@ impl Refusal {
         Box::new(Self::new(reason, detail))
     }
 
-    pub(crate) fn to(mut self: Box<Self>, route: &Arc<Route>) -> Box<Self> {
-        self.to = Some(Arc::clone(route));
+    pub(crate) fn to(mut self: Box<Self>, to: impl Into<To>) -> Box<Self> {
+        self.to = Some(to.into());
         self
     }
 

@@ -18,6 +18,7 @@ use super::forward::Reached;
 use super::headers::{self, BOTMESH_CALL, BOTMESH_DENIED};
 use super::identify::Door;
 use super::refusal::Refusal;
+use super::route::Called;
 use crate::config::Disclose;
 use crate::grpc;
 use crate::http1::date;
@@ -157,15 +158,14 @@ fn name(draft: &Draft, headers: &mut HeaderMap, denied: bool) {
 /// Writes the refusal into the record.
 fn note(draft: &mut Draft, refusal: &Refusal) {
     if let Some(to) = &refusal.to {
-        draft.record.to.id = Some(to.id.clone());
-        draft.meant(&to.bot);
+        draft.meant(to);
     }
     let record = &mut draft.record;
     record.verdict = Verdict::Deny;
     record.reason = Some(refusal.reason.as_str().to_owned());
     record.rule = refusal.rule.as_ref().map(|rule| rule.as_str().to_owned());
     record.nearest = refusal.nearest.as_ref().map(|nearest| nearest.rule.as_str().to_owned());
-    if record.to.id.is_none() {
+    if record.to.id.is_none() && record.to.outside.is_none() {
         record.to.host.clone_from(&refusal.host);
     }
 }
@@ -264,6 +264,9 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     }
     let from = draft.series.from.as_ref()?;
     let to = draft.series.to.as_ref()?;
+    if draft.record.protocol == audit::Protocol::Tls {
+        return Some(rule_line(from, to, "justify: WHY"));
+    }
     if let (audit::Protocol::Tcp, Some(port)) = (draft.record.protocol, draft.record.port) {
         return Some(rule_line(from, to, &format!("tcp: [{port}]")));
     }
@@ -278,7 +281,8 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
         .as_ref()
         .map(|protocol| format!(", upgrade: [{protocol}]"))
         .unwrap_or_default();
-    let calls = match (served(draft, to), path.strip_prefix('/')) {
+    let served = to.bot().and_then(|bot| served(draft, bot));
+    let calls = match (served, path.strip_prefix('/')) {
         (Some(ServeKind::Grpc), Some(asked)) if method == "POST" => format!("grpc: [{asked}]"),
         // No rule can allow anything else of such a bot.
         (Some(ServeKind::Grpc | ServeKind::Tcp), _) => return None,
@@ -287,7 +291,12 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     Some(rule_line(from, to, &calls))
 }
 
-fn rule_line(from: &BotName, to: &BotName, calls: &str) -> String {
+fn rule_line(from: &BotName, to: &Called, calls: &str) -> String {
+    let to = match to {
+        Called::Bot(bot) => bot.to_string(),
+        // In a flow mapping YAML takes a `:` for its own where it is not quoted.
+        Called::Outside(named) => format!("\"{named}\""),
+    };
     format!("botmesh apply mesh.yaml, with this below `allow:` - {{id: NEW-ID, from: {from}, to: {to}, {calls}}}")
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::draft::Draft;
 use super::refusal::Refusal;
+use super::route::Called;
 
 /// Refused calls that are told in a second.
 const PER_SECOND: u32 = 20;
@@ -21,9 +22,10 @@ static TOLD: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
 /// Tells of a refused call, if it is about a bot of this host: the CA believes nothing else.
 pub(super) fn denied(draft: &Draft, refusal: &Refusal) {
     let (record, series) = (&draft.record, &draft.series);
+    let called = series.to.as_ref().and_then(Called::bot);
     let own = match record.direction {
-        Direction::Out => &series.from,
-        Direction::In => &series.to,
+        Direction::Out => series.from.as_ref(),
+        Direction::In => called,
     };
     if own.is_none() {
         return;
@@ -39,7 +41,7 @@ pub(super) fn denied(draft: &Draft, refusal: &Refusal) {
         call: record.id.to_string(),
         direction: record.direction.as_str().to_owned(),
         from: series.from.as_ref().filter(known).cloned(),
-        to: series.to.as_ref().filter(known).cloned(),
+        to: called.filter(known).cloned(),
         method: record.method.clone(),
         path: path.unwrap_or_default().to_owned(),
         reason: refusal.reason.as_str().to_owned(),

@@ -7,7 +7,7 @@ use policy::Target;
 use spiffe::id::{BotName, SpiffeId};
 use tokio_util::task::TaskTracker;
 
-use super::tunnel::Watch;
+use super::tunnel::Guard;
 use super::{CalleeFault, Callees, Connection, TunnelBody};
 use crate::attest::Attestor;
 use crate::call::RequestBody;
@@ -53,8 +53,8 @@ impl Callees {
         if let Some(introduction) = line.introduction {
             introduce(&mut connection, introduction).await?;
         }
-        let watch = Watch::new(attestor, &connection, line.held);
-        Ok(TunnelBody::open(*connection, body, watch, &line.tasks))
+        let guard = Guard::new(attestor, &connection, line.held);
+        Ok(TunnelBody::open(*connection, body, guard, &line.tasks))
     }
 }
 

@@ -11,8 +11,8 @@ use spiffe::id::BotName;
 use tokio_util::task::TaskTracker;
 
 use super::exchange::{INTERIM_MAX, next_head};
-use super::tunnel::Watch;
-use super::{CalleeBody, CalleeFault, CalleeRequest, Callees, TunnelBody};
+use super::tunnel::Guard;
+use super::{CalleeBody, CalleeFault, CalleeRequest, Callees, Connection, TunnelBody};
 use crate::attest::Attestor;
 use crate::call::RequestBody;
 use crate::http1::body::Left;
@@ -55,7 +55,19 @@ impl Callees {
         wish: Wish,
         body: RequestBody,
     ) -> Result<(AnswerHead, Switched), CalleeFault> {
-        let mut connection = self.connect(attestor, bot, target, wish.request.connect).await?;
+        let connection = self.connect(attestor, bot, target, wish.request.connect).await?;
+        let guard = Guard::new(attestor, &connection, wish.held.clone());
+        self.switch_on(connection, guard, wish, body).await
+    }
+
+    /// Asks whoever is at the other end of a new connection to switch.
+    pub(super) async fn switch_on(
+        self: &Arc<Self>,
+        mut connection: Box<Connection>,
+        guard: Guard,
+        wish: Wish,
+        body: RequestBody,
+    ) -> Result<(AnswerHead, Switched), CalleeFault> {
         let request = &wish.request;
         encode::request_head(
             connection.writer.out(),
@@ -73,8 +85,7 @@ impl Callees {
                 if !says(&head.headers, &wish.protocol) {
                     return Err(CalleeFault::Interim);
                 }
-                let watch = Watch::new(attestor, &connection, wish.held);
-                let body = TunnelBody::open(*connection, body, watch, &wish.tasks);
+                let body = TunnelBody::open(*connection, body, guard, &wish.tasks);
                 return Ok((head, Switched::Tunnel(body)));
             }
             if !head.status.is_informational() {

@@ -8,12 +8,14 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body::Body as _;
 use policy::Target;
 use spiffe::id::BotName;
+use spiffe::time::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::exchange::exchange;
-use super::{CalleeBody, CalleeFault, CalleeRequest, Callees, Connection, IDLE_MAX};
+use super::{CalleeBody, CalleeFault, CalleeRequest, Callees, Connection, IDLE_MAX, OfBot, Whose};
 use crate::call::RequestBody;
 use crate::ends;
 use crate::http1::Limits;
@@ -22,13 +24,17 @@ use crate::http1::framing::Framing;
 use crate::http1::read::Reader;
 use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
+use crate::outside::WayOut;
 
 fn bot() -> BotName {
     BotName::parse("prod/orders").unwrap()
 }
 
 fn callees() -> Arc<Callees> {
-    Arc::new(Callees::new(Limits::default()))
+    Arc::new(Callees::new(
+        Limits::default(),
+        WayOut::new(None, Clock::system(), TaskTracker::new()),
+    ))
 }
 
 /// A connection, and the callee's end of it.
@@ -39,9 +45,11 @@ fn connected() -> (Box<Connection>, UnixStream) {
     let connection = Connection {
         reader: Reader::new(read, limits),
         writer: Writer::new(write, limits.body_idle),
-        bot: bot(),
-        target: Target::Port(1),
-        end: None,
+        whose: Whose::Bot(OfBot {
+            bot: bot(),
+            target: Target::Port(1),
+            end: None,
+        }),
         used: now,
     };
     (Box::new(connection), far)

@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
-use super::{Connection, check};
+use super::greeting::Greeting;
+use super::{Connection, Whose, check};
 use crate::attest::{Attestor, Callee};
 use crate::call::{CALLER_GONE, End, RequestBody, RequestCount, RequestError};
 use crate::ends::{ReadEnd, WriteEnd};
@@ -53,6 +54,17 @@ struct Seen {
     caller_gone: AtomicBool,
 }
 
+/// What is looked at before anything is said in a tunnel.
+#[derive(Debug)]
+pub(super) enum Guard {
+    /// Whether the callee is still the bot.
+    Bot(Watch),
+    /// Nothing: TLS said who the destination is, or nobody can.
+    None,
+    /// What the caller's own TLS says of whom it wants.
+    Hello(Greeting),
+}
+
 /// Looks whether the callee is still the bot.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -68,7 +80,7 @@ pub(super) struct Watch {
 
 impl TunnelBody {
     /// Has `body` be said to the callee from here on.
-    pub(super) fn open(connection: Connection, body: RequestBody, watch: Watch, tasks: &TaskTracker) -> Self {
+    pub(super) fn open(connection: Connection, body: RequestBody, guard: Guard, tasks: &TaskTracker) -> Self {
         let Connection {
             mut reader, mut writer, ..
         } = connection;
@@ -82,7 +94,7 @@ impl TunnelBody {
             body: Some(body),
             writer,
             tail: Tail::default(),
-            watch,
+            guard,
             seen: Arc::clone(&seen),
         };
         drop(tasks.spawn(carry(asking, fate, end)));
@@ -136,18 +148,23 @@ impl TunnelBody {
     }
 }
 
-impl Watch {
+impl Guard {
     /// Starts with a connection that has just been checked.
     pub(super) fn new(attestor: &Attestor, connection: &Connection, held: Held) -> Self {
-        Self {
-            attestor: attestor.clone(),
-            bot: connection.bot.clone(),
-            end: connection.end.clone(),
-            moved: 0,
-            held,
+        match &connection.whose {
+            Whose::Bot(of) => Self::Bot(Watch {
+                attestor: attestor.clone(),
+                bot: of.bot.clone(),
+                end: of.end.clone(),
+                moved: 0,
+                held,
+            }),
+            Whose::Outside(_) => Self::None,
         }
     }
+}
 
+impl Watch {
     /// Checks who holds the other end, unless that was done in this second; the call ends where it is not the bot.
     async fn check(&mut self, writer: &mut Writer<WriteEnd>, moved: u64) -> Result<(), Broken> {
         if self.end.as_ref().is_some_and(Callee::is_fresh) {
@@ -172,13 +189,13 @@ struct Asking {
     count: RequestCount,
     writer: Writer<WriteEnd>,
     tail: Tail,
-    watch: Watch,
+    guard: Guard,
     seen: Arc<Seen>,
 }
 
 /// The tunnel ends before both of its directions did.
 #[derive(Debug)]
-struct Broken;
+pub(super) struct Broken;
 
 /// What comes next in the caller's direction.
 #[derive(Debug)]
@@ -241,19 +258,30 @@ impl Asking {
     /// Checks the callee, if anything has moved since that was done.
     async fn look(&mut self) -> Result<(), Broken> {
         let moved = self.moved();
-        if moved == self.watch.moved {
-            return Ok(());
+        match &mut self.guard {
+            Guard::Bot(watch) if watch.moved != moved => watch.check(&mut self.writer, moved).await,
+            Guard::Hello(greeting) => greeting.in_time(),
+            Guard::Bot(_) | Guard::None => Ok(()),
         }
-        self.watch.check(&mut self.writer, moved).await
+    }
+
+    /// Lets what the caller says pass, or keeps it until more has come.
+    async fn pass(&mut self, data: Bytes) -> Result<Option<Bytes>, Broken> {
+        let moved = self.moved();
+        match &mut self.guard {
+            Guard::Bot(watch) => watch.check(&mut self.writer, moved).await.map(|()| Some(data)),
+            Guard::Hello(greeting) => greeting.pass(data),
+            Guard::None => Ok(Some(data)),
+        }
     }
 
     async fn frame(&mut self, frame: Option<Result<Frame<Bytes>, RequestError>>) -> Result<(), Broken> {
         match frame {
             Some(Ok(frame)) => {
-                let moved = self.moved();
-                self.watch.check(&mut self.writer, moved).await?;
                 // No protocol but HTTP has trailers.
-                if let Ok(data) = frame.into_data() {
+                if let Ok(data) = frame.into_data()
+                    && let Some(data) = self.pass(data).await?
+                {
                     self.tail = Tail::new(data);
                     self.writer.begin();
                 }

@@ -5,7 +5,8 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use spiffe::id::{BotName, HostName, TrustDomain};
+use policy::Callee;
+use spiffe::id::{HostName, TrustDomain};
 
 use super::{ByteSize, CaAddress, Config, Disclose, ListenAddress, ListenerConfig, LocalHop, Operator, Span};
 
@@ -89,19 +90,21 @@ pub struct Settings {
     pub allow_run: bool,
     /// How long the CA may be unheard before no call is carried.
     pub max_policy_age: Duration,
+    /// Where alone the names of destinations outside are looked up, if it was said.
+    pub hosts_file: Option<PathBuf>,
     /// How many calls are carried at a time.
     pub calls: usize,
     /// How much the large windows of HTTP/2 connections may hold together.
     pub buffered: u64,
 }
 
-/// A listener whose every call goes to one bot.
+/// A listener whose every call goes to one bot, or to one destination outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Where it listens.
     pub listen: ListenAddress,
     /// Where its calls go.
-    pub to: BotName,
+    pub to: Callee,
     /// To which port of that bot, where nothing is read of its connections.
     pub tcp: Option<u16>,
 }
@@ -159,6 +162,7 @@ impl Config {
             disclose: self.disclose,
             allow_run: self.allow_run,
             max_policy_age: resolve_policy_age(self.max_policy_age)?,
+            hosts_file: self.outside.hosts_file,
             calls: resolve_calls(self.bounds.calls)?,
             buffered: self.bounds.buffered.map_or(512 << 20, ByteSize::bytes),
             state_dir,
@@ -195,6 +199,11 @@ fn resolve_listener(listener: ListenerConfig) -> Result<Listener, ConfigError> {
         return Err(ConfigError::NotLoopback {
             setting: "listeners",
             listen,
+        });
+    }
+    if let (Callee::Outside(outside), Some(_)) = (&listener.to, listener.tcp) {
+        return Err(ConfigError::OutsideTcp {
+            outside: outside.to_string(),
         });
     }
     Ok(Listener {
@@ -261,6 +270,12 @@ pub enum ConfigError {
         setting: &'static str,
         /// The address.
         listen: SocketAddr,
+    },
+    /// A destination outside has its port in its own name.
+    #[error("listeners: `tcp` is for bots; {outside} is spoken to as its name says")]
+    OutsideTcp {
+        /// The destination.
+        outside: String,
     },
     /// Nobody can connect to it.
     #[error("mesh.advertise: {address} is no address that another host could connect to")]

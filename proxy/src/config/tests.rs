@@ -85,9 +85,12 @@ fn every_setting_is_kept() {
     let leads: Vec<_> = settings
         .listeners
         .iter()
-        .map(|one| (one.to.as_str(), one.tcp))
+        .map(|one| (one.to.to_string(), one.tcp))
         .collect();
-    assert_eq!(leads, [("prod/orders", None), ("prod/db", Some(5432))]);
+    assert_eq!(
+        leads,
+        [("prod/orders".to_owned(), None), ("prod/db".to_owned(), Some(5432))]
+    );
     assert_eq!(settings.mesh_advertise.unwrap().to_string(), "10.0.0.5:15443");
     assert!(!settings.mesh_reuse && settings.allow_run);
     assert_eq!(settings.operators, [Operator::Name("root".into()), Operator::Uid(1000)]);

@@ -67,8 +67,8 @@ impl CallMetrics {
         self.ejected.reset();
         self.open.reset();
         let now = upstreams.now();
-        for (bot, upstream) in upstreams.each(Way::Out) {
-            let (to, counts) = (bot.as_str(), upstream.counts());
+        for (called, upstream) in upstreams.each(Way::Out) {
+            let (to, counts) = (called.as_str(), upstream.counts());
             for (result, count) in [("sent", &counts.retried), ("no_budget", &counts.not_retried)] {
                 let counter = self.retries.with_label_values(&[to, result]);
                 raise(&counter, count.load(Ordering::Relaxed));

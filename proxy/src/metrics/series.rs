@@ -12,6 +12,7 @@ use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 
 use super::Metrics;
+use crate::call::Called;
 use crate::reason::Reason;
 
 /// The most series of `botmesh_requests_total`.
@@ -46,8 +47,8 @@ pub(crate) struct SeriesKey {
     pub(crate) way: Way,
     /// The caller; `None` when it is no bot.
     pub(crate) from: Option<BotName>,
-    /// The callee; `None` when it does not exist.
-    pub(crate) to: Option<BotName>,
+    /// The callee; `None` when it does not exist, or is outside and no rule names it.
+    pub(crate) to: Option<Called>,
     /// The rule that decided. Every allowed call has one; a call that is carried without one is `audit_only`'s.
     pub(crate) rule: Option<RuleId>,
     /// Why it was refused.
@@ -108,7 +109,7 @@ impl Metrics {
             return Arc::new(self.make([key.way.as_str(), OTHER, OTHER, key.verdict(), OTHER, key.class()]));
         }
         let from = key.from.as_ref().map_or(STRANGER, BotName::as_str);
-        let to = key.to.as_ref().map_or(OTHER, BotName::as_str);
+        let to = key.to.as_ref().map_or(OTHER, Called::as_str);
         let rule = key.rule.as_ref().map_or("", RuleId::as_str);
         let labels = [key.way.as_str(), from, to, key.verdict(), rule, key.class()];
         Arc::clone(all.entry(key.clone()).or_insert_with(|| Arc::new(self.make(labels))))
@@ -124,12 +125,12 @@ impl Metrics {
         }
     }
 
-    /// Takes the calls of this host's bots since the last time, for the CA. The callee's host does not tell of them a
-    /// second time.
+    /// Takes the calls of this host's bots to bots since the last time, for the CA. The callee's host does not tell of them
+    /// a second time.
     pub(crate) fn edges(&self) -> Vec<Edge> {
         let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
         let edge = |(key, series): (&SeriesKey, &Arc<Series>)| {
-            let (Way::Out, Some(from), Some(to)) = (key.way, &key.from, &key.to) else {
+            let (Way::Out, Some(from), Some(Called::Bot(to))) = (key.way, &key.from, &key.to) else {
                 return None;
             };
             let latency_us_buckets = series.take_untold()?;

@@ -9,6 +9,7 @@ use spiffe::id::BotName;
 use super::policy::InForce;
 use super::series::{OWN_MAX, SERIES_MAX};
 use super::*;
+use crate::call::Called;
 use crate::places::{Bound, Places};
 use crate::upstream::Upstreams;
 
@@ -16,7 +17,7 @@ fn key(rule: &str) -> SeriesKey {
     SeriesKey {
         way: Way::Out,
         from: BotName::parse("prod/checkout").ok(),
-        to: BotName::parse("prod/orders").ok(),
+        to: BotName::parse("prod/orders").ok().map(Called::Bot),
         rule: RuleId::parse(rule),
         denied: None,
         class: 2,
@@ -186,7 +187,7 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
                 let key = SeriesKey {
                     way,
                     from,
-                    to,
+                    to: to.map(Called::Bot),
                     rule,
                     denied,
                     class,
@@ -218,7 +219,7 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
     metrics.ledger.set(&audit::Stats::default());
     let upstreams = Upstreams::new(7);
     for number in 0..BOTS {
-        upstreams.of(Way::Out, &bot(number));
+        upstreams.of(Way::Out, &bot(number).into());
     }
     metrics.calls.set(&Places::new(8), &upstreams);
 }

@@ -30,7 +30,7 @@ fn no_connection_is_shared_by_two_callers_callees_addresses_or_bundles() {
         in_flight: 1,
         failures: 1,
     };
-    let upstream = Upstreams::new(7).of(Way::Out, &bot("prod/orders"));
+    let upstream = Upstreams::new(7).of(Way::Out, &bot("prod/orders").into());
     let admitted = upstream.admit(&bot("prod/checkout"), bounds, Duration::ZERO).unwrap();
     let slot_for = |streams, svid, callee, bundle, address| {
         let peer = Peer {

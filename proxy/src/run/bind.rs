@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use policy::{Callee, Scheme};
 use spiffe::id::TrustDomain;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::{Passed, RunError};
 use crate::attest::prepare_listener;
 use crate::bots::Source;
-use crate::call::Route;
+use crate::call::{OutsideRoute, Route, To};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::tcp::Leads;
 
@@ -100,14 +101,27 @@ async fn listen(
     listener: &Listener,
     passed: &mut Passed,
 ) -> Result<(Source, Leads), RunError> {
-    let to = Route::new(trust_domain, listener.to.clone()).ok_or_else(|| RunError::Destination {
-        bot: listener.to.to_string(),
-    })?;
+    let none = || RunError::Destination {
+        name: listener.to.to_string(),
+    };
+    let to = match &listener.to {
+        Callee::Bot(bot) => To::Bot(Route::new(trust_domain, bot.clone()).ok_or_else(none)?),
+        // Its own name and no wildcard: a setting of this host bounds how many there are.
+        Callee::Outside(outside) => {
+            let route = OutsideRoute::new(outside.clone(), &outside.to_string());
+            To::Outside(route.ok_or_else(none)?)
+        }
+    };
     let source = match &listener.listen {
         ListenAddress::Tcp(address) => Source::Tcp(tcp("listeners", *address, passed).await?),
         ListenAddress::Unix(path) => Source::Unix(bot_socket("listeners", path, passed).await?),
     };
-    Ok((source, Leads { to, tcp: listener.tcp }))
+    let tcp = match &listener.to {
+        Callee::Bot(_) => listener.tcp,
+        // Nothing but the name that it asks for is read of the bot's own TLS.
+        Callee::Outside(outside) => (outside.scheme() == Scheme::Tls).then(|| outside.port()),
+    };
+    Ok((source, Leads { to, tcp }))
 }
 
 async fn tcp(setting: &'static str, listen: SocketAddr, passed: &mut Passed) -> Result<TcpListener, RunError> {

@@ -41,10 +41,10 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// A destination's name makes no host.
-    #[error("listeners: {bot} makes no host name")]
+    #[error("listeners: {name} makes no host name")]
     Destination {
-        /// The bot.
-        bot: String,
+        /// The bot, or the destination outside.
+        name: String,
     },
     /// The ledger could not be opened.
     #[error("open the ledger in {}", dir.display())]

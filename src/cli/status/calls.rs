@@ -3,6 +3,7 @@
 use std::io;
 
 use ca_api::proxy_admin::{CalleeCalls, Calls, EndpointCalls};
+use spiffe::id::BotName;
 
 use crate::output::{Screen, green, red};
 
@@ -28,7 +29,7 @@ fn bound_in_words(bound: &str) -> &str {
     match bound {
         "process" => "the proxy carried as many as it may (bounds.calls)",
         "caller" => "one caller had as many as one may have (three quarters of bounds.calls)",
-        "callee" => "as many were under way to the bot as it takes (max_in_flight)",
+        "callee" => "as many were under way to the callee as it takes (max_in_flight)",
         "pending" => "too many waited for a connection (max_pending)",
         other => other,
     }
@@ -50,9 +51,11 @@ fn show_callee(callee: &CalleeCalls, screen: &Screen) -> io::Result<()> {
             callee.retried, callee.not_retried
         )
     };
+    let name = callee.bot.as_ref().map(BotName::as_str).or(callee.outside.as_deref());
     screen.line(format!(
         "  to {}  {word}  {} under way{tried}",
-        callee.bot, callee.in_flight
+        name.unwrap_or_default(),
+        callee.in_flight
     ))?;
     if callee.endpoints.len() > 1 || left_out > 0 {
         callee

@@ -14,15 +14,19 @@ pub struct Calls {
     pub most: u64,
     /// How many found no room since the start, by what had none: `process`, `caller`, `callee`, `pending`.
     pub shed: BTreeMap<String, u64>,
-    /// Bots that bots of this host called since the start.
+    /// Whom bots of this host called since the start.
     pub callees: Vec<CalleeCalls>,
 }
 
 /// One callee, as this proxy has come to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalleeCalls {
-    /// The bot.
-    pub bot: BotName,
+    /// The bot; absent where it is none.
+    #[serde(default)]
+    pub bot: Option<BotName>,
+    /// The destination outside, as the mesh file names it; absent where it is a bot.
+    #[serde(default)]
+    pub outside: Option<String>,
     /// Calls to it that are under way.
     pub in_flight: u64,
     /// Where its hosts' proxies are; empty where it is on this host.

@@ -46,7 +46,7 @@ pub(super) async fn across(
     draft: &Draft,
     permit: Permit,
     _receipt: Receipt,
-    rest: Rest,
+    rest: Rest<Arc<Route>>,
     towards: Across<'_>,
     patience: &mut Deadline,
 ) -> Result<Came, Box<Refusal>> {

@@ -1,7 +1,5 @@
 //! Whether there is room for a call on the way to its callee, and what is learned from how it went.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use policy::Destination;
 use spiffe::id::BotName;
@@ -11,7 +9,7 @@ use super::super::draft::Draft;
 use super::super::identify::Who;
 use super::super::limit::whole_seconds;
 use super::super::refusal::Refusal;
-use super::super::route::Route;
+use super::super::route::To;
 use crate::metrics::Way;
 use crate::places::{Bound, most_of_one};
 use crate::reason::Reason;
@@ -36,9 +34,9 @@ pub(super) enum Outcome {
 }
 
 /// Lets a call through to its callee, or refuses it.
-pub(super) fn admit(draft: &Draft, way: Way, from: &BotName, to: &Arc<Route>) -> Result<Admitted, Box<Refusal>> {
+pub(super) fn admit(draft: &Draft, way: Way, from: &BotName, to: &To) -> Result<Admitted, Box<Refusal>> {
     let proxy = draft.proxy();
-    let said = draft.snapshot.mesh.destination(&to.bot);
+    let said = draft.waits(to);
     let bounds = CalleeBounds {
         // One callee that hangs does not take all places of the process, either.
         in_flight: most(said.max_in_flight).unwrap_or_else(|| most_of_one(proxy.places.most())),
@@ -46,13 +44,13 @@ pub(super) fn admit(draft: &Draft, way: Way, from: &BotName, to: &Arc<Route>) ->
     };
     let admitted = proxy
         .upstreams
-        .of(way, &to.bot)
+        .of(way, to.called())
         .admit(from, bounds, proxy.upstreams.now());
     admitted.map_err(|shut| match shut {
         Shut::Full | Shut::FullOfCaller => accept::full(draft, Bound::Callee).to(to),
         Shut::Open(wait) => {
             let seconds = whole_seconds(wait);
-            let detail = format!("its last calls to that bot failed; one is made again in {seconds} s");
+            let detail = format!("its last calls there failed; one is made again in {seconds} s");
             let mut refusal = Refusal::boxed(Reason::BreakerOpen, detail).to(to);
             refusal.retry_after = Some(seconds);
             refusal
@@ -70,7 +68,7 @@ fn most(said: Option<u32>) -> Option<usize> {
 }
 
 /// Learns from how a call went. Only the caller's proxy does: it is the one that stops calling.
-pub(super) fn judge(draft: &Draft, who: &Who, to: &Route, admitted: &Admitted, outcome: Outcome) {
+pub(super) fn judge(draft: &Draft, who: &Who, to: &To, admitted: &Admitted, outcome: Outcome) {
     if draft.series.way == Way::In {
         return;
     }
@@ -86,7 +84,7 @@ pub(super) fn judge(draft: &Draft, who: &Who, to: &Route, admitted: &Admitted, o
     } else if admitted.failed(draft.proxy().upstreams.now())
         && let Some(left_out) = OPENED.due()
     {
-        tracing::warn!(from = %who.bot, to = %to.bot, left_out, "calls failed one after another: none is made for a while");
+        tracing::warn!(from = %who.bot, %to, left_out, "calls failed one after another: none is made for a while");
     }
 }
 

@@ -1,5 +1,8 @@
 //! The way to a bot of this host.
 
+use std::fmt;
+use std::sync::Arc;
+
 use audit::Receipt;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -30,7 +33,7 @@ pub(super) async fn to_callee(
     draft: &Draft,
     permit: Permit,
     _receipt: Receipt,
-    rest: Rest,
+    rest: Rest<Arc<Route>>,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
     let Towards { who, at, admitted } = towards;
@@ -62,7 +65,7 @@ pub(super) async fn to_callee(
         };
         return Box::pin(stream(draft, callee, (method, target, headers, body))).await;
     }
-    fields_of_http1(&mut headers, &to, upgrade.as_ref())?;
+    fields_of_http1(&mut headers, &to.host, upgrade.as_ref())?;
     let request = CalleeRequest {
         method,
         target,
@@ -86,7 +89,7 @@ pub(super) async fn to_callee(
         );
         let (head, body) = match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
             Ok(came) => came,
-            Err(fault) => return Err(callee_refusal(&to, &fault)),
+            Err(fault) => return Err(callee_refusal(&to.bot, &fault)),
         };
         let body = AnswerBody::callee(body, held.clone());
         (head.status, head.headers, (body, From::Bot))
@@ -96,9 +99,13 @@ pub(super) async fn to_callee(
 }
 
 /// Writes what HTTP/1.1 says in fields and HTTP/2 does not.
-fn fields_of_http1(headers: &mut HeaderMap, to: &Route, upgrade: Option<&Protocol>) -> Result<(), Box<Refusal>> {
+pub(super) fn fields_of_http1(
+    headers: &mut HeaderMap,
+    host: &HeaderValue,
+    upgrade: Option<&Protocol>,
+) -> Result<(), Box<Refusal>> {
     headers::join_cookies(headers);
-    headers.insert(header::HOST, to.host.clone());
+    headers.insert(header::HOST, host.clone());
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol_value(protocol)?);
@@ -144,7 +151,7 @@ async fn stream(
     let calling = std::pin::pin!(proxy.callees.stream(whom, &asked, body.held(&held)));
     let (status, headers, body) = match held.while_allowed(Lane::Answer, calling).await.map_err(ended)? {
         Ok(came) => came,
-        Err(fault) => return Err(callee_refusal(to, &fault)),
+        Err(fault) => return Err(callee_refusal(&to.bot, &fault)),
     };
     let body = AnswerBody::stream(body, held.clone());
     held.may_stand_still(Some(waits.stream_idle.unwrap_or(proxy.bounds.answer_silence)), count);
@@ -174,7 +181,7 @@ async fn switch(
             Ok((head.status, head.headers, (AnswerBody::tunnel(body, held), From::Bot)))
         }
         Ok((head, Switched::Not(body))) => Ok((head.status, head.headers, (AnswerBody::callee(body, held), From::Bot))),
-        Err(fault) => Err(callee_refusal(to, &fault)),
+        Err(fault) => Err(callee_refusal(&to.bot, &fault)),
     }
 }
 
@@ -189,8 +196,8 @@ fn client_cert(draft: &Draft, who: &Who, to: &Route) -> Result<HeaderValue, Box<
         .map_err(|_invalid| Refusal::boxed(Reason::BadRequest, "the caller's ID is no field value"))
 }
 
-pub(super) fn callee_refusal(to: &Route, fault: &CalleeFault) -> Box<Refusal> {
-    tracing::info!(callee = %to.bot, error = fault as &dyn std::error::Error, "a callee of this host failed");
+pub(super) fn callee_refusal(callee: &dyn fmt::Display, fault: &CalleeFault) -> Box<Refusal> {
+    tracing::info!(%callee, error = fault as &dyn std::error::Error, "a callee failed");
     let refusal = |reason, detail: &'static str| Refusal::boxed(reason, detail);
     match fault {
         CalleeFault::Mismatch { .. } => refusal(

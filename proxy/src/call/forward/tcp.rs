@@ -1,5 +1,6 @@
 //! The ways onward of a connection of which nothing is read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use audit::Receipt;
@@ -15,9 +16,10 @@ use super::super::headers::{BOTMESH_CALL, BOTMESH_DENIED, BOTMESH_TCP};
 use super::super::identify::{Door, Who};
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
+use super::super::route::Route;
 use super::across::{Across, call_value, pool_refusal, uri, within};
 use super::bot::{Towards, callee_refusal};
-use super::{Came, From, Next, admit, as_callee, ended, hold, wants_introduction};
+use super::{Came, From, Leg, admit, as_callee, ended, hold, wants_introduction};
 use crate::callee::{Introduction, Opaque};
 use crate::http1::deadline::Deadline;
 use crate::live::Lane;
@@ -33,21 +35,21 @@ pub(super) async fn onward(
     draft: &Draft,
     door: &Door,
     who: &Who,
-    next: Next,
-    (permit, receipt, rest): (Permit, Receipt, Rest),
+    next: Leg,
+    (permit, receipt, rest): (Permit, Receipt, Rest<Arc<Route>>),
     (end, patience): (&mut End, &mut Deadline),
 ) -> Result<Came, Box<Refusal>> {
     match next {
-        Next::Callee(at) => {
+        Leg::Callee(at) => {
             let admitted = end.admitted();
             to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
-        Next::Local(at, serial) => {
+        Leg::Local(at, serial) => {
             let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end)?;
             let admitted = end.admitted_by_callee();
             to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
-        Next::Mesh(svid, addresses) => {
+        Leg::Mesh(svid, addresses) => {
             let admitted = end.admitted();
             let towards = Across {
                 who,
@@ -66,7 +68,7 @@ async fn to_callee(
     door: &Door,
     permit: Permit,
     _receipt: Receipt,
-    rest: Rest,
+    rest: Rest<Arc<Route>>,
     towards: Towards<'_>,
 ) -> Result<Came, Box<Refusal>> {
     let Towards { who, at, admitted } = towards;
@@ -92,7 +94,7 @@ async fn to_callee(
     };
     let opening = std::pin::pin!(proxy.callees.open(&proxy.attestor, &to.bot, line, body.held(&held)));
     let opened = held.while_allowed(Lane::Answer, opening).await.map_err(ended)?;
-    let body = opened.map_err(|fault| callee_refusal(&to, &fault))?;
+    let body = opened.map_err(|fault| callee_refusal(&to.bot, &fault))?;
     held.may_stand_still(Some(waits.stream_idle.unwrap_or(IDLE)), count);
     let body = AnswerBody::tunnel(body, held);
     Ok((StatusCode::OK, HeaderMap::new(), (body, From::Bot)))
@@ -105,7 +107,7 @@ async fn across(
     draft: &Draft,
     permit: Permit,
     _receipt: Receipt,
-    rest: Rest,
+    rest: Rest<Arc<Route>>,
     towards: Across<'_>,
     patience: &mut Deadline,
 ) -> Result<Came, Box<Refusal>> {

@@ -1,0 +1,181 @@
+//! A host with a file of names, and servers outside of the mesh on loopback addresses of the test's own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::Value;
+
+use crate::spine::{CHECKOUT, REPORT};
+use crate::support::{Caller, Host, Mesh, PYTHON, Process, Setup, as_user, eventually, free_port};
+
+pub(super) struct Scene {
+    pub(super) mesh: Mesh,
+    /// Of the servers, so that each has the ports of its scheme.
+    pub(super) address: String,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    dir: tempfile::TempDir,
+}
+
+/// A server outside.
+pub(super) struct Server {
+    process: Process,
+}
+
+impl Server {
+    pub(super) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// How many lines it has said that begin so.
+    pub(super) fn said(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.starts_with(words)).count()
+    }
+}
+
+impl Scene {
+    /// Starts the mesh on one host, with these listeners.
+    pub(super) fn new(listeners: &str) -> Self {
+        Self::with_clock(listeners, None)
+    }
+
+    pub(super) fn with_clock(listeners: &str, clock: Option<PathBuf>) -> Self {
+        let dir = tempfile::Builder::new().prefix("bmout").tempdir().expect("a folder");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let hosts = dir.path().join("hosts");
+        fs::write(&hosts, "").expect("hosts");
+        let mesh = Mesh::start(&Setup {
+            hosts: &["web-1"],
+            extra: &format!(
+                "outside: {{hosts_file: {}}}\nlisteners: [{listeners}]\n",
+                hosts.display()
+            ),
+            clock,
+            ..Setup::default()
+        });
+        let [high, low] = free_port().to_be_bytes();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "outside");
+        let scene = Self {
+            mesh,
+            address: format!("127.99.{high}.{low}"),
+            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority"),
+            dir,
+        };
+        fs::write(scene.ca_file(), scene.issuer.pem()).expect("the authority");
+        scene
+    }
+
+    /// The authority of this scene's servers, in a file.
+    pub(super) fn ca_file(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// Says where names are.
+    pub(super) fn names(&self, lines: &[(&str, &str)]) {
+        let text: String = lines.iter().map(|(at, names)| format!("{at} {names}\n")).collect();
+        fs::write(self.dir.path().join("hosts"), text).expect("hosts");
+    }
+
+    pub(super) fn plain(&self, address: &str, port: u16) -> Server {
+        self.server(&[address, &port.to_string()])
+    }
+
+    /// Serves TLS with a certificate of these names.
+    pub(super) fn tls(&self, port: u16, names: &[&str]) -> Server {
+        self.tls_until(port, names, 2100)
+    }
+
+    /// The same with a certificate that ends with that year.
+    pub(super) fn tls_until(&self, port: u16, names: &[&str], year: i32) -> Server {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let file = self.dir.path().join(format!("server-{port}.pem"));
+        fs::write(&file, format!("{}{}", certificate.pem(), key.serialize_pem())).expect("pem");
+        let file = file.display().to_string();
+        self.server(&[&self.address, &port.to_string(), &file])
+    }
+
+    fn server(&self, words: &[&str]) -> Server {
+        let mut command = as_user(PYTHON, nix::unistd::geteuid().as_raw());
+        command.args(["-c", include_str!("../support/outside.py")]).args(words);
+        let log = self.dir.path().join(format!("outside-{}.log", words[..2].join("-")));
+        let process = Process::spawn(command, log);
+        eventually("the server outside to listen", || {
+            process.log().starts_with("ready").then_some(())
+        });
+        Server { process }
+    }
+
+    /// Applies these rules, and what is said of destinations: `"https://a.b": {addresses: [10.0.0.1]}`, where `HERE` is the
+    /// address of the servers and `CA` their authority.
+    pub(super) fn apply(&self, allow: &[&str], destinations: &[&str], more: &str) {
+        self.mesh.apply(&self.mesh_file(allow, destinations, more));
+    }
+
+    pub(super) fn mesh_file(&self, allow: &[&str], destinations: &[&str], more: &str) -> String {
+        let pem = serde_json::to_string(&self.issuer.pem()).expect("a string");
+        let allow: String = allow.iter().map(|rule| format!("  - {{{rule}}}\n")).collect();
+        let destinations: String = destinations.iter().map(|said| format!("  {said}\n")).collect();
+        let destinations = destinations.replace("HERE", &self.address).replace("CA", &pem);
+        let section = |name: &str, text: &str| {
+            if text.is_empty() {
+                String::new()
+            } else {
+                format!("{name}:\n{text}")
+            }
+        };
+        format!(
+            "version: 1
+trust_domain: acme.internal
+bots:
+  prod/checkout: {{owner: shop@acme.internal, hosts: [web-1], attest: {{uid: {CHECKOUT}}}}}
+  prod/report: {{owner: shop@acme.internal, hosts: [web-1], attest: {{uid: {REPORT}}}}}
+{}{}{more}",
+            section("allow", &allow),
+            section("destinations", &destinations),
+        )
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        self.mesh.host("web-1")
+    }
+
+    /// `prod/checkout`, at the Unix socket.
+    pub(super) fn checkout(&self) -> Caller {
+        Caller::new(CHECKOUT, &self.host().bot_socket())
+    }
+
+    /// `prod/report`, at the Unix socket.
+    pub(super) fn report(&self) -> Caller {
+        Caller::new(REPORT, &self.host().bot_socket())
+    }
+
+    /// Where a listener of the host is that leads there.
+    pub(super) fn listener(&self, to: &str) -> String {
+        let log = self.host().process.log();
+        let at = log.find(&format!(" to {to}")).expect("the proxy says where it listens");
+        let start = log[..at].rfind("127.0.0.1:").expect("an address");
+        log[start..at].to_owned()
+    }
+
+    /// The ends of calls that ended so.
+    pub(super) fn ended(&self, outcome: &str) -> Vec<Value> {
+        let mut ends = self.host().query("kind=end");
+        ends.retain(|end| end["outcome"] == outcome);
+        ends
+    }
+
+    /// The end of a call, once it is there.
+    pub(super) fn end_of(&self, call: &Value) -> Value {
+        eventually("the end of the call", || {
+            let ends = self.host().query("kind=end");
+            ends.into_iter().find(|end| end["id"] == call["id"])
+        })
+    }
+}
