@@ -5,6 +5,8 @@
 //!
 //!     BOTMESH_SOAK_SECONDS=3600 cargo test --release --features test-clock --test mesh -- soak --nocapture
 
+use std::io::Read as _;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::away::{folder, serial};
@@ -13,7 +15,7 @@ use crate::spine::CHECKOUT;
 use crate::support::hand::Hand;
 use crate::support::load::Load;
 use crate::support::manager::Manager;
-use crate::support::{Mesh, Setup, eventually, root_or_skip};
+use crate::support::{Mesh, PYTHON, Setup, as_user, eventually, root_or_skip};
 
 const HOSTS: [&str; 2] = ["web-1", "web-2"];
 const PER_SECOND: u32 = 500;
@@ -245,11 +247,58 @@ fn rotated(mesh: &Mesh, seen: &mut [Vec<String>; 2]) {
     }
 }
 
+/// Server-sent events that a bot reads all the while.
+struct Events(Child);
+
+impl Events {
+    fn open(mesh: &Mesh) -> Self {
+        let mut command = as_user(PYTHON, CHECKOUT);
+        command
+            .args([
+                "-c",
+                include_str!("support/events.py"),
+                "http://orders.prod.mesh/orders/events",
+            ])
+            .env("http_proxy", format!("http://{}", mesh.host("web-1").bot_tcp()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut events = Self(command.spawn().expect("Python"));
+        assert_eq!(events.line(), "open");
+        events
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let from = self.0.stdout.as_mut().expect("a pipe");
+        let mut byte = [0];
+        while from.read(&mut byte).expect("a byte or the end") == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).expect("text")
+    }
+
+    /// How many events came, and the longest pause between two in milliseconds.
+    fn end(mut self) -> (u64, u64) {
+        drop(self.0.stdin.take());
+        let line = self.line();
+        assert!(self.0.wait().expect("it ended").success(), "the events broke off");
+        let (read, pause) = line.split_once(' ').expect("two numbers");
+        (read.parse().expect("a count"), pause.parse().expect("milliseconds"))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// By itself three rotations, one every two seconds. `BOTMESH_ROTATIONS=30` makes them thirty, one every ten seconds:
 ///
 ///     BOTMESH_ROTATIONS=30 cargo test --release --features test-clock --test mesh -- soak::svids --nocapture
 #[test]
-fn svids_rotate_again_and_again_under_load_and_no_call_fails() {
+fn svids_rotate_again_and_again_under_load_and_no_call_fails_nor_any_stream_ends() {
     if !root_or_skip("rotation under load") {
         return;
     }
@@ -269,7 +318,7 @@ fn svids_rotate_again_and_again_under_load_and_no_call_fails() {
     rotated(&mesh, &mut seen);
     let mut load = Load::start(CHECKOUT, mesh.host("web-1"), PER_SECOND);
     load.more(200);
-    let begin = Instant::now();
+    let (begin, events) = (Instant::now(), Events::open(&mesh));
     for rotation in 1..=rotations {
         hand.forward(RENEWED_AFTER);
         rotated(&mesh, &mut seen);
@@ -283,6 +332,10 @@ fn svids_rotate_again_and_again_under_load_and_no_call_fails() {
         begin.elapsed().as_secs()
     );
     outcome.none_failed();
+    let (read, pause) = events.end();
+    println!("{read} server-sent events on one connection, at most {pause} ms between two");
+    let tenths = u64::try_from(begin.elapsed().as_millis() / 100).expect("few");
+    assert!(read * 2 >= tenths, "ten a second, half of them on a busy machine");
     for (host, seen) in HOSTS.iter().zip(&seen) {
         assert_eq!(seen.len() as u64, rotations + 1, "{host}");
         let whole = || mesh.host(host).verify().status.success().then_some(());

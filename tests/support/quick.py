@@ -1,8 +1,10 @@
 """A bot that answers fast, for load. The one argument: the port on loopback.
 
 Says back the method and the target. A token (the query) that was posted before is answered 409: somebody sent it twice.
+At /orders/events it sends server-sent events with numbers, ten a second, as long as somebody reads them.
 """
 import asyncio
+import itertools
 import sys
 
 posted = set()
@@ -14,6 +16,16 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
+
+    async def events(self):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.transport.write(head)
+        for number in itertools.count():
+            if self.transport.is_closing():
+                return
+            event = b"id: %d\ndata: {\"price\": %d}\n\n" % (number, number % 100)
+            self.transport.write(b"%x\r\n%s\r\n" % (len(event), event))
+            await asyncio.sleep(0.1)
 
     def data_received(self, data):
         self.buffer += data
@@ -29,6 +41,9 @@ class Connection(asyncio.Protocol):
                 return
             self.buffer = rest[length:]
             method, target, _ = head.split(b" ", 2)
+            if target == b"/orders/events":
+                self.streaming = asyncio.ensure_future(self.events())
+                return
             status = b"200 OK"
             if method == b"POST":
                 token = target.partition(b"?")[2]
