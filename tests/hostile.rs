@@ -4,6 +4,7 @@
 mod attack;
 mod frames;
 mod h2spec;
+mod hop;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ struct Entry {
     about: String,
     bytes: Option<String>,
     frames: Option<Value>,
+    hop: Option<Value>,
     must: Value,
 }
 
@@ -230,9 +232,13 @@ fn counted(mesh: &Mesh) -> u64 {
     mesh.hosts.values().map(of).sum()
 }
 
+fn status_of(told: &Value) -> u64 {
+    told["status"].as_u64().unwrap_or(0)
+}
+
 /// Says what became of an entry, by the answer and by what arrived.
 fn fate(told: &Value, came: &[Message]) -> Result<Fate, String> {
-    let status = told["status"].as_u64().unwrap_or(0);
+    let status = status_of(told);
     if status >= 500 {
         return Err("somebody else was blamed for it".to_owned());
     }
@@ -254,6 +260,7 @@ fn judge(entry: &Entry, label: &str, told: &Value, came: &[Message]) -> Result<F
     match entry.must.as_str() {
         Some("refused") if fate == Fate::Refused => {}
         Some("cut") if fate != Fate::Arrived => {}
+        Some("ended") if fate != Fate::Arrived && told["ended"] == true && status_of(told) == 0 => {}
         Some("either") => {}
         Some(_) => return Err(format!("it {fate}, and must be {}", entry.must)),
         None => {
@@ -276,7 +283,19 @@ fn judge(entry: &Entry, label: &str, told: &Value, came: &[Message]) -> Result<F
 
 /// Sends every entry by every way, and prints and judges what became of each.
 fn try_all(entries: &[Entry], world: &mut World, order: impl Fn(&Entry, &str, &str) -> Value) {
+    try_by(entries, world, &["socket", "port", "tunnel", "mesh"], order, |_| ());
+}
+
+/// The same by some ways; `count` looks at the mesh when all was sent.
+fn try_by<T>(
+    entries: &[Entry],
+    world: &mut World,
+    by: &[&str],
+    order: impl Fn(&Entry, &str, &str) -> Value,
+    count: impl FnOnce(&Mesh) -> T,
+) -> T {
     let (mut sender, mut told) = (Sender::new(), BTreeMap::new());
+    world.ways.retain(|(way, _)| by.contains(way));
     for (way, place) in &world.ways {
         let scheme = if *way == "mesh" { "https" } else { "http" };
         for entry in entries {
@@ -289,7 +308,7 @@ fn try_all(entries: &[Entry], world: &mut World, order: impl Fn(&Entry, &str, &s
             told.insert(label, sender.order(&order));
         }
     }
-    let refusals = counted(&world.mesh);
+    let (refusals, seen) = (counted(&world.mesh), count(&world.mesh));
     let (arrived, mut wrong) = world.arrived();
     let mut counts = BTreeMap::<String, usize>::new();
     for entry in entries {
@@ -326,6 +345,7 @@ fn try_all(entries: &[Entry], world: &mut World, order: impl Fn(&Entry, &str, &s
         assert!(told.contains_key(label), "somebody else's request arrived: {label}");
     }
     assert!(refusals > 0, "refusals are counted");
+    seen
 }
 
 #[test]

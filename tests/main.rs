@@ -45,6 +45,7 @@ mod resilience;
 mod restart;
 mod rules;
 mod seen;
+mod skew;
 mod soak;
 mod spine;
 mod support;

@@ -1,5 +1,7 @@
 //! The two halves of every kind of connection that carries HTTP/1.1.
 
+mod wide;
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +11,8 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_rustls::TlsStream;
 
 use crate::attest::Witnessed;
+
+pub use wide::Wide;
 
 /// Where bytes come from.
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub(crate) enum ReadEnd {
     /// The Unix socket of an attested bot: each byte's sender is checked.
     Witnessed(ReadHalf<Witnessed>),
     /// A foreign peer, or a destination outside.
-    Tls(Box<ReadHalf<TlsStream<TcpStream>>>),
+    Tls(Box<ReadHalf<TlsStream<Wide>>>),
 }
 
 /// Where bytes go.
@@ -33,7 +37,7 @@ pub(crate) enum WriteEnd {
     /// The Unix socket of an attested bot.
     Witnessed(WriteHalf<Witnessed>),
     /// A foreign peer, or a destination outside.
-    Tls(Box<WriteHalf<TlsStream<TcpStream>>>),
+    Tls(Box<WriteHalf<TlsStream<Wide>>>),
 }
 
 /// The socket under an end, where it is one that a process of this host holds the other end of.
@@ -99,7 +103,7 @@ pub(crate) fn witnessed(stream: Witnessed) -> (ReadEnd, WriteEnd) {
 }
 
 /// Splits a connection over TLS: of a foreign peer, or to a destination outside.
-pub(crate) fn tls(stream: impl Into<TlsStream<TcpStream>>) -> (ReadEnd, WriteEnd) {
+pub(crate) fn tls(stream: impl Into<TlsStream<Wide>>) -> (ReadEnd, WriteEnd) {
     let (read, write) = tokio::io::split(stream.into());
     (ReadEnd::Tls(Box::new(read)), WriteEnd::Tls(Box::new(write)))
 }

@@ -24,6 +24,7 @@ mod connection;
 pub mod control;
 mod ends;
 mod grpc;
+pub mod hop;
 pub mod http1;
 mod http2;
 mod known;

@@ -3,6 +3,7 @@
 //! The callee is fixed by the certificate that the peer asked for and got; a call on that connection for another bot
 //! is `callee_mismatch`. Handshakes that are refused are counted by reason, and recorded by source and minute.
 
+mod hop;
 mod peers;
 
 use std::convert::Infallible;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2 as server;
 use hyper::service::service_fn;
@@ -31,7 +32,7 @@ use crate::call::{
     self, Answer, AnswerBody, Asked, BOTMESH_TCP, BOTMESH_UPGRADE, Door, Opening, Refusal, RequestBody, Route, To, Who,
 };
 use crate::connection::{self, Handler};
-use crate::ends;
+use crate::ends::{self, Wide};
 use crate::grpc;
 use crate::http1::FIELDS_MAX;
 use crate::http1::deadline::Deadline;
@@ -61,7 +62,7 @@ pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 pub(crate) const FRAME_BYTES: u32 = 64 * 1024;
 
 /// How many fields the caller's proxy adds to those of its bot.
-const FIELDS_OF_PROXY: usize = 4;
+pub(crate) const FIELDS_OF_PROXY: usize = 4;
 
 /// Resets by the peer that may wait to be looked at (CVE-2023-44487).
 pub(crate) const PENDING_RESETS_MAX: usize = 20;
@@ -138,7 +139,7 @@ async fn meet(proxy: Arc<Proxy>, acceptor: TlsAcceptor, stream: TcpStream, sourc
         tracing::debug!(%error, "a peer's connection ended at once");
         return;
     }
-    let stream = match timeout(proxy.bounds.handshake, acceptor.accept(stream)).await {
+    let stream = match timeout(proxy.bounds.handshake, acceptor.accept(Wide::new(stream))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             let refusal = refusal_of(&error);
@@ -164,7 +165,7 @@ async fn meet(proxy: Arc<Proxy>, acceptor: TlsAcceptor, stream: TcpStream, sourc
 }
 
 /// Says who the peer is and which bot it wants; a word where it may not be served.
-fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static str> {
+fn door(proxy: &Proxy, stream: &TlsStream<Wide>) -> Result<Door, &'static str> {
     let session = stream.get_ref().1;
     let leaf = peer_leaf(session.peer_certificates()).map_err(|refusal| refusal.reason())?;
     // Hosts and servers of the CA have SVIDs too; calling is for bots.
@@ -190,7 +191,7 @@ fn door(proxy: &Proxy, stream: &TlsStream<TcpStream>) -> Result<Door, &'static s
         facts: None,
         proven: Some(Arc::clone(&proven)),
     };
-    let ends = stream.get_ref().0;
+    let ends = stream.get_ref().0.tcp();
     let addresses = ends.peer_addr().ok().zip(ends.local_addr().ok());
     Ok(Door::Peer {
         who,
@@ -208,7 +209,7 @@ fn session_words(session: &ServerConnection) -> Option<Arc<str>> {
     Some(format!("{version} {group:?}").into())
 }
 
-async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, source: IpAddr, door: Door) {
+async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<Wide>, source: IpAddr, door: Door) {
     let Door::Peer { proven, to, .. } = &door else {
         return;
     };
@@ -216,19 +217,26 @@ async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, source: IpAddr, 
     let session = stream.get_ref().1;
     // Two proxies prove on; a foreign peer's connection ends with the SVID that it began by.
     let control = match session.alpn_protocol() {
-        Some(reproof::ALPN) => {
+        Some(reproof::ALPN | hop::ALPN) => {
             let control = |exporter| Control::new(proxy, &proven, exporter, to.bot.clone(), source);
             reproof::exporter(session).map(control)
         }
         Some(_) | None => None,
     };
-    let is_h2 = matches!(session.alpn_protocol(), Some(b"h2" | reproof::ALPN));
+    let (is_hop, is_h2) = match session.alpn_protocol() {
+        Some(hop::ALPN) => (true, false),
+        Some(b"h2" | reproof::ALPN) => (false, true),
+        Some(_) | None => (false, false),
+    };
+    // Boxed each, for a connection needs the room of one of them.
     let talking = async {
-        if is_h2 {
-            talk_http2(proxy, stream, Arc::new(door), control).await;
+        if is_hop {
+            Box::pin(hop::talk(proxy, stream, source, Arc::new(door), control)).await;
+        } else if is_h2 {
+            Box::pin(talk_http2(proxy, stream, Arc::new(door), control)).await;
         } else {
             let (read, write) = ends::tls(stream);
-            connection::serve(proxy, read, write, Handler::Peer(door)).await;
+            Box::pin(connection::serve(proxy, read, write, Handler::Peer(door))).await;
         }
     };
     // What the peer proved ends with its SVID, and whatever runs on the connection ends with that.
@@ -238,7 +246,7 @@ async fn talk(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, source: IpAddr, 
     }
 }
 
-async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<TcpStream>, door: Arc<Door>, control: Option<Arc<Control>>) {
+async fn talk_http2(proxy: &Arc<Proxy>, stream: TlsStream<Wide>, door: Arc<Door>, control: Option<Arc<Control>>) {
     let (closing, shared, window) = (proxy.closing.clone(), Arc::clone(proxy), proxy.windows.take());
     // The control stream takes no call's place.
     let streams = STREAMS_MAX + u32::from(control.is_some());
@@ -357,34 +365,43 @@ async fn open(
     parts: Parts,
     body: Incoming,
 ) -> Response<AnswerBody> {
-    let number = port.to_str().ok().and_then(|port| port.parse::<u16>().ok());
-    // Written in the one way in which a proxy writes it, once.
-    let canonical = number.filter(|number| HeaderValue::from(*number) == *port);
-    let once = parts.headers.get_all(BOTMESH_TCP).iter().count() == 1;
-    let to = match canonical.filter(|_| once) {
-        Some(_) => called(door, &parts, By::Proxy).map(To::Bot),
-        None => Err(Refusal::boxed(Reason::BadRequest, "the port is none")),
-    };
-    let opening = Opening {
-        to,
-        port: number.unwrap_or_default(),
-        headers: parts.headers,
-        body: RequestBody::http2(body),
-    };
+    let to = called(door, &parts, By::Proxy).map(To::Bot);
     let Answer {
-        status,
-        mut headers,
-        body,
-        ..
-    } = call::open(proxy, door, opening, &mut Deadline::default()).await;
-    if status == StatusCode::OK {
-        headers.insert(BOTMESH_TCP, port.clone());
-    }
+        status, headers, body, ..
+    } = open_tcp(proxy, door, port, (to, parts.headers, RequestBody::http2(body))).await;
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     if proxy.closing.is_cancelled() {
         answer.headers_mut().insert(CLOSING, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+/// What such a request asks for and gets, whatever it came by.
+async fn open_tcp(
+    proxy: &Arc<Proxy>,
+    door: &Door,
+    port: &HeaderValue,
+    (to, headers, body): (Result<To, Box<Refusal>>, HeaderMap, RequestBody),
+) -> Answer {
+    let number = port.to_str().ok().and_then(|port| port.parse::<u16>().ok());
+    // Written in the one way in which a proxy writes it, once.
+    let canonical = number.filter(|number| HeaderValue::from(*number) == *port);
+    let once = headers.get_all(BOTMESH_TCP).iter().count() == 1;
+    let to = match canonical.filter(|_| once) {
+        Some(_) => to,
+        None => Err(Refusal::boxed(Reason::BadRequest, "the port is none")),
+    };
+    let opening = Opening {
+        to,
+        port: number.unwrap_or_default(),
+        headers,
+        body,
+    };
+    let mut answer = call::open(proxy, door, opening, &mut Deadline::default()).await;
+    if answer.status == StatusCode::OK {
+        answer.headers.insert(BOTMESH_TCP, port.clone());
     }
     answer
 }

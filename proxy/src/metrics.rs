@@ -156,6 +156,11 @@ impl Metrics {
         self.reproofs.with_label_values(&[result]).inc();
     }
 
+    /// Counts a connection that the other proxy's fault has ended; `reason` is a word of ours.
+    pub(crate) fn hop_broken(&self, reason: &str) {
+        self.calls.hops_broken.with_label_values(&[reason]).inc();
+    }
+
     /// Counts the connections of a listener; `listener` is a word of ours.
     pub(crate) fn connections(&self, listener: &str) -> IntGauge {
         self.connections.with_label_values(&[listener])

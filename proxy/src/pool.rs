@@ -7,6 +7,7 @@
 mod again;
 mod connect;
 mod one_task;
+mod way;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,8 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 use rustls::ClientConfig;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::SpiffeId;
@@ -26,7 +25,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
-use crate::call::RequestBody;
+use crate::call::{HopBody, HopError, RequestBody};
+use crate::hop;
 use crate::live::Held;
 use crate::mesh::{CLOSING, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS_MAX};
 use crate::proven::Proven;
@@ -35,6 +35,7 @@ use crate::reason::Reason;
 use crate::upstream::{Admitted, Using};
 pub(crate) use again::broken_by_caller;
 use again::{Chance, Chances};
+use way::{Failed, Way};
 
 /// How many calls run on a connection before another is opened beside it. Half of what the peer takes
 /// ([`crate::mesh::STREAMS_MAX`]), so that a burst finds room.
@@ -80,7 +81,7 @@ struct Slot {
 /// One connection.
 #[derive(Clone, Debug)]
 struct Link {
-    send: SendRequest<RequestBody>,
+    send: Way,
     need: Arc<Need>,
     used: Instant,
     /// The SVIDs of both ends; with the first that ends the connection does.
@@ -100,7 +101,16 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 struct Need {
     busy: AtomicUsize,
-    _unneeded: DropGuard,
+    _ends: Ends,
+}
+
+/// Ends what a connection ends with when it is dropped.
+#[derive(Debug)]
+enum Ends {
+    /// The connection itself.
+    Own(#[expect(dead_code, reason = "its drop does it")] hop::Unneeded),
+    /// A control stream, and the connection with it.
+    Http2(#[expect(dead_code, reason = "its drop does it")] DropGuard),
 }
 
 /// A connection in use by one call. Given back when dropped.
@@ -214,7 +224,7 @@ impl Pool {
         peer: Peer<'_>,
         mut request: Request<RequestBody>,
         held: &Held,
-    ) -> Result<(Response<Incoming>, Lease), PoolFault> {
+    ) -> Result<(Response<HopBody>, Lease), PoolFault> {
         let (upstreams, upstream) = (&proxy.upstreams, peer.admitted.upstream());
         let endpoints = upstream.endpoints(peer.addresses);
         let mut chances = Chances::new(&endpoints, peer.retries);
@@ -232,11 +242,13 @@ impl Pool {
                             }
                             return Ok((answer, lease));
                         }
-                        Err((Some((spare, chance)), source)) => {
-                            request = spare;
-                            (PoolFault::Exchange { source }, chance)
-                        }
-                        Err((None, source)) => return Err(PoolFault::Exchange { source }),
+                        Err(failed) => match *failed {
+                            (Some((spare, chance)), source) => {
+                                request = spare;
+                                (PoolFault::Exchange { source }, chance)
+                            }
+                            (None, source) => return Err(PoolFault::Exchange { source }),
+                        },
                     },
                     Err(reason) => (PoolFault::Cut { reason }, Chance::Elsewhere),
                 },
@@ -254,12 +266,7 @@ impl Pool {
     }
 
     /// Finds or opens a connection.
-    async fn lease(
-        &self,
-        proxy: &Arc<Proxy>,
-        peer: Peer<'_>,
-        using: Using,
-    ) -> Result<(SendRequest<RequestBody>, Lease), PoolFault> {
+    async fn lease(&self, proxy: &Arc<Proxy>, peer: Peer<'_>, using: Using) -> Result<(Way, Lease), PoolFault> {
         let address = using.endpoint().address;
         let slot = self.slot(&proxy.clock, peer, address)?;
         if !self.reuse {
@@ -366,35 +373,19 @@ async fn connected(proxy: &Arc<Proxy>, slot: &Slot, peer: Peer<'_>, using: &Usin
     link
 }
 
-/// A request that may be sent again, and why.
-type Spare = (Request<RequestBody>, Chance);
-
-/// Sends a request; with an error comes the request, where it may be sent again.
-async fn exchange(
-    mut send: SendRequest<RequestBody>,
-    request: Request<RequestBody>,
-    using: &mut Using,
-) -> Result<Response<Incoming>, (Option<Spare>, hyper::Error)> {
-    let spare = again::spare(&request);
+/// Sends a request, and notes at the endpoint what came of it.
+async fn exchange(send: Way, request: Request<RequestBody>, using: &mut Using) -> Result<Response<HopBody>, Failed> {
     using.sent();
-    let answered = send.try_send_request(request).await;
+    let answered = send.call(request).await;
     if answered.is_ok() {
         using.answered();
     }
-    answered.map_err(|mut failed| {
-        // The connection ended before the request was sent: it comes back whole.
-        if let Some(unsent) = failed.take_message() {
-            return (Some((unsent, Chance::NotBegun)), failed.into_error());
-        }
-        let error = failed.into_error();
-        let spare = spare.and_then(|spare| Some((again::chance(&error, spare.method())?, spare)));
-        (spare.map(|(chance, spare)| (spare, chance)), error)
-    })
+    answered
 }
 
 impl Slot {
     /// Takes the connection with the fewest calls, if it has fewer than `most`.
-    fn least_busy(&self, now: Timestamp, most: usize) -> Option<(SendRequest<RequestBody>, Link)> {
+    fn least_busy(&self, now: Timestamp, most: usize) -> Option<(Way, Link)> {
         let mut links = self.links();
         links.retain(|link| !link.send.is_closed() && link.proven.holds(now));
         let link = links.iter_mut().min_by_key(|link| link.busy())?;
@@ -484,7 +475,7 @@ pub(crate) enum PoolFault {
     Exchange {
         /// What happened.
         #[source]
-        source: hyper::Error,
+        source: HopError,
     },
     /// The call may not be made any more, or not to that host.
     #[error("the call was ended: {reason}")]

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{AnswerBody, RequestBody};
+use crate::hop;
 use crate::proven::{Proven, Shown};
 use crate::proxy::Proxy;
 
@@ -81,6 +82,11 @@ impl Control {
         })
     }
 
+    /// Shows and judges proofs on a connection that has a kind of frame for them, until it ends.
+    pub(crate) async fn serve_hop(self: Arc<Self>, from: mpsc::Receiver<Bytes>, to: hop::Proofs) {
+        self.serve(From::Hop(from), To::Hop(to)).await;
+    }
+
     /// Opens the stream and serves it, until the connection ends or nobody needs it any more.
     pub(crate) async fn open(self: Arc<Self>, mut send: SendRequest<RequestBody>, unneeded: CancellationToken) {
         let (out, body) = mpsc::channel(UNSENT_MAX);
@@ -101,7 +107,7 @@ impl Control {
             opened = opening => match opened {
                 Ok(answer) if answer.status().is_success() => {
                     tokio::select! {
-                        () = self.serve(answer.into_body(), out) => {}
+                        () = self.serve(From::Http2(answer.into_body()), To::Http2(out)) => {}
                         () = unneeded.cancelled() => {}
                     }
                 }
@@ -125,12 +131,12 @@ impl Control {
     pub(crate) fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
         let (out, body) = mpsc::channel(UNSENT_MAX);
         let tasks = self.proxy.tasks.clone();
-        drop(tasks.spawn(async move { self.serve(request.into_body(), out).await }));
+        drop(tasks.spawn(async move { self.serve(From::Http2(request.into_body()), To::Http2(out)).await }));
         Response::new(AnswerBody::control(body))
     }
 
     /// Shows the SVIDs of this end as they follow each other, and judges those of the other.
-    async fn serve(&self, mut from: Incoming, out: mpsc::Sender<Bytes>) {
+    async fn serve(&self, mut from: From, out: To) {
         let (mut svids, mut moments) = (self.proxy.control.svids_changed(), self.proxy.control.changed());
         let (mut reader, mut rate) = (ReproofReader::default(), Rate::new(Instant::now()));
         // A proof whose authority this end has not heard of yet, or whose time has not come.
@@ -140,7 +146,7 @@ impl Control {
                 return;
             }
             // Waiting for a frame loses none when another arm is taken; the others only wait.
-            let frame = tokio::select! {
+            let piece = tokio::select! {
                 () = self.proxy.closing.cancelled() => return,
                 () = out.closed() => return,
                 changed = svids.changed() => match changed {
@@ -152,15 +158,14 @@ impl Control {
                     Err(_gone) => return,
                 },
                 () = self.proxy.clock.sleep(AGAIN), if early.is_some() => None,
-                frame = from.frame() => match frame {
-                    Some(Ok(frame)) => Some(frame),
-                    Some(Err(_)) | None => return,
+                piece = from.piece() => match piece {
+                    Some(piece) => Some(piece),
+                    None => return,
                 },
             };
-            match frame.map(hyper::body::Frame::into_data) {
+            match piece {
                 None => early = early.take().filter(|proof| self.judge_again(proof)),
-                Some(Err(_trailers)) => {}
-                Some(Ok(piece)) => {
+                Some(piece) => {
                     reader.push(&piece);
                     loop {
                         let proof = match reader.next_proof() {
@@ -179,7 +184,7 @@ impl Control {
     }
 
     /// Shows the SVID of this end if it ends later than the one shown last. `Err` when the peer takes no proofs.
-    fn show(&self, out: &mpsc::Sender<Bytes>) -> Result<(), ()> {
+    fn show(&self, out: &To) -> Result<(), ()> {
         let Some(svid) = self.proxy.control.svid(&self.bot) else {
             return Ok(());
         };
@@ -189,7 +194,7 @@ impl Control {
         let proof = Reproof::make(&svid, self.proven.role(), &self.exporter).map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "a proof could not be signed");
         })?;
-        out.try_send(Bytes::from(proof.encode())).map_err(|_full_or_gone| ())?;
+        out.say(proof.encode())?;
         self.proven.own_shown(Shown::of(svid.leaf()));
         Ok(())
     }
@@ -254,6 +259,61 @@ impl Control {
     fn refuse(&self, reason: &str) {
         self.proxy.metrics.reproof(reason);
         self.proxy.ledger.stranger(self.peer, &format!("reproof_{reason}"));
+    }
+}
+
+/// Where a peer's proofs come from.
+#[derive(Debug)]
+enum From {
+    /// A control stream.
+    Http2(Incoming),
+    /// Frames of their own.
+    Hop(mpsc::Receiver<Bytes>),
+}
+
+impl From {
+    /// Takes the next piece; nothing once no more comes. Cancel safe.
+    async fn piece(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Hop(pieces) => pieces.recv().await,
+            Self::Http2(body) => loop {
+                match body.frame().await?.map(hyper::body::Frame::into_data) {
+                    Ok(Ok(piece)) => return Some(piece),
+                    Ok(Err(_trailers)) => {}
+                    Err(_broken) => return None,
+                }
+            },
+        }
+    }
+}
+
+/// Where this end's proofs go.
+#[derive(Debug)]
+enum To {
+    /// A control stream.
+    Http2(mpsc::Sender<Bytes>),
+    /// Frames of their own.
+    Hop(hop::Proofs),
+}
+
+impl To {
+    /// Says a proof. `Err` when the peer takes none.
+    fn say(&self, proof: Vec<u8>) -> Result<(), ()> {
+        match self {
+            Self::Http2(out) => out.try_send(Bytes::from(proof)).map_err(|_full_or_gone| ()),
+            Self::Hop(out) => {
+                out.say(&proof);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until nobody takes proofs any more; where the connection has ended, [`From::piece`] says so.
+    async fn closed(&self) {
+        match self {
+            Self::Http2(out) => out.closed().await,
+            Self::Hop(_) => std::future::pending().await,
+        }
     }
 }
 

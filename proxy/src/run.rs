@@ -30,6 +30,7 @@ use crate::bots::{self, Listeners, Source, WayIn, Ways};
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
+use crate::hop;
 use crate::http1::Limits;
 use crate::limiter::Limiter;
 use crate::live;
@@ -228,7 +229,7 @@ fn serve(proxy: Arc<Proxy>, bound: Bound, settings: &Settings, aside: Aside) -> 
         bundle,
         ClientAuth::Required,
         &proxy.clock,
-        &[reproof::ALPN, b"h2", b"http/1.1"],
+        &[hop::ALPN, reproof::ALPN, b"h2", b"http/1.1"],
     )
     .map_err(|source| RunError::Tls { source })?;
     let Bound {

@@ -1,4 +1,4 @@
-//! How much of bodies may be under way on all HTTP/2 connections together.
+//! How much of bodies may be under way on all connections of many calls together: those of HTTP/2 and those between proxies.
 //!
 //! What a peer may send before somebody reads it waits in memory: a window. Each connection gets a large one as long as
 //! those of all fit into one budget, and the least that the protocol knows after that, so that many connections whose

@@ -1,9 +1,10 @@
 """Sends what it is told, byte by byte, and tells what came back. One JSON object per line, each a connection of its own:
 
 "at": HOST:PORT or unix:PATH; "tunnel": the host of a CONNECT before all else; "tls": {"name", "cert", "key", "alpn"}; then either "bytes" of HTTP/1.1,
-after which nothing more is sent, or "frames" of HTTP/2 with "after", the fields of a second stream. Characters are bytes.
+after which nothing more is sent, or "frames" of HTTP/2 with "after", the fields of a second stream, or what one proxy says to another on the "hop"
+("ends": the connection is to end for it). Characters are bytes.
 
-Writes {"status", "got"} of the first answer, "reset" and "goaway" where HTTP/2 refused, and "hung" where no end came.
+Writes {"status", "got"} of the first answer, "reset" and "goaway" where HTTP/2 refused, "ended" where a hop was, and "hung" where no end came.
 """
 import json
 import os
@@ -180,9 +181,52 @@ def http2(s, order):
     return {"status": c.status.get(1), "reset": c.reset.get(1), "goaway": c.goaway, "hung": hung, "got": ""}
 
 
+def hop_frame(kind, stream, payload, length=None):
+    payload = payload.encode("latin-1")
+    size = len(payload) if length is None else length
+    return bytes([kind]) + struct.pack("!I", size)[1:] + struct.pack("!I", stream) + payload
+
+
+def hop_bytes(piece):
+    if "bytes" in piece:
+        return piece["bytes"].encode("latin-1")
+    times = range(piece.get("repeat", 1))
+    if "frame" in piece:
+        return b"".join(hop_frame(*piece["frame"], piece.get("length")) for _ in times)
+    return b"".join(hop_frame(k, s + n * piece["step"], p) for n in times for k, s, p in piece["frames"])
+
+
+def hop(s, order):
+    told = {"status": None, "reset": None, "ended": False, "hung": False, "got": ""}
+    say(s, b"".join(hop_bytes(piece) for piece in order["hop"]))
+    got = b""
+    try:
+        while True:
+            while len(got) >= 8 and len(got) >= 8 + int.from_bytes(got[1:4], "big"):
+                size = int.from_bytes(got[1:4], "big")
+                kind, payload, got = got[0], got[8 : 8 + size], got[8 + size :]
+                if kind in (1, 2) and told["status"] is None:
+                    told["status"], told["got"] = int(payload[9:12]), payload[:2000].decode("latin-1")
+                if kind == 6:
+                    told["reset"] = payload[0]
+                if kind == 9 and payload == b"that all":
+                    return told
+                # The answer is whole, or none comes.
+                if kind in (2, 4, 5, 6) and not order.get("ends"):
+                    return told
+            data = hear(s)
+            if not data:
+                told["ended"] = True
+                return told
+            got += data
+    except TimeoutError:
+        told["hung"] = True
+    return told
+
+
 for line in sys.stdin:
     order = json.loads(line)
     s = connect(order)
-    told = http1(s, order) if "bytes" in order else http2(s, order)
+    told = http1(s, order) if "bytes" in order else hop(s, order) if "hop" in order else http2(s, order)
     s.close()
     print(json.dumps(told), flush=True)

@@ -1,6 +1,7 @@
 //! The bodies of calls, in both directions, whatever carries them.
 
 mod answer;
+mod hop;
 mod request;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http_body::Frame;
 
 use super::headers;
 pub(crate) use answer::{AnswerBody, AnswerError};
+pub(crate) use hop::{HopBody, HopError};
 pub(crate) use request::{Later, RequestBody, RequestCount, RequestError};
 
 /// Removes from a frame of trailers what must not be passed on.

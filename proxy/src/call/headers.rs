@@ -47,7 +47,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
 }
 
 /// Tells whether a field is for one connection only (RFC 9110 §7.6.1), for proxies (§11.7), or is written anew.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     name == header::CONNECTION
         || name == header::TE
         || name == header::TRAILER

@@ -84,6 +84,34 @@ fn fields(out: &mut BytesMut, headers: &HeaderMap, form: Form, keeps_length: boo
     }
 }
 
+/// Appends the head of a request as one proxy writes it to another; `headers` holds no field of a connection, and what it
+/// says of a length is kept.
+pub fn hop_request_head(out: &mut BytesMut, method: &Method, target: &[u8], host: &[u8], headers: &HeaderMap) {
+    out.put_slice(method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(target);
+    out.put_slice(b" HTTP/1.1\r\nhost: ");
+    out.put_slice(host);
+    out.put_slice(b"\r\n");
+    lines(out, headers);
+}
+
+/// Appends the head of an answer as one proxy writes it to another.
+pub fn hop_answer_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_slice(b" \r\n");
+    lines(out, headers);
+}
+
+/// Appends field lines and the empty line after them.
+pub fn lines(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        line(out, name, value);
+    }
+    out.put_slice(b"\r\n");
+}
+
 fn line(out: &mut BytesMut, name: &header::HeaderName, value: &http::HeaderValue) {
     out.put_slice(name.as_str().as_bytes());
     out.put_slice(b": ");

@@ -44,6 +44,15 @@ impl RequestHead {
     ///
     /// A [`HeadError`] for everything that RFC 9112 forbids and for what it lets a recipient repair.
     pub fn parse(head: &Bytes) -> Result<Self, HeadError> {
+        Self::parse_with(head, FIELDS_MAX)
+    }
+
+    /// The same with at most `fields_max` fields: another proxy adds its own to those of its bot.
+    ///
+    /// # Errors
+    ///
+    /// As [`RequestHead::parse`].
+    pub fn parse_with(head: &Bytes, fields_max: usize) -> Result<Self, HeadError> {
         let (line, rest) = field::split_line(head)?;
         let RequestLine {
             method,
@@ -53,7 +62,7 @@ impl RequestHead {
         let method = parse_method(method)?;
         let version = parse_version(version)?;
         let (target, named) = target::parse(&method, &head.slice_ref(target))?;
-        let headers = field::parse(&head.slice_ref(rest), FIELDS_MAX)?;
+        let headers = field::parse(&head.slice_ref(rest), fields_max)?;
         let authority = host(&headers, &target, named, version)?;
         let framing = framing::read(&headers, version)?;
         let connection = framing::connection(&headers)?;
@@ -257,6 +266,9 @@ pub enum HeadError {
     /// `Connection` holds what is no option.
     #[error("Connection names what is no connection option")]
     Connection,
+    /// A field of a connection between two proxies, where connections have no fields.
+    #[error("a field of a connection stands in a call between two proxies")]
+    OfConnection,
     /// An upgrade beside a body.
     #[error("Upgrade stands beside a body")]
     UpgradeWithBody,
@@ -299,6 +311,7 @@ impl HeadError {
             Self::Coding => "coding",
             Self::CodingOnHttp10 => "coding_on_http10",
             Self::Connection => "connection",
+            Self::OfConnection => "of_connection",
             Self::UpgradeWithBody => "upgrade_with_body",
             Self::Upgrade => "upgrade",
             Self::Expect => "expect",

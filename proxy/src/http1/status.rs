@@ -42,9 +42,18 @@ impl AnswerHead {
     ///
     /// For everything that [`RequestHead::parse`](super::head::RequestHead::parse) would refuse in the same places.
     pub fn parse(head: &Bytes, method: &Method) -> Result<Self, HeadError> {
+        Self::parse_with(head, method, FIELDS_MAX)
+    }
+
+    /// The same with at most `fields_max` fields: another proxy adds its own to those of its bot.
+    ///
+    /// # Errors
+    ///
+    /// As [`AnswerHead::parse`].
+    pub fn parse_with(head: &Bytes, method: &Method, fields_max: usize) -> Result<Self, HeadError> {
         let (line, rest) = field::split_line(head)?;
         let (version, status) = parse_status_line(line)?;
-        let headers = field::parse(&head.slice_ref(rest), FIELDS_MAX)?;
+        let headers = field::parse(&head.slice_ref(rest), fields_max)?;
         let framing = framing::read(&headers, version)?;
         let connection = framing::connection(&headers)?;
         let body = body(method, status, framing);

@@ -15,6 +15,8 @@ pub(super) struct CallMetrics {
     in_flight: IntGauge,
     shed: IntCounterVec,
     retries: IntCounterVec,
+    /// Connections between proxies that ended for what the other one said.
+    pub(super) hops_broken: IntCounterVec,
     ejections: IntCounterVec,
     ejected: IntGaugeVec,
     opened: IntCounterVec,
@@ -29,6 +31,11 @@ impl CallMetrics {
                 "botmesh_shed_total",
                 "Calls that found no room, by what had none.",
                 &["bound"],
+            )?,
+            hops_broken: make.counters(
+                "botmesh_hops_broken_total",
+                "Connections between proxies that ended because the other one broke the rules of the hop, by how.",
+                &["reason"],
             )?,
             retries: make.counters(
                 "botmesh_retries_total",

@@ -93,7 +93,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 32] = [
+const BOUNDS: [(&str, usize); 33] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -108,6 +108,7 @@ const BOUNDS: [(&str, usize); 32] = [
     ("botmesh_ejected_endpoints", BOTS),
     ("botmesh_ejections_total", BOTS),
     ("botmesh_handshakes_refused_total", 32),
+    ("botmesh_hops_broken_total", 2),
     ("botmesh_ledger_bytes", 8),
     ("botmesh_ledger_dropped", 8),
     ("botmesh_ledger_records", 1),
@@ -196,6 +197,9 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
                 metrics.carried(way, 10);
             }
         }
+    }
+    for word in ["protocol", "flood"] {
+        metrics.hop_broken(word);
     }
     for word in ["ok", "no_entry", "two_entries"] {
         metrics.attested("tcp", Some(word));

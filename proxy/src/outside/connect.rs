@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use super::address::{self, Forbidden};
 use super::resolve::{ResolveError, Resolver};
 use super::tls;
+pub use crate::ends::Wide;
 
 pub use super::tls::SetUpError;
 
@@ -31,7 +32,7 @@ pub enum Stream {
     /// In the clear, or with TLS that the bot itself opens.
     Plain(TcpStream),
     /// Over TLS to the verified name.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Wide>>),
 }
 
 /// A connection, and the address that it leads to.
@@ -115,7 +116,7 @@ pub async fn connect(
     let config = tls::config(said.ca.as_deref(), clock).map_err(|source| OutsideFault::SetUp { source })?;
     let failed = |source| OutsideFault::Tls { address, source };
     let name = ServerName::try_from(outside.host().to_owned()).map_err(|error| failed(io::Error::other(error)))?;
-    let shaking = TlsConnector::from(config).connect(name, stream);
+    let shaking = TlsConnector::from(config).connect(name, Wide::new(stream));
     let shaken = timeout_at(until, shaking)
         .await
         .map_err(|_elapsed| OutsideFault::Slow)?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use http::{Method, Request};
 
 use super::PoolFault;
-use crate::call::RequestBody;
+use crate::call::{HopError, RequestBody};
+use crate::hop;
 use crate::upstream::{Endpoint, Endpoints, Mask, Upstreams};
 
 /// How many of a callee's endpoints are tried for one call.
@@ -134,6 +135,17 @@ pub(super) fn chance(error: &hyper::Error, method: &Method) -> Option<Chance> {
     (connection_failed && method.is_idempotent()).then_some(Chance::Repeatable)
 }
 
+/// The same of a call that went by what two proxies of this kind speak: each that is not begun is refused one by one.
+pub(super) fn chance_of(ended: hop::Ended, method: &Method) -> Option<Chance> {
+    match ended {
+        hop::Ended::Reset(hop::Reset::Refused) => Some(Chance::NotBegun),
+        hop::Ended::Closed | hop::Ended::Broken | hop::Ended::Silent => {
+            method.is_idempotent().then_some(Chance::Repeatable)
+        }
+        hop::Ended::Protocol | hop::Ended::Flood | hop::Ended::Body | hop::Ended::Length | hop::Ended::Reset(_) => None,
+    }
+}
+
 /// Tells whether the other end says that it did not begin to carry a call.
 ///
 /// RFC 9113 §8.7: REFUSED_STREAM says so of any call, and a GOAWAY of those above its last stream (§6.8). hyper gives the
@@ -148,7 +160,12 @@ fn was_not_begun(error: &hyper::Error) -> bool {
 }
 
 /// Tells whether a call ended because its own body broke off: nobody else is to blame.
-pub(crate) fn broken_by_caller(error: &hyper::Error) -> bool {
+pub(crate) fn broken_by_caller(error: &HopError) -> bool {
+    let error = match error {
+        HopError::Own { source } => return *source == hop::Ended::Body,
+        HopError::Head { .. } | HopError::Reset { .. } => return false,
+        HopError::Http2 { source } => source,
+    };
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
 }

@@ -5,12 +5,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::super::end::{CALLEE_GONE, CALLER_GONE, DONE, End};
-use super::strip_trailers;
+use super::{HopBody, HopError, strip_trailers};
 use crate::callee::{CalleeBody, StreamBody, TunnelBody};
 use crate::grpc::{self, Status};
 use crate::http1::body::BodyError;
@@ -37,7 +36,7 @@ enum AnswerKind {
     /// A bot of this host that serves gRPC.
     Stream(Box<StreamBody>),
     Hop {
-        body: Incoming,
+        body: HopBody,
         /// Given back with the last byte.
         _lease: Lease,
     },
@@ -83,7 +82,7 @@ impl AnswerBody {
     }
 
     /// A body from another proxy.
-    pub(crate) const fn hop(body: Incoming, lease: Lease, held: Held) -> Self {
+    pub(crate) const fn hop(body: HopBody, lease: Lease, held: Held) -> Self {
         Self {
             kind: AnswerKind::Hop { body, _lease: lease },
             end: None,
@@ -186,7 +185,7 @@ impl AnswerBody {
             AnswerKind::Stream(body) => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Stream { source }))),
-            AnswerKind::Hop { body, .. } => Pin::new(body)
+            AnswerKind::Hop { body, .. } => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Hop { source }))),
             AnswerKind::Control(said) => said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
@@ -313,18 +312,17 @@ pub(crate) enum AnswerError {
     Hop {
         /// What happened.
         #[source]
-        source: hyper::Error,
+        source: HopError,
     },
 }
 
 impl AnswerError {
     /// Tells whether whoever answers ended this answer alone.
     fn is_reset(&self) -> bool {
-        let h2 = match self {
-            Self::Stream { source } => Some(source),
-            Self::Hop { source } => std::error::Error::source(source).and_then(|source| source.downcast_ref()),
-            Self::Cut { .. } | Self::Callee { .. } => None,
-        };
-        h2.is_some_and(|error: &h2::Error| error.is_reset() && error.is_remote())
+        match self {
+            Self::Stream { source } => source.is_reset() && source.is_remote(),
+            Self::Hop { source } => source.is_reset(),
+            Self::Cut { .. } | Self::Callee { .. } => false,
+        }
     }
 }

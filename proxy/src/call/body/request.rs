@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 use super::strip_trailers;
 use crate::ends::ReadEnd;
+use crate::hop;
 use crate::http1::body::BodyError;
 use crate::live::{Held, Lane};
 use crate::reason::Reason;
@@ -35,6 +36,8 @@ enum RequestKind {
     Whole(Bytes),
     Http1(crate::http1::body::Body<ReadEnd>),
     Http2(Incoming),
+    /// From another proxy.
+    Hop(hop::Body),
     /// What a caller says once it is told that its connection is another protocol's; no byte comes before that.
     Later(oneshot::Receiver<crate::http1::body::Body<ReadEnd>>),
     /// Of no call: what this proxy says to another on a control stream.
@@ -120,6 +123,19 @@ impl RequestBody {
         }
     }
 
+    /// A body that comes from another proxy, if one comes.
+    pub(crate) fn hop(body: hop::Body) -> Self {
+        if body.is_over() {
+            return Self::empty();
+        }
+        Self {
+            kind: RequestKind::Hop(body),
+            count: RequestCount::Counted(Arc::default()),
+            stop: None,
+            held: None,
+        }
+    }
+
     /// What this proxy says to another on a control stream.
     pub(crate) const fn control(said: mpsc::Receiver<Bytes>) -> Self {
         Self {
@@ -146,7 +162,7 @@ impl RequestBody {
     pub(crate) fn held(mut self, held: &Held) -> Self {
         if matches!(
             self.kind,
-            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Later(_)
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Hop(_) | RequestKind::Later(_)
         ) {
             self.held = Some(held.clone());
         }
@@ -163,7 +179,11 @@ impl RequestBody {
         match &self.kind {
             RequestKind::Empty => Some(Bytes::new()),
             RequestKind::Whole(bytes) => Some(bytes.clone()),
-            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Later(_) | RequestKind::Control(_) => None,
+            RequestKind::Http1(_)
+            | RequestKind::Http2(_)
+            | RequestKind::Hop(_)
+            | RequestKind::Later(_)
+            | RequestKind::Control(_) => None,
         }
     }
 
@@ -206,6 +226,9 @@ impl Body for RequestBody {
                 .map(|frame| frame.map_err(|source| RequestError::Http1 { source })),
             RequestKind::Http2(body) => ready!(Pin::new(body).poll_frame(cx))
                 .map(|frame| frame.map_err(|source| RequestError::Http2 { source })),
+            RequestKind::Hop(body) => {
+                ready!(body.poll_frame(cx)).map(|frame| frame.map_err(|source| RequestError::Hop { source }))
+            }
             RequestKind::Control(said) => return said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
         };
         strip_trailers(&mut frame);
@@ -223,6 +246,7 @@ impl Body for RequestBody {
             RequestKind::Whole(bytes) => bytes.is_empty(),
             RequestKind::Http1(body) => body.is_end_stream(),
             RequestKind::Http2(body) => body.is_end_stream(),
+            RequestKind::Hop(body) => body.is_over(),
             RequestKind::Later(_) | RequestKind::Control(_) => false,
         }
     }
@@ -233,6 +257,7 @@ impl Body for RequestBody {
             RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestKind::Http1(body) => body.size_hint(),
             RequestKind::Http2(body) => body.size_hint(),
+            RequestKind::Hop(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             RequestKind::Later(_) | RequestKind::Control(_) => SizeHint::default(),
         }
     }
@@ -256,6 +281,13 @@ pub(crate) enum RequestError {
         /// What happened.
         #[source]
         source: BodyError,
+    },
+    /// From another proxy.
+    #[error("read the caller's body")]
+    Hop {
+        /// What happened.
+        #[source]
+        source: hop::Ended,
     },
     /// By HTTP/2.
     #[error("read the caller's body")]
