@@ -1,5 +1,6 @@
 //! Destinations outside of the mesh: what leaves, to which address, to whom, and what never does.
 
+mod bounds;
 mod clients;
 mod scene;
 mod tls;
@@ -207,6 +208,10 @@ limits:
         "call http://api.example.com/",
     );
     refused(&connect("other.example.com:443"), "outside_forbidden", "no rule");
+    refused(&connect("10.0.0.1:443"), "outside_forbidden", "no rule");
+    let raw = "CONNECT api.example.com:80 HTTP/1.1\r\nHost: api.example.com:80\r\n\r\n";
+    let another = report.order(&json!({"raw": raw})).expect("an answer");
+    refused(&another, "outside_forbidden", "no rule");
     // Two calls are admitted in an hour, and what was refused has not counted.
     for expected in [200, 200, 429] {
         let answer = checkout.call("GET", "api.example.com", "/v1/a");

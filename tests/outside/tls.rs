@@ -12,7 +12,7 @@ const NEWS: &str = r#"id: news, from: prod/checkout, to: "tls://*.news.example",
 const NEWS_HERE: &str = r#""tls://*.news.example": {addresses: [HERE]}"#;
 
 /// A bot that reads an answer without an end.
-struct Reading {
+pub(super) struct Reading {
     child: Child,
     from: BufReader<ChildStdout>,
 }
@@ -32,14 +32,14 @@ impl Reading {
         Self { child, from }
     }
 
-    fn line(&mut self) -> String {
+    pub(super) fn line(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).expect("it runs");
         line.trim_end().to_owned()
     }
 
     /// The same, once the answer has begun.
-    fn open(scene: &Scene, words: &[&str]) -> Self {
+    pub(super) fn open(scene: &Scene, words: &[&str]) -> Self {
         let mut reading = Self::start(scene, words);
         assert_eq!(reading.line(), "open", "{words:?}");
         reading
@@ -48,6 +48,7 @@ impl Reading {
     /// Waits for the end, and says how long after `since` it came.
     fn cut_since(mut self, since: u128) -> u128 {
         let line = self.line();
+        assert!(line.starts_with("end ") && !line.ends_with("it"), "{line}");
         let at = line.split(' ').nth(1).and_then(|at| at.parse::<u128>().ok());
         at.unwrap_or_else(|| panic!("{line}")).saturating_sub(since)
     }

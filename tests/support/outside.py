@@ -1,7 +1,8 @@
 """Somebody outside of the mesh. Arguments: ADDRESS PORT, and for TLS a PEM file with certificate and key.
 
 Answers each request with what it was told, as JSON with the number of its connection, and prints what happens to it.
-/redirect leads to a machine's credentials, /ticks never ends, /once ends the connection unasked after its answer.
+/redirect leads to a machine's credentials, /ticks never ends, /still stands still in the middle, /never does not answer,
+/once ends the connection unasked after its answer.
 """
 import json
 import socket
@@ -56,6 +57,13 @@ def answer(conn, file, number):
     headers = [line.split(": ", 1) for line in lines[1:]]
     told = {"method": method, "target": target, "headers": headers, "connection": number}
     say("request", number, method, target)
+    if target == "/still":
+        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntick\r\n")
+        file.read(1)
+        return False
+    if target == "/never":
+        file.read(1)
+        return False
     if target == "/ticks":
         conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:

@@ -53,9 +53,11 @@ def to_the_end(conn):
             refused(head)
         conn.recv(1)
         say("open")
+        until, why = time.time() + 15, "end"
         while conn.recv(65536):
-            pass
-        why = "end"
+            if time.time() > until:
+                why = "nothing ended it"
+                break
     except OSError as error:
         why = type(error).__name__
     say("end", int(time.time() * 1000), why)

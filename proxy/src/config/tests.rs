@@ -74,7 +74,8 @@ fn what_is_required_is_required() {
 fn every_setting_is_kept() {
     let settings = parse(
         r#""state_dir":"/s","bots":{"listen":"127.0.0.1:0","socket":"/b.sock"},
-        "listeners":[{"listen":"127.0.0.1:0","to":"prod/orders"},{"listen":"unix:/o.sock","to":"prod/db","tcp":5432}],
+        "listeners":[{"listen":"127.0.0.1:0","to":"prod/orders"},{"listen":"unix:/o.sock","to":"prod/db","tcp":5432},
+        {"listen":"127.0.0.1:0","to":"https://api.example.com"}],"outside":{"hosts_file":"/h"},
         "mesh":{"listen":"127.0.0.1:0","advertise":"10.0.0.5:15443","reuse":false},
         "admin":{"socket":"/a.sock","operators":["root",1000]},"metrics":{"listen":"[::1]:0"},
         "ledger":{"dir":"/l","sync":"250ms","max_bytes":"1GiB"},
@@ -89,8 +90,13 @@ fn every_setting_is_kept() {
         .collect();
     assert_eq!(
         leads,
-        [("prod/orders".to_owned(), None), ("prod/db".to_owned(), Some(5432))]
+        [
+            ("prod/orders".to_owned(), None),
+            ("prod/db".to_owned(), Some(5432)),
+            ("https://api.example.com".to_owned(), None)
+        ]
     );
+    assert_eq!(settings.hosts_file, Some(PathBuf::from("/h")));
     assert_eq!(settings.mesh_advertise.unwrap().to_string(), "10.0.0.5:15443");
     assert!(!settings.mesh_reuse && settings.allow_run);
     assert_eq!(settings.operators, [Operator::Name("root".into()), Operator::Uid(1000)]);
@@ -126,6 +132,10 @@ fn unknown_settings_are_refused() {
         r#""disclose":"all""#,
         r#""listeners":[{"listen":"127.0.0.1:1","to":"prod/db","tcp":0}]"#,
         r#""listeners":[{"listen":"127.0.0.1:1","to":"prod/db","tcp":65536}]"#,
+        r#""listeners":[{"listen":"127.0.0.1:1","to":"tls://www.news.example","tcp":443}]"#,
+        r#""listeners":[{"listen":"127.0.0.1:1","to":"tls://*.news.example"}]"#,
+        r#""listeners":[{"listen":"127.0.0.1:1","to":"https://10.0.0.1"}]"#,
+        r#""outside":{"resolver":"10.0.0.1"}"#,
     ] {
         assert!(parse(more).is_err(), "{more}");
     }

@@ -231,3 +231,10 @@ fn a_call_leaves_with_the_last_of_its_clones_and_its_place_is_taken_again() {
     let places: usize = (0..SHARDS).map(|number| live.shard(number).places.len()).sum();
     assert!(places <= SHARDS, "{places} places for one call at a time");
 }
+
+impl Held {
+    /// A call of nobody, for tests of what holds one.
+    pub(crate) fn for_tests() -> Self {
+        Arc::new(Live::default()).enter(subject())
+    }
+}

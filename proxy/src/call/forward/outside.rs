@@ -30,8 +30,14 @@ use crate::reason::Reason;
 /// How long nothing may move in a tunnel where the mesh does not say: as between bots.
 const TUNNEL_IDLE: Duration = Duration::from_hours(1);
 
-/// Refuses a caller that has no identity at the moment: it makes no call, wherever that would lead.
+/// Refuses a caller that has no identity at the moment: it makes no call, wherever that would lead. And one of gRPC, whose
+/// client would wait for trailers that HTTP/1.1 does not bring.
 pub(super) fn may_leave(draft: &mut Draft, who: &Who) -> Result<(), Box<Refusal>> {
+    if draft.grpc {
+        let detail =
+            "the proxy speaks HTTP/1.1 to the outside, which carries no gRPC; a rule to tls:// lets the bot's own pass";
+        return Err(Refusal::boxed(Reason::BadRequest, detail));
+    }
     own_svid(draft, who).map(drop)
 }
 
