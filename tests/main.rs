@@ -24,6 +24,7 @@ mod clients;
 mod crash;
 mod destinations;
 mod disk;
+mod endpoints;
 mod floods;
 mod foreign;
 mod grpc;

@@ -60,6 +60,7 @@ pub const ENFORCED: &[&str] = &[
     GRPC,
     TCP,
     OUTSIDE,
+    ENDPOINTS,
 ];
 
 impl Mesh {

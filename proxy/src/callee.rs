@@ -19,12 +19,13 @@ mod tunnel;
 mod upload;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use policy::Target;
+use policy::{Endpoint, Target};
 use spiffe::id::BotName;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
@@ -39,6 +40,7 @@ use crate::http1::read::Reader;
 use crate::http1::status::AnswerHead;
 use crate::http1::write::Writer;
 use crate::outside::WayOut;
+use crate::outside::resolve::ResolveError;
 use crate::upstream::Admitted;
 use lines::Lines;
 use outside::{OfOutside, Outsides};
@@ -141,6 +143,14 @@ impl Callees {
             outside: Outsides::new(way_out),
             limits,
         }
+    }
+
+    /// Gives the addresses at which a bot that opens its own mutual TLS can be tried.
+    ///
+    /// # Errors
+    /// When none of its endpoints has one.
+    pub(crate) async fn addresses(&self, endpoints: &[Endpoint]) -> Result<Vec<SocketAddr>, ResolveError> {
+        self.outside.way_out().addresses(endpoints).await
     }
 
     /// Calls a bot of this host.

@@ -4,17 +4,20 @@
 //! A name is looked up once for each connection, each address is judged, and the connection goes to an address that was
 //! judged, by its number: a resolver that answers something else a moment later changes nothing (DNS rebinding).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use policy::{Outside, OutsideDestination};
+use policy::{Endpoint, Outside, OutsideDestination};
 use spiffe::time::Clock;
 use tokio_util::task::TaskTracker;
 
 use connect::{Connected, OutsideFault};
-use resolve::Resolver;
+use endpoints::Names;
+use resolve::{ResolveError, Resolver};
 
 pub mod address;
 pub mod connect;
+mod endpoints;
 pub mod hello;
 pub mod resolve;
 mod tls;
@@ -23,6 +26,7 @@ mod tls;
 #[derive(Debug)]
 pub struct WayOut {
     resolver: Resolver,
+    names: Names,
     clock: Clock,
 }
 
@@ -32,6 +36,7 @@ impl WayOut {
     pub fn new(hosts_file: Option<PathBuf>, clock: Clock, tasks: TaskTracker) -> Self {
         Self {
             resolver: Resolver::new(hosts_file, tasks),
+            names: Names::default(),
             clock,
         }
     }
@@ -43,5 +48,14 @@ impl WayOut {
     /// As [`connect::connect`].
     pub async fn connect(&self, outside: &Outside, said: &OutsideDestination) -> Result<Connected, OutsideFault> {
         connect::connect(&self.resolver, &self.clock, outside, said).await
+    }
+
+    /// Gives the addresses at which a bot that opens its own mutual TLS can be tried.
+    ///
+    /// # Errors
+    ///
+    /// When none of its endpoints has one.
+    pub(crate) async fn addresses(&self, endpoints: &[Endpoint]) -> Result<Vec<SocketAddr>, ResolveError> {
+        self.names.addresses(&self.resolver, endpoints).await
     }
 }

@@ -54,6 +54,15 @@ pub(crate) fn write_pem(dir: &Path, name: &str, chain: &[Vec<u8>], pkcs8: &[u8])
     files
 }
 
+/// Writes the roots of a bundle.
+pub(crate) fn write_roots(dir: &Path, bundle: &TrustBundle) -> PathBuf {
+    let file = dir.join("roots.pem");
+    let roots = bundle.authorities().iter();
+    let text: String = roots.map(|root| pem("CERTIFICATE", root.der())).collect();
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
 async fn connect(
     ca: SocketAddr,
     config: Arc<rustls::ClientConfig>,

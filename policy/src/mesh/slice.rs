@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spiffe::id::{BotName, HostName};
 
-use super::{Bot, Mesh, Serve};
+use super::{Bot, Mesh, Serve, Target};
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
 use crate::destination::{Destination, OutsideDestination};
@@ -136,12 +136,19 @@ fn outsides(mesh: &Mesh, rules: &[(&RuleId, &Arc<Rule>)]) -> BTreeMap<OutsidePat
     needed.map(|(name, found)| (name.clone(), found.clone())).collect()
 }
 
-/// Gives the limits that the host's proxy counts by: those on calls to its own bots, and on calls by them to the outside.
-/// Who may call is known already.
+/// Gives the limits that the host's proxy counts by: those on calls to its own bots, and on calls by them to whoever has no
+/// proxy before it, the outside and bots with their own TLS. Who may call is known already.
 fn limits<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTreeMap<RuleId, Limit> {
+    let mut alone = Bits::empty(mesh.bots.len());
+    for (number, bot) in mesh.bots.values().enumerate() {
+        if let Some(Target::Endpoints(_)) = bot.serve.as_ref().and_then(Serve::target) {
+            alone.insert(number);
+        }
+    }
     let counted = mesh.limits.iter().filter(|(_, limit)| {
-        let outside = limit.to.iter().any(|to| matches!(to, Subject::Outside(_)));
-        roster.expand(&limit.to).intersects(own) || outside && roster.expand(&limit.from).intersects(own)
+        let to = roster.expand(&limit.to);
+        let alone = limit.to.iter().any(|to| matches!(to, Subject::Outside(_))) || to.intersects(&alone);
+        to.intersects(own) || alone && roster.expand(&limit.from).intersects(own)
     });
     counted.map(|(id, limit)| (id.clone(), limit.clone())).collect()
 }

@@ -261,8 +261,11 @@ trust_domain: acme.internal
 bots:
   prod/orders: {{owner: o, hosts: [web-1], attest: {{user: orders}}}}
   prod/ledger: {{owner: o, hosts: [bank-1], attest: {{user: ledger}}, serve: {{{place}}}}}
+  prod/lonely: {{owner: o, hosts: [web-3], attest: {{user: lonely}}}}
 allow:
   - {{id: entries, from: prod/orders, to: prod/ledger, http: [POST /entries]}}
+limits:
+  - {{id: budget, from: prod/orders, to: prod/ledger, rate: 1/s, burst: 1}}
 "#
         )
     };
@@ -285,7 +288,13 @@ allow:
             "http by its own TLS at 10.0.0.7:8443, ledger.corp.example:8443",
             "{name}"
         );
+        assert!(slice.contains("budget"), "{name}");
     }
+    assert!(!mesh.slice(&host("web-3")).contains("budget"), "whoever calls counts");
     let plain = load(text("http: 8080"));
     assert!(!plain.features().contains(policy::feature::ENDPOINTS));
+    assert!(
+        !plain.slice(&host("web-1")).contains("budget"),
+        "the callee's proxy counts"
+    );
 }

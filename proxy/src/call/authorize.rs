@@ -27,8 +27,10 @@ pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permi
     }
     match draft.proxy().metrics.timed(|| policy.decide(draft.now, call)) {
         Ok(permit) => {
-            // As the callee's proxy; on one host that part comes later, in `forward`. Outside there is no such proxy.
-            if draft.series.way == Way::In || rest.to.bot().is_none() {
+            // As the callee's proxy; on one host that part comes later, in `forward`. Who is outside, or opens its own TLS,
+            // has none.
+            let has_proxy = |bot| draft.snapshot.own_endpoints(bot).is_none();
+            if draft.series.way == Way::In || !rest.to.bot().is_some_and(has_proxy) {
                 limit::admit(draft, &permit, &who.bot).map_err(|refusal| refusal.to(&rest.to))?;
             }
             Ok((permit, rest))

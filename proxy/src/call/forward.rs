@@ -4,6 +4,7 @@ mod across;
 mod admit;
 mod bot;
 mod outside;
+mod own;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use audit::{CallRecord, Direction, Hop, Receipt, Verdict};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HeaderMap;
 use http::{HeaderValue, StatusCode};
-use policy::{CanonicalPath, Destination, HttpAsk, Permit, Protocol, Serve, ServeKind, Target, What};
+use policy::{CanonicalPath, Destination, Endpoint, HttpAsk, Permit, Protocol, Serve, ServeKind, Target, What};
 use spiffe::svid::Serial;
 use spiffe_tls::Svid;
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ use crate::live::{Held, Subject};
 use crate::metrics::{SeriesKey, Way};
 use crate::reason::{Reason, Side};
 use crate::upstream::Admitted;
-use across::{Across, across};
+use across::{Across, Answerer, across};
 use admit::Outcome;
 use bot::{Towards, to_callee};
 
@@ -68,12 +69,14 @@ pub(super) enum Leg {
     Local(At, Option<Serial>),
     /// To the proxy of the callee's host.
     Mesh(Arc<Svid>, Vec<SocketAddr>),
+    /// To the bot, which opens its own mutual TLS.
+    Own(Arc<Svid>, Vec<Endpoint>),
 }
 
 impl Next {
     pub(super) const fn kind(&self) -> Hop {
         match self {
-            Self::Bot(_, Leg::Callee(_) | Leg::Mesh(..)) => Hop::Mtls,
+            Self::Bot(_, Leg::Callee(_) | Leg::Mesh(..) | Leg::Own(..)) => Hop::Mtls,
             Self::Bot(_, Leg::Local(..)) => Hop::Local,
             Self::Outside(_) => Hop::Outside,
         }
@@ -115,6 +118,9 @@ fn find(draft: &mut Draft, door: &Door, who: &Who, permit: &Permit, to: &Route) 
         return at.map(Leg::Callee).ok_or_else(nothing);
     }
     let svid = own_svid(draft, who)?;
+    if let Some(endpoints) = draft.snapshot.own_endpoints(&to.bot) {
+        return Ok(Leg::Own(svid, endpoints.to_vec()));
+    }
     let callee = draft.proxy().control.svid(&to.bot);
     let local = draft.proxy().local_hop == LocalHop::Direct;
     if let (true, Some(at), Some(callee)) = (local, at, callee) {
@@ -155,7 +161,8 @@ fn local_at(draft: &Draft, to: &Route, what: &What) -> Option<At> {
         (Serve::Tcp(serve), What::Tcp { port }) => serve.ports.get(port)?,
         (Serve::Http(_) | Serve::Grpc(_) | Serve::Tcp(_), What::Http(_) | What::Tcp { .. } | What::Tls) => return None,
     };
-    let here = bot.may_run_on(&draft.snapshot.host) && *target != Target::Elsewhere;
+    let elsewhere = matches!(target, Target::Elsewhere | Target::Endpoints(_));
+    let here = bot.may_run_on(&draft.snapshot.host) && !elsewhere;
     here.then(|| At {
         kind: serve.kind(),
         target: target.clone(),
@@ -223,14 +230,19 @@ pub(super) async fn forward(
                 Err(refusal) => Err(refusal),
             },
             Leg::Mesh(svid, addresses) => {
-                let admitted = end.admitted();
                 let towards = Across {
                     who,
                     svid,
                     addresses,
-                    admitted,
+                    peer: Answerer::Proxy,
+                    admitted: end.admitted(),
                 };
                 across(draft, permit, receipt, rest, towards, patience).await
+            }
+            Leg::Own(svid, endpoints) => {
+                // Boxed: few callees are such, and every connection of a bot would keep its room.
+                let way = own::onward(draft, who, (svid, endpoints), (permit, receipt, rest), (&end, patience));
+                Box::pin(way).await
             }
         }
     };

@@ -80,6 +80,10 @@ impl Outsides {
         }
     }
 
+    pub(super) const fn way_out(&self) -> &WayOut {
+        &self.way_out
+    }
+
     /// Keeps a connection for later calls of the same caller.
     pub(super) fn keep(&self, connection: Box<Connection>) {
         let Whose::Outside(of) = &connection.whose else {

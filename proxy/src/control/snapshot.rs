@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use ca_api::node;
-use policy::{Generation, Mesh, Policy, Source};
+use policy::{Endpoint, Generation, Mesh, Policy, Source, Target};
 use serde::Deserialize;
 use spiffe::bundle::TrustBundle;
 use spiffe::entry::Entry;
@@ -85,6 +85,14 @@ struct SliceHead {
 }
 
 impl Snapshot {
+    /// Where a bot is reached that opens its own mutual TLS; nothing for the others, before whom a proxy stands.
+    pub(crate) fn own_endpoints(&self, bot: &BotName) -> Option<&[Endpoint]> {
+        match self.mesh.bots().get(bot)?.serve.as_ref()?.target()? {
+            Target::Endpoints(endpoints) => Some(endpoints),
+            Target::Port(_) | Target::Unix(_) | Target::Elsewhere => None,
+        }
+    }
+
     /// The moment before the CA was heard: nobody exists, nothing is allowed, and
     /// nobody is trusted.
     pub(super) fn first(trust_domain: TrustDomain, host: HostName) -> Result<Self, FirstError> {

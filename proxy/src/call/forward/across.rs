@@ -37,11 +37,21 @@ pub(super) struct Across<'a> {
     pub(super) who: &'a Who,
     pub(super) svid: Arc<Svid>,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) peer: Answerer,
     /// The place of the call among those to the callee.
     pub(super) admitted: &'a Admitted,
 }
 
-/// Carries the call to the proxy of the callee's host.
+/// Who takes the call there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answerer {
+    /// The proxy of the callee's host.
+    Proxy,
+    /// The callee itself, which has never heard of what is said between proxies.
+    Callee,
+}
+
+/// Carries the call to the proxy of the callee's host, or to a callee that opens its own mutual TLS.
 pub(super) async fn across(
     draft: &Draft,
     permit: Permit,
@@ -61,6 +71,7 @@ pub(super) async fn across(
         who,
         svid,
         addresses,
+        peer: answerer,
         admitted,
     } = towards;
     let call = permit.into_call();
@@ -68,9 +79,8 @@ pub(super) async fn across(
     let target = target(&ask.path, query.as_ref());
     let upgrade = ask.upgrade.clone();
     let held = hold(draft, who, call)?;
-    headers.insert(BOTMESH_CALL, call_value(draft)?);
-    if let Some(protocol) = &upgrade {
-        headers.insert(BOTMESH_UPGRADE, protocol_value(protocol)?);
+    if answerer == Answerer::Proxy {
+        tell_proxy(draft, &mut headers, upgrade.as_ref())?;
     }
     let count = body.count();
     let mut request = Request::new(body.held(&held));
@@ -103,10 +113,27 @@ pub(super) async fn across(
             // A stream of gRPC may stand still in one direction as long as it moves in the other.
             let silence = draft.grpc.then_some(proxy.bounds.answer_silence);
             held.may_stand_still(waits.stream_idle.or(silence), count);
-            let status = status(&parts, upgrade);
-            Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), From::Proxy)))
+            let (status, from) = said(&parts, answerer, upgrade);
+            Ok((status, parts.headers, (AnswerBody::hop(body, lease, held), from)))
         }
         Err(fault) => Err(pool_refusal(draft, &to, &fault)),
+    }
+}
+
+/// Adds what the other proxy is told beside the request.
+fn tell_proxy(draft: &Draft, headers: &mut HeaderMap, upgrade: Option<&Protocol>) -> Result<(), Box<Refusal>> {
+    headers.insert(BOTMESH_CALL, call_value(draft)?);
+    if let Some(protocol) = upgrade {
+        headers.insert(BOTMESH_UPGRADE, protocol_value(protocol)?);
+    }
+    Ok(())
+}
+
+/// The status that came, and by whose word.
+fn said(parts: &http::response::Parts, answerer: Answerer, upgrade: Option<Protocol>) -> (StatusCode, From) {
+    match answerer {
+        Answerer::Proxy => (status(parts, upgrade), From::Proxy),
+        Answerer::Callee => (parts.status, From::Bot),
     }
 }
 

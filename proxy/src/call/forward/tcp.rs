@@ -17,7 +17,7 @@ use super::super::identify::{Door, Who};
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::Route;
-use super::across::{Across, call_value, pool_refusal, uri, within};
+use super::across::{Across, Answerer, call_value, pool_refusal, uri, within};
 use super::bot::{Towards, callee_refusal};
 use super::{Came, From, Leg, admit, as_callee, ended, hold, wants_introduction};
 use crate::callee::{Introduction, Opaque};
@@ -49,12 +49,17 @@ pub(super) async fn onward(
             let admitted = end.admitted_by_callee();
             to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
+        Leg::Own(..) => Err(Refusal::boxed(
+            Reason::PeerUnreachable,
+            "it opens its own TLS and serves no TCP",
+        )),
         Leg::Mesh(svid, addresses) => {
             let admitted = end.admitted();
             let towards = Across {
                 who,
                 svid,
                 addresses,
+                peer: Answerer::Proxy,
                 admitted,
             };
             across(draft, permit, receipt, rest, towards, patience).await
@@ -118,6 +123,8 @@ async fn across(
         who,
         svid,
         addresses,
+        // What is behind a port over mutual TLS of its own is not carried.
+        peer: _,
         admitted,
     } = towards;
     let call = permit.into_call();
