@@ -165,6 +165,7 @@ fn a_host_that_was_taken_over_gets_nothing_that_is_not_its_own() {
     table.hellos();
     table.receipts();
     table.telemetry();
+    table.telemetry_of_the_outside();
     table.issuances();
     table.floods();
     table.quarantined();

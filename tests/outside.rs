@@ -8,7 +8,7 @@ mod tls;
 use serde_json::{Value, json};
 
 use crate::spine::CHECKOUT;
-use crate::support::{Answer, Caller, both, botmesh, eventually, http_get, root_or_skip, run};
+use crate::support::{Answer, Caller, both, botmesh, eventually, http_get, ok, root_or_skip, run};
 use scene::Scene;
 
 /// What most of these tests' rules are about.
@@ -433,6 +433,20 @@ fn explain_and_the_ledger_speak_of_destinations_as_rules_do() {
     println!("{}", explain("GET /v1/a"));
     assert_eq!(explain("GET /v1/a")["verdict"], "allow");
     assert_eq!(explain("DELETE /v1/a")["verdict"], "deny");
+    // The whole mesh is told too: who was called, and what was refused.
+    refused(
+        &scene.checkout().call("PUT", "api.example.com", "/v1/a"),
+        "no_rule",
+        "api",
+    );
+    let told = |words: &[&str]| ok(botmesh().args(words).args(["--server", &scene.mesh.server()]));
+    eventually("the calls at the CA", || {
+        let told = told(&["bot", "show", "prod/checkout"]);
+        (told.contains("https://api.example.com  2×  api") && told.contains("no_rule")).then_some(())
+    });
+    let status = told(&["status"]);
+    let fix = r#"{id: NEW-ID, from: prod/checkout, to: "https://api.example.com", http: [PUT /v1/a]}"#;
+    assert!(status.contains(fix), "{status}");
     let found = scene
         .host()
         .query("to=https://api.example.com verdict=allow from=prod/checkout");

@@ -32,7 +32,7 @@ const MINUTE_MS: i64 = 60_000;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EdgeKey {
     pub(crate) from: BotName,
-    pub(crate) to: BotName,
+    pub(crate) to: String,
     pub(crate) rule: String,
     pub(crate) verdict: String,
     pub(crate) reason: String,
@@ -163,7 +163,7 @@ impl Observed {
         for (host, edges) in &kept.edges {
             for (key, told) in edges {
                 let count = told.since(first);
-                if count == 0 || bot.is_some_and(|bot| key.from != *bot && key.to != *bot) {
+                if count == 0 || bot.is_some_and(|bot| key.from != *bot && key.to != bot.as_str()) {
                     continue;
                 }
                 let sum = all.entry(key).or_insert_with(|| EdgeCount {
@@ -281,7 +281,7 @@ mod tests {
     fn key(from: &str, rule: &str) -> EdgeKey {
         EdgeKey {
             from: bot(from),
-            to: bot("orders"),
+            to: "orders".to_owned(),
             rule: rule.to_owned(),
             verdict: "allow".to_owned(),
             reason: String::new(),

@@ -48,11 +48,7 @@ pub(crate) fn refused(edges: &EdgeList, most: usize, now: Timestamp) -> Vec<Stri
 }
 
 /// The calls of one bot, as `allow  prod/orders  12×  checkout-reads-orders  1m ago`.
-pub(crate) fn calls(
-    edges: &EdgeList,
-    other_end: impl Fn(&EdgeCount) -> Option<&BotName>,
-    now: Timestamp,
-) -> Vec<String> {
+pub(crate) fn calls(edges: &EdgeList, other_end: impl Fn(&EdgeCount) -> Option<&str>, now: Timestamp) -> Vec<String> {
     let line = |edge: &EdgeCount| {
         let verdict = match edge.verdict.as_str() {
             "allow" => green("allow"),
@@ -87,11 +83,12 @@ pub(crate) fn denied(denied: &[Denied], most: usize, now: Timestamp) -> Vec<Stri
 fn one_denied(denied: &Denied, now: Timestamp) -> Vec<String> {
     let call = &denied.call;
     let bot = |bot: &Option<BotName>| bot.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    let to = call.outside.as_deref().map_or_else(|| bot(&call.to), printable);
     let (method, path) = (printable(&call.method), printable(&call.path));
     let mut line = format!(
         "{} → {}  {method} {path}  {}",
         bot(&call.from),
-        bot(&call.to),
+        to,
         red(&printable(&call.reason))
     );
     let rule = [("by", &call.rule), ("nearest", &call.nearest)];
@@ -105,7 +102,13 @@ fn one_denied(denied: &Denied, now: Timestamp) -> Vec<String> {
 /// The rule that would allow a call which no rule allows, to put below `allow:`.
 fn allow_with(denied: &Denied) -> Option<String> {
     let call = &denied.call;
-    let (from, to) = (call.from.as_ref()?, call.to.as_ref()?);
+    let from = call.from.as_ref()?;
+    let to = match (&call.to, &call.outside) {
+        (Some(to), _) => to.to_string(),
+        // A tunnel has no path to allow.
+        (None, Some(outside)) if !call.path.is_empty() => format!("\"{}\"", printable(outside)),
+        (None, _) => return None,
+    };
     // A star would be a pattern in a rule, so such a path is left for a person to write.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');
     let may_be_allowed = matches!(call.reason.as_str(), "no_rule" | "rule_expired");
@@ -169,7 +172,7 @@ mod tests {
     fn edge(from: &str, verdict: &str, reason: &str, rule: &str, count: u64) -> EdgeCount {
         EdgeCount {
             from: bot(from),
-            to: bot("prod/orders"),
+            to: "prod/orders".to_owned(),
             rule: rule.to_owned(),
             verdict: verdict.to_owned(),
             reason: reason.to_owned(),
@@ -196,7 +199,7 @@ mod tests {
             ..edges.clone()
         };
         assert_eq!(
-            plain(&calls(&of_checkout, |edge| Some(&edge.to), NOW)),
+            plain(&calls(&of_checkout, |edge| Some(edge.to.as_str()), NOW)),
             "allow  prod/orders  12×  reads-orders  65s ago\ndeny   prod/orders  3×  no_rule  65s ago"
         );
         assert_eq!(

@@ -162,6 +162,30 @@ impl Table<'_> {
         );
     }
 
+    pub(super) fn telemetry_of_the_outside(&mut self) {
+        let edges = |from| {
+            Message::Edges(Edges {
+                edges: vec![edge(from, "https://invented.example")],
+                dropped: 0,
+            })
+        };
+        let (word, recorded) = ("edge_not_yours", "host_refused edge_not_yours");
+        let others = edges("staging/vault");
+        self.passed_over("Edges of a bot of web-2 to the outside", others, word, recorded);
+        let (word, recorded) = ("edge_unreadable", "host_refused edge_unreadable");
+        let nowhere = edges("prod/checkout");
+        self.passed_over("Edges to the outside that no rule names", nowhere, word, recorded);
+        let (word, recorded) = ("event_unreadable", "host_refused event_unreadable");
+        let call = json!({"call": "", "direction": "out", "from": "prod/checkout", "outside": "https://invented.example",
+                          "method": "GET", "path": "/", "reason": "no_rule"});
+        self.passed_over(
+            "An event about a destination that no rule names",
+            event(DENIED, call),
+            word,
+            recorded,
+        );
+    }
+
     pub(super) fn telemetry(&mut self) {
         let edges = |edges| Message::Edges(Edges { edges, dropped: 0 });
         let (word, recorded) = ("edge_not_yours", "host_refused edge_not_yours");

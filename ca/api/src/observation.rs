@@ -29,6 +29,9 @@ pub struct DeniedCall {
     pub from: Option<BotName>,
     /// Who was called; absent when there is no such bot.
     pub to: Option<BotName>,
+    /// The destination outside that was called, as the mesh file names it; absent when it names none.
+    #[serde(default)]
+    pub outside: Option<String>,
     /// The method.
     pub method: String,
     /// The canonical path without its query, cut at [`PATH_BYTES_MAX`].

@@ -199,18 +199,18 @@ pub(super) async fn forward(
         mut end,
         rest,
     } = allowed;
-    let (started, to) = (Instant::now(), rest.to.clone());
+    let started = Instant::now();
     let (route, next) = match next {
         Next::Bot(route, leg) => (route, leg),
         Next::Outside(route) => {
-            let rest = rest.with(route);
+            let (to, rest) = rest.with(route);
             // Boxed: the way out needs much room, and every connection of a bot would keep it.
             let way = outside::onward(draft, who, (permit, receipt, rest), &mut end);
             let reached = Box::pin(way).await;
             return finish(draft, (door, who, &to), end, started.elapsed(), reached);
         }
     };
-    let rest = rest.with(Arc::clone(&route));
+    let (to, rest) = rest.with(route);
     // Not parted further: each step that waits would keep the request a second time.
     let reached = if matches!(permit.call().what, What::Tcp { .. }) {
         // Boxed: it is begun once, and every connection of a bot would keep its room.
@@ -222,7 +222,7 @@ pub(super) async fn forward(
                 let admitted = end.admitted();
                 to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
             }
-            Leg::Local(at, serial) => match as_callee(draft, (who, &route), permit, &receipt, serial, &mut end) {
+            Leg::Local(at, serial) => match as_callee(draft, (who, &rest.to), permit, &receipt, serial, &mut end) {
                 Ok((permit, receipt)) => {
                     let admitted = end.admitted_by_callee();
                     to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await

@@ -45,22 +45,23 @@ pub(super) struct Rest<T = To> {
 }
 
 impl Rest {
-    /// The same for a callee of one kind.
-    pub(super) fn with<T>(self, to: T) -> Rest<T> {
+    /// The same for a callee of one kind, and who that is.
+    pub(super) fn with<T>(self, callee: T) -> (To, Rest<T>) {
         let Self {
-            method,
-            query,
-            headers,
-            body,
-            ..
-        } = self;
-        Rest {
             to,
             method,
             query,
             headers,
             body,
-        }
+        } = self;
+        let rest = Rest {
+            to: callee,
+            method,
+            query,
+            headers,
+            body,
+        };
+        (to, rest)
     }
 }
 

@@ -42,6 +42,10 @@ pub(super) fn denied(draft: &Draft, refusal: &Refusal) {
         direction: record.direction.as_str().to_owned(),
         from: series.from.as_ref().filter(known).cloned(),
         to: called.filter(known).cloned(),
+        outside: match &series.to {
+            Some(Called::Outside(named)) => Some(named.to_string()),
+            Some(Called::Bot(_)) | None => None,
+        },
         method: record.method.clone(),
         path: path.unwrap_or_default().to_owned(),
         reason: refusal.reason.as_str().to_owned(),

@@ -125,12 +125,12 @@ impl Metrics {
         }
     }
 
-    /// Takes the calls of this host's bots to bots since the last time, for the CA. The callee's host does not tell of them
-    /// a second time.
+    /// Takes the calls of this host's bots since the last time, for the CA. The callee's host does not tell of them a
+    /// second time.
     pub(crate) fn edges(&self) -> Vec<Edge> {
         let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
         let edge = |(key, series): (&SeriesKey, &Arc<Series>)| {
-            let (Way::Out, Some(from), Some(Called::Bot(to))) = (key.way, &key.from, &key.to) else {
+            let (Way::Out, Some(from), Some(to)) = (key.way, &key.from, &key.to) else {
                 return None;
             };
             let latency_us_buckets = series.take_untold()?;

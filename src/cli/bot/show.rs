@@ -167,8 +167,12 @@ impl Rule {
 /// Who called it and whom it called, as far as hosts told, and what was refused.
 fn calls(bot: &BotName, seen: &Seen, now: Timestamp, screen: &Screen) -> Result<()> {
     let since = span(seen.edges.since, now);
-    let by_it = seen::calls(&seen.edges, |edge| (edge.from == *bot).then_some(&edge.to), now);
-    let to_it = seen::calls(&seen.edges, |edge| (edge.to == *bot).then_some(&edge.from), now);
+    let by_it = seen::calls(&seen.edges, |edge| (edge.from == *bot).then_some(edge.to.as_str()), now);
+    let to_it = seen::calls(
+        &seen.edges,
+        |edge| (edge.to == bot.as_str()).then_some(edge.from.as_str()),
+        now,
+    );
     for (title, lines) in [("who called it", to_it), ("whom it called", by_it)] {
         screen.line(bold(&format!("{title} in the last {since}")))?;
         if lines.is_empty() {

@@ -10,13 +10,13 @@ use crate::observation::DeniedCall;
 /// How many minutes of counts are kept.
 pub const MINUTES_MAX: u64 = 60;
 
-/// Calls of one kind between two bots.
+/// Calls of one kind by a bot, to a bot or to a destination outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeCount {
     /// Who called.
     pub from: BotName,
-    /// Who was called.
-    pub to: BotName,
+    /// Who was called: a bot by its name, a destination outside as the mesh file names it.
+    pub to: String,
     /// The rule that decided; empty when none did.
     pub rule: String,
     /// `allow`, `deny`, `audit`, `limited` or `error`.
@@ -31,7 +31,7 @@ pub struct EdgeCount {
     pub hosts: Vec<HostName>,
 }
 
-/// Calls between bots, by caller, callee, rule, verdict and reason.
+/// Calls of bots, by caller, callee, rule, verdict and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeList {
     /// The counts begin here: so many minutes ago, or when the CA started.

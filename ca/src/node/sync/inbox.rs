@@ -173,11 +173,12 @@ impl Stream<'_> {
                 if !ends.into_iter().flatten().any(|bot| self.is_own(bot)) {
                     return Err(HostRefusal::EventNotYours);
                 }
+                let named = call.outside.as_ref().is_none_or(|outside| self.is_named(outside));
                 let bots = ends.into_iter().flatten().collect::<Vec<_>>();
-                if !bots
+                let known = bots
                     .into_iter()
-                    .all(|bot| self.by_mesh(|mesh| mesh.bots().contains_key(bot)))
-                {
+                    .all(|bot| self.by_mesh(|mesh| mesh.bots().contains_key(bot)));
+                if !known || !named {
                     return Err(HostRefusal::EventUnreadable);
                 }
                 self.core.observed.denied(&self.caller.host, time, call);
@@ -219,26 +220,43 @@ impl Stream<'_> {
 
     /// A host may tell of calls that one of its own bots made or got, with a rule and words that exist.
     fn told(&self, edge: &Edge) -> Result<EdgeKey, HostRefusal> {
-        let (Some(from), Some(to)) = (self.bot(&edge.from), self.bot(&edge.to)) else {
-            return Err(HostRefusal::EdgeNotYours);
+        let (from, to) = self.ends(edge).ok_or(HostRefusal::EdgeNotYours)?;
+        let is_known = match &to {
+            End::Bot(to) => self.by_mesh(|mesh| mesh.bots().contains_key(to)),
+            End::Outside(to) => self.is_named(to),
         };
-        if !self.is_own(&from) && !self.is_own(&to) {
-            return Err(HostRefusal::EdgeNotYours);
-        }
-        let has_bots = self.by_mesh(|mesh| mesh.bots().contains_key(&from) && mesh.bots().contains_key(&to));
+        let has_ends = is_known && self.by_mesh(|mesh| mesh.bots().contains_key(&from));
         let has_rule = |mesh: &Mesh| RuleId::parse(&edge.rule).is_some_and(|rule| mesh.rule_place(&rule).is_some());
         let has_rule = edge.rule.is_empty() || self.by_mesh(has_rule);
         let short = edge.latency_us_buckets.len() <= BUCKETS_MAX && edge.route.len() <= TEXT_BYTES_MAX;
-        if !has_bots || !has_rule || !short || !VERDICTS.contains(&edge.verdict.as_str()) || !is_word(&edge.reason) {
+        if !has_ends || !has_rule || !short || !VERDICTS.contains(&edge.verdict.as_str()) || !is_word(&edge.reason) {
             return Err(HostRefusal::EdgeUnreadable);
         }
         Ok(EdgeKey {
             from,
-            to,
+            to: match to {
+                End::Bot(to) => to.to_string(),
+                End::Outside(to) => to,
+            },
             rule: edge.rule.clone(),
             verdict: edge.verdict.clone(),
             reason: edge.reason.clone(),
         })
+    }
+
+    /// Both ends of an edge, one of which is a bot of the host.
+    fn ends(&self, edge: &Edge) -> Option<(BotName, End)> {
+        let from = self.bot(&edge.from)?;
+        if edge.to.contains("://") && SpiffeId::parse(&edge.to).is_err() {
+            return self.is_own(&from).then(|| (from, End::Outside(edge.to.clone())));
+        }
+        let to = self.bot(&edge.to)?;
+        (self.is_own(&from) || self.is_own(&to)).then_some((from, End::Bot(to)))
+    }
+
+    /// Whether a rule names a destination outside so.
+    fn is_named(&self, outside: &str) -> bool {
+        self.by_mesh(|mesh| mesh.outside_names().contains(outside))
     }
 
     /// The bot that an end of an edge names, by its ID or its name.
@@ -282,6 +300,14 @@ impl Stream<'_> {
         self.refuse(refusal, what);
         Err(GoodbyeReason::Protocol)
     }
+}
+
+/// Who is called, as an edge tells it.
+enum End {
+    /// A bot.
+    Bot(BotName),
+    /// A destination outside.
+    Outside(String),
 }
 
 /// Whether a text can be a reason; the list of them is longer with each version.
