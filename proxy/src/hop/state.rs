@@ -109,6 +109,8 @@ pub(super) struct State {
     expected: usize,
     /// How much was taken and not told to the peer yet.
     taken: usize,
+    /// How often what waited was taken to be written.
+    writes: u64,
     /// What the peer made this end say, and is not written yet.
     retorts: usize,
     /// Calls whose tasks run, on the called end.
@@ -142,6 +144,7 @@ impl State {
             room: Room::LEAST.all,
             expected: ours.all,
             taken: 0,
+            writes: 0,
             retorts: 0,
             running: 0,
             refused: 0,
@@ -235,8 +238,15 @@ impl State {
     /// The connection has ended: everybody hears it.
     pub(super) fn end(&mut self, ended: Ended) {
         self.ended.get_or_insert(ended);
+        let (is_calling, writes) = (self.end == End::Calling, self.writes);
         for stream in self.places.iter_mut().flatten() {
-            stream.broke(ended);
+            // Nobody began what never left.
+            let left = stream.opened.is_some_and(|opened| opened < writes);
+            stream.broke(if is_calling && !left {
+                Ended::Reset(Reset::Refused)
+            } else {
+                ended
+            });
             // Who answers answers nobody any more.
             stream.task.take().iter().for_each(AbortHandle::abort);
         }

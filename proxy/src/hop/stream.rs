@@ -18,6 +18,8 @@ pub(super) struct Stream {
     /// The head of the answer, until it is taken.
     pub(super) head: Option<Bytes>,
     pub(super) answered: bool,
+    /// Before which write its head waited, at the calling end; nothing where it was not said yet.
+    pub(super) opened: Option<u64>,
     pub(super) data: VecDeque<Bytes>,
     pub(super) trailers: Option<Box<HeaderMap>>,
     /// The peer has sent all of its direction.
@@ -53,6 +55,7 @@ impl Stream {
             id,
             head: None,
             answered: false,
+            opened: None,
             data: VecDeque::new(),
             trailers: None,
             got_last: false,

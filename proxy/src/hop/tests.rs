@@ -255,6 +255,20 @@ fn an_end_of_the_connection_reaches_everybody_and_an_answer_that_is_here_stays()
 }
 
 #[test]
+fn a_call_that_never_left_was_begun_by_nobody_when_its_connection_ends() {
+    let mut pair = Pair::new();
+    let left = pair.open(Last::Yes);
+    let waits = ask(&mut pair.calling, Last::Yes).unwrap();
+    let reserved = pair.calling.reserve().unwrap();
+    pair.calling.end(Ended::Broken);
+    let mut told = |id| pair.calling.poll_answer(id, &context());
+    assert_eq!(told(left), Poll::Ready(Err(Ended::Broken)));
+    for id in [waits, reserved] {
+        assert_eq!(told(id), Poll::Ready(Err(Ended::Reset(Reset::Refused))));
+    }
+}
+
+#[test]
 fn a_code_of_http2_goes_over_the_hop_and_anything_else_is_a_failure() {
     #[derive(Debug, Error)]
     #[error("outer")]

@@ -45,10 +45,12 @@ impl State {
         last: Last,
         write: impl FnOnce(&mut BytesMut),
     ) -> Result<(), NotOpened> {
+        let writes = self.writes;
         let Some(stream) = self.find(id).filter(|stream| !stream.is_broken()) else {
             return Ok(());
         };
         stream.sent_last |= last.is();
+        stream.opened = Some(writes);
         let written = self.out.write(Kind::Head(last), id.0, HEAD_BYTES_MAX, write);
         if let Err(TooLong) = written {
             self.remove(id);
@@ -198,8 +200,9 @@ impl State {
         self.out.frame(Kind::Ping, 0, &[0; 8]);
     }
 
-    /// Has written all that waited, so that others may go on.
+    /// What waited was taken to be written, so others may go on.
     pub(in crate::hop) fn written(&mut self) {
+        self.writes += 1;
         self.retorts = 0;
         if std::mem::take(&mut self.crowded) {
             self.wake_writers();
