@@ -81,6 +81,8 @@ pub(crate) struct Live {
     turn: AtomicUsize,
     /// How many of them may not stand still.
     watched: AtomicUsize,
+    /// How many of them lead outside.
+    outside: AtomicUsize,
     /// How many were ended, by reason: as many words as there are.
     cuts: Mutex<BTreeMap<Reason, u64>>,
 }
@@ -196,6 +198,18 @@ impl Live {
         cut
     }
 
+    /// Ends the calls to the outside whose caller has no identity any more, and says how many those are: between bots the
+    /// connection of two proxies ends with the SVID, and nobody else does that here.
+    fn end_nameless(&self, has_svid: impl Fn(&BotName) -> bool) -> u64 {
+        if self.outside.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        self.end_where(|entry| {
+            let nameless = entry.address().is_some() && !has_svid(&entry.subject.from);
+            nameless.then_some(Reason::NoIdentity)
+        })
+    }
+
     /// How many calls were ended, by reason.
     pub(crate) fn cuts(&self) -> BTreeMap<Reason, u64> {
         self.counted().clone()
@@ -234,13 +248,17 @@ impl Entry {
 
     /// Says why the call may not go on to where it goes, if that is outside and the mesh does not allow the address any more.
     fn address_refusal(&self, snapshot: &Snapshot) -> Option<Reason> {
-        // A thread that panicked while it held the lock left a whole address.
-        let address = (*self.address.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let address = (*self.address())?;
         let said = snapshot.mesh.outside_destination(self.subject.call.to.outside()?);
         let listed = said.map(|said| said.addresses.as_slice()).unwrap_or_default();
         address::judge(address.ip(), listed)
             .is_err()
             .then_some(Reason::OutsideForbidden)
+    }
+
+    /// A thread that panicked while it held the lock left a whole address.
+    fn address(&self) -> MutexGuard<'_, Option<SocketAddr>> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn to_proven(&self) -> MutexGuard<'_, Option<Arc<Proven>>> {
@@ -256,6 +274,9 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if self.idle.get().is_some() {
             self.live.watched.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.address().is_some() {
+            self.live.outside.fetch_sub(1, Ordering::Relaxed);
         }
         let mut shard = self.live.shard(self.shard);
         if let Some(place) = shard.places.get_mut(self.place) {
@@ -318,7 +339,9 @@ impl Held {
 
     /// Notes which address outside the call goes to; `Err` when it may not any more.
     pub(crate) fn leads_to(&self, proxy: &Proxy, address: SocketAddr) -> Result<(), Reason> {
-        *self.0.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        if self.0.address().replace(address).is_none() {
+            self.0.live.outside.fetch_add(1, Ordering::Relaxed);
+        }
         // Noted first and looked at afterwards, as in `Live::hold_unless`.
         let refusal = self.0.address_refusal(&proxy.control.snapshot());
         refusal.or_else(|| self.cut()).map_or(Ok(()), Err)
@@ -356,6 +379,10 @@ pub(crate) async fn watch_time(proxy: Arc<Proxy>) {
         let still = proxy.live.end_idle(tokio::time::Instant::now());
         if still > 0 {
             tracing::debug!(still, "ended calls in which nothing moved");
+        }
+        let nameless = proxy.live.end_nameless(|bot| proxy.control.svid(bot).is_some());
+        if nameless > 0 {
+            tracing::info!(nameless, "ended calls to the outside whose caller's SVID has ended");
         }
         let snapshot = proxy.control.snapshot();
         let ended = snapshot.policy.next_end(last).is_some_and(|end| end <= now);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::scene::Scene;
 use super::tls::Reading;
 use super::{API, API_HERE, refused};
+use crate::kill::now_ms;
 use crate::spine::CHECKOUT;
 use crate::support::hand::Hand;
 use crate::support::{as_user, eventually, http_get, ok, root_or_skip};
@@ -118,12 +119,20 @@ fn a_bot_whose_svid_has_ended_calls_nobody_outside() {
     scene.apply(&[PLAIN], &[&plain_here("")], "");
     let mut checkout = scene.checkout();
     assert_eq!(checkout.call("GET", "plain.example.com", "/a").status, 200);
+    let reading = Reading::open(&scene, &["http", "plain.example.com", "/ticks"]);
     scene.mesh.ca.kill();
+    let since = now_ms();
     hand.forward(Duration::from_secs(70 * 60));
     let answer = eventually("the SVID to end", || {
         Some(checkout.call("GET", "plain.example.com", "/b")).filter(|answer| answer.status != 200)
     });
     refused(&answer, "no_identity", "");
+    // What was under way ends with it.
+    let after = reading.cut_since(since);
+    assert!(after < 3_000, "{after} ms");
+    eventually("the end of the stream", || {
+        (scene.ended("no_identity").len() == 1).then_some(())
+    });
     let before = server.said("request");
     refused(&checkout.call("GET", "plain.example.com", "/c"), "no_identity", "");
     assert_eq!(server.said("request"), before);

@@ -46,7 +46,7 @@ impl Reading {
     }
 
     /// Waits for the end, and says how long after `since` it came.
-    fn cut_since(mut self, since: u128) -> u128 {
+    pub(super) fn cut_since(mut self, since: u128) -> u128 {
         let line = self.line();
         assert!(line.starts_with("end ") && !line.ends_with("it"), "{line}");
         let at = line.split(' ').nth(1).and_then(|at| at.parse::<u128>().ok());
