@@ -4,15 +4,16 @@
 //! each call costs its fields two codings, two tasks at the calling end and one at the called one, and some hand-overs
 //! between them (`BENCHMARKS.md` has the figures). Here a head is written as HTTP/1.1 writes it and is read by the same
 //! strict reader ([`crate::http1`]); whoever calls writes its frames itself, and one task for each connection reads and
-//! writes the socket: whatever is ready together leaves in one write. It is chosen by ALPN ([`ALPN`]), so a foreign peer
+//! writes the socket: whatever is ready together leaves in one write. It is chosen by ALPN (`ALPN`), so a foreign peer
 //! never sees it.
 //!
 //! - [`frame`] is the wire; `state` knows what may be said, and bounds all that a peer can make this end keep; `drive` is
 //!   the task; `link`, `caller` and `called` are what others use.
 //!
-//! Bounds: [`STREAMS_MAX`] calls at a time; of bodies that were sent and not taken yet as much as each end says
-//! ([`Room`]), within the budget of the process ([`crate::windows`]), where each piece counts [`PIECE_COST`] more than
-//! its bytes; heads and trailers as in HTTP/1.1. Calls that are broken off, and what a peer makes this end say while it reads nothing, are bounded too.
+//! Bounds: `STREAMS_MAX` calls at a time; of bodies that were sent and not taken yet as much as each end says (`Room`),
+//! within the budget of the process (`crate::windows`), where each piece counts `PIECE_COST` more than its bytes; heads
+//! and trailers as in HTTP/1.1. Calls that are broken off, and what a peer makes this end say while it reads nothing, are
+//! bounded too.
 
 mod called;
 mod caller;
