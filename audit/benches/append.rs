@@ -1,7 +1,7 @@
-//! What a record costs: written in the caller's thread under a short lock, or
-//! by a thread of its own that callers wait for.
+//! What a record costs: written in the caller's thread under a short lock, one
+//! at a time or by turns, or by a thread of its own that callers wait for.
 //!
-//! `cargo bench -p botmesh-audit`. The second way lives only here; it is kept
+//! `cargo bench -p botmesh-audit`. The last way lives only here; it is kept
 //! so that the choice can be measured again on another machine.
 
 #![expect(
@@ -30,6 +30,13 @@ const RECORDS: u64 = 200_000;
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
+    // `-- turns N` measures that alone, for whoever counts processor time or instructions.
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "turns") {
+        let calls = arguments.get(at + 1).and_then(|calls| calls.parse().ok()).unwrap_or(1);
+        println!("turns of {calls}: {} ns", turns(&folder.path().join("turns"), calls));
+        return;
+    }
     let encode = encode();
     println!("encode and hash a call: {encode} ns, {} bytes", line().len());
     for threads in [1, 4, 16] {
@@ -39,6 +46,10 @@ fn main() {
         println!(
             "{threads:>2} threads: inline {inline} ns, with its end {ended} ns, writer thread {channel} ns a call"
         );
+    }
+    for calls in [1, 2, 4, 8, 16] {
+        let turns = turns(&folder.path().join(format!("turns-{calls}")), calls);
+        println!(" turns of {calls:>2}: {turns} ns a call with its end");
     }
 }
 
@@ -113,7 +124,7 @@ fn encode() -> u64 {
     each(start.elapsed())
 }
 
-fn inline(folder: &Path, threads: u64, with_end: bool) -> u64 {
+fn open(folder: &Path) -> Ledger {
     std::fs::create_dir(folder).unwrap();
     let config = LedgerConfig {
         dir: folder.join("ledger"),
@@ -122,7 +133,11 @@ fn inline(folder: &Path, threads: u64, with_end: bool) -> u64 {
         sync: Duration::from_millis(100),
         max_bytes: 1 << 40,
     };
-    let (ledger, _) = Ledger::open(config, Clock::system()).unwrap();
+    Ledger::open(config, Clock::system()).unwrap().0
+}
+
+fn inline(folder: &Path, threads: u64, with_end: bool) -> u64 {
+    let ledger = open(folder);
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -137,6 +152,24 @@ fn inline(folder: &Path, threads: u64, with_end: bool) -> u64 {
             });
         }
     });
+    let elapsed = start.elapsed();
+    ledger.shutdown();
+    each(elapsed)
+}
+
+/// One thread, as an event loop: calls that are ready together are written together.
+fn turns(path: &Path, calls: u64) -> u64 {
+    let ledger = open(path);
+    let start = Instant::now();
+    let (call, end) = (call(), end());
+    for _ in 0..RECORDS / calls {
+        let staged: Vec<_> = (0..calls).map(|_| ledger.stage(&call).unwrap()).collect();
+        ledger.commit();
+        for one in staged {
+            let _receipt = std::hint::black_box(one.receipt().unwrap().unwrap());
+            ledger.end(&end);
+        }
+    }
     let elapsed = start.elapsed();
     ledger.shutdown();
     each(elapsed)

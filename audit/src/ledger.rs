@@ -10,6 +10,7 @@ mod open;
 mod rebuild;
 mod repair;
 mod scan;
+mod turn;
 mod writer;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use spiffe::time::Clock;
 
 pub use error::{LedgerError, OpenError};
 pub use open::{OpenReport, Torn};
+pub use turn::Staged;
 
 pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX};
 pub(crate) use disk::read as read_file;
@@ -60,7 +62,7 @@ pub struct Ledger {
 
 /// Proof that the record of an allowed call was handed to the kernel: it
 /// survives the end of this process, and a power cut after `sync`. Only
-/// [`Ledger::call`] makes one; neither a refusal nor an event has any.
+/// [`Ledger::call`] and [`Staged::receipt`] make one; neither a refusal nor an event has any.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a receipt is the permission to forward or to answer"]
 pub struct Receipt {

@@ -40,7 +40,7 @@ pub mod verify;
 
 pub use checkpoint::Checkpoint;
 pub use key::VerifierKey;
-pub use ledger::{Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Stats};
+pub use ledger::{Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Staged, Stats};
 pub use record::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Protocol, Record,
     Verdict,

@@ -20,6 +20,7 @@ mod refusal;
 mod respond;
 mod route;
 mod tell;
+mod turn;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub(crate) use id::push_hex;
 pub(crate) use identify::{Door, Nobody, Who};
 pub(crate) use refusal::Refusal;
 pub(crate) use route::{Called, OutsideRoute, Route, Routes, To};
+pub(crate) use turn::Turn;
 
 use crate::http1::deadline::Deadline;
 use crate::http1::head::HeadError;
@@ -144,7 +146,7 @@ async fn carry(
 ) -> Result<Answer, Box<Refusal>> {
     let (permit, rest) = authorize::authorize(draft, who, plain)?;
     let (next, admitted) = forward::choose(draft, door, who, &permit, &rest)?;
-    let (receipt, end) = record::record(draft, &permit, (next.kind(), admitted), rest.body.count())?;
+    let (receipt, end) = record::record(draft, &permit, (next.kind(), admitted), rest.body.count()).await?;
     let allowed = Allowed {
         permit,
         receipt,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attest::Attestor;
+use crate::call::Turn;
 use crate::callee::Callees;
 use crate::config::{Disclose, LocalHop};
 use crate::control::Control;
@@ -76,6 +77,8 @@ pub(crate) struct Proxy {
     pub(crate) control: Control,
     pub(crate) attestor: Attestor,
     pub(crate) ledger: Ledger,
+    /// The calls whose records are written together.
+    pub(crate) turn: Turn,
     pub(crate) metrics: Metrics,
     pub(crate) pool: Pool,
     pub(crate) callees: Arc<Callees>,

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::attest::{AttestConfig, Attestor, Helper, Mode};
 use crate::bots::{self, Listeners, Source, WayIn, Ways};
+use crate::call::Turn;
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
@@ -138,6 +139,7 @@ pub async fn start(
         control,
         attestor,
         ledger,
+        turn: Turn::default(),
         metrics,
         pool: Pool::new(settings.mesh_reuse),
         callees: Arc::new(Callees::new(limits, way_out)),

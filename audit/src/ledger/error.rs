@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -66,6 +67,13 @@ pub enum LedgerError {
     /// The ledger was shut down.
     #[error("the ledger is shut down")]
     Closed,
+    /// The records that were to be written together were not.
+    #[error("the records of a turn were not written")]
+    Turn {
+        /// Why, for all of them.
+        #[source]
+        source: Arc<Self>,
+    },
 }
 
 /// Why a ledger cannot be opened.

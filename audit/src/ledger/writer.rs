@@ -8,6 +8,7 @@ use std::sync::Arc;
 use spiffe::time::Clock;
 
 use super::append::Append;
+use super::turn::Written;
 use super::{LedgerError, Stats, disk};
 use crate::budget::{Budget, Class, Reserve};
 use crate::hash::Hash;
@@ -37,6 +38,10 @@ pub(super) struct Writer {
     pub(super) budget: Budget,
     pub(super) stats: Stats,
     ends: Batch,
+    /// Calls that were handed over since the last write.
+    staged: Batch,
+    /// What those who handed them over look at.
+    turn: Arc<Written>,
     scratch: Batch,
     pub(super) fresh: Vec<Hash>,
     pub(super) retired: Vec<Arc<File>>,
@@ -83,6 +88,8 @@ impl Writer {
             budget,
             stats: Stats::default(),
             ends: Batch::default(),
+            staged: Batch::default(),
+            turn: Arc::default(),
             scratch: Batch::default(),
             fresh: Vec::new(),
             retired: Vec::new(),
@@ -113,6 +120,19 @@ impl Writer {
         Ok(self.size.saturating_sub(1))
     }
 
+    /// Puts a call into the turn, and returns its place there.
+    pub(super) fn stage(&mut self, line: &Line, hash: Hash) -> Result<(Arc<Written>, u64), LedgerError> {
+        self.usable()?;
+        let cost = Budget::cost(line.json().len());
+        let waiting = self.staged.cost.saturating_add(cost);
+        self.budget
+            .check(Class::Calls, Reserve::Keep, waiting)
+            .map_err(|source| LedgerError::Full { source })?;
+        let place = self.staged.hashes.len() as u64;
+        self.staged.push(line, hash, cost);
+        Ok((Arc::clone(&self.turn), place))
+    }
+
     /// Puts an end into the batch. One that finds no room is counted as lost;
     /// its call stays unfinished.
     pub(super) fn end(&mut self, line: &Line, hash: Hash) {
@@ -134,9 +154,9 @@ impl Writer {
         }
     }
 
-    /// Writes the batch of ends.
+    /// Writes the batch of ends and the turn.
     pub(super) fn flush(&mut self) -> Result<(), LedgerError> {
-        if self.ends.hashes.is_empty() {
+        if self.ends.hashes.is_empty() && self.staged.hashes.is_empty() {
             return Ok(());
         }
         self.write(None)
@@ -144,7 +164,7 @@ impl Writer {
 
     /// Says whether the keeper has something to do.
     pub(super) fn has_news(&self) -> bool {
-        self.counting || !self.fresh.is_empty() || !self.ends.hashes.is_empty()
+        self.counting || !self.fresh.is_empty() || !self.ends.hashes.is_empty() || !self.staged.hashes.is_empty()
     }
 
     /// Hands over what is to be synced.
@@ -169,17 +189,26 @@ impl Writer {
         }
     }
 
-    /// Writes the segment's first record if it has none, the ends, and a line,
-    /// all at once.
+    /// Writes the segment's first record if it has none, the turn, the ends,
+    /// and a line, all at once.
     fn write(&mut self, line: Option<(&Line, Hash)>) -> Result<(), LedgerError> {
         let mut batch = std::mem::take(&mut self.scratch);
         batch.clear();
         let written = self.write_with(&mut batch, line);
         self.scratch = batch;
-        written
+        if self.staged.hashes.is_empty() {
+            return written.map(drop);
+        }
+        // A turn that could not be written is not tried again: its calls are refused.
+        self.staged.clear();
+        let turn = std::mem::take(&mut self.turn);
+        let written = written.map_err(Arc::new);
+        turn.tell(written.as_ref().copied().map_err(Arc::clone));
+        written.map(drop).map_err(|source| LedgerError::Turn { source })
     }
 
-    fn write_with(&mut self, batch: &mut Batch, line: Option<(&Line, Hash)>) -> Result<(), LedgerError> {
+    /// Returns the index of the first record of the turn.
+    fn write_with(&mut self, batch: &mut Batch, line: Option<(&Line, Hash)>) -> Result<u64, LedgerError> {
         if let Some(error) = &self.failed {
             return Err(LedgerError::Sync { error: error.clone() });
         }
@@ -190,6 +219,9 @@ impl Writer {
             Some(head) => batch.push(head, head.hash(), Budget::cost(head.json().len())),
             None => 0,
         };
+        let first = self.size.saturating_add(batch.hashes.len() as u64);
+        batch.extend(&self.staged);
+        // After them, for a call of this turn may have ended already.
         batch.extend(&self.ends);
         if let Some((line, hash)) = line {
             batch.push(line, hash, 0);
@@ -198,12 +230,12 @@ impl Writer {
             path: self.path.clone(),
             source,
         })?;
-        self.budget
-            .spend(Class::Calls, self.ends.cost.saturating_add(head_cost));
+        let cost = self.ends.cost.saturating_add(self.staged.cost);
+        self.budget.spend(Class::Calls, cost.saturating_add(head_cost));
         self.ends.clear();
         self.size = self.size.saturating_add(batch.hashes.len() as u64);
         self.fresh.append(&mut batch.hashes);
-        Ok(())
+        Ok(first)
     }
 
     /// Decides whether the write opens a segment, and with which record.

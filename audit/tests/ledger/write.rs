@@ -222,3 +222,53 @@ fn a_ledger_is_verified_and_read_while_it_is_written() {
     ledger.shutdown();
     assert_eq!(place.verify().unwrap().covered, 12_001);
 }
+
+#[test]
+fn the_calls_of_a_turn_are_written_in_their_order_and_before_their_ends() {
+    let place = Place::new();
+    let ledger = place.open();
+    let before = ledger.call(&call(0)).unwrap().index();
+    ledger.end(&end(0));
+    let staged: Vec<_> = (1..4).map(|number| ledger.stage(&call(number)).unwrap()).collect();
+    assert_eq!(
+        staged.iter().map(audit::Staged::is_first).collect::<Vec<_>>(),
+        [true, false, false]
+    );
+    // Given up before it was written: its record is, and so must be its end.
+    ledger.end(&end(2));
+    assert!(staged.iter().all(|one| one.receipt().is_none()));
+    ledger.commit();
+    for (number, one) in (1..).zip(&staged) {
+        let receipt = one.receipt().unwrap().unwrap();
+        assert_eq!((receipt.index(), receipt.call()), (before + number, call(number).id));
+    }
+    // Any other record takes a turn along.
+    let carried = ledger.stage(&call(4)).unwrap();
+    assert!(carried.is_first());
+    let _receipt = ledger.call(&call(5)).unwrap();
+    assert!(carried.receipt().unwrap().is_ok());
+    ledger.commit();
+    ledger.shutdown();
+    let kinds: Vec<_> = place.lines().iter().map(|line| line["kind"].to_string()).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "\"call\"").count(), 6);
+    let ids: Vec<_> = place
+        .lines()
+        .iter()
+        .map(|line| (line["kind"].clone(), line["id"].clone()))
+        .collect();
+    for id in [call(0).id, call(2).id] {
+        let at = |kind: &str| ids.iter().position(|(k, i)| k == kind && *i == id.to_string()).unwrap();
+        assert!(at("call") < at("end"));
+    }
+    assert_eq!(place.verify().unwrap().torn_bytes, 0);
+}
+
+#[test]
+fn a_refused_call_cannot_be_handed_over() {
+    let place = Place::new();
+    let ledger = place.open();
+    let refused = refusal(1, "prod/a");
+    assert!(matches!(ledger.stage(&refused), Err(LedgerError::Refused { call }) if call == refused.id));
+    ledger.commit();
+    assert_eq!(ledger.stats().calls, 0);
+}

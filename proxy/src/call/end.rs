@@ -50,6 +50,8 @@ pub(crate) struct End {
     half: Half,
     /// The other end, when it is this proxy too.
     other: Option<Half>,
+    /// Whether the call was recorded, as far as is known.
+    recorded: bool,
     started: Instant,
     status: Option<StatusCode>,
     upstream: Duration,
@@ -86,6 +88,7 @@ impl End {
             _place: place,
             half,
             other: None,
+            recorded: true,
             started,
             status: None,
             upstream: Duration::ZERO,
@@ -101,6 +104,16 @@ impl End {
     /// Ends the callee's half too.
     pub(super) fn join(&mut self, other: Half) {
         self.other = Some(other);
+    }
+
+    /// Notes that the call was not recorded, and so has no end.
+    pub(super) const fn never_began(&mut self) {
+        self.recorded = false;
+    }
+
+    /// Notes that the callee's half was not recorded.
+    pub(super) fn part(&mut self) {
+        self.other = None;
     }
 
     /// The call's place among those to the callee, as its caller's proxy counts them, or the only one that does.
@@ -229,6 +242,9 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        if !self.recorded {
+            return;
+        }
         let duration = self.started.elapsed();
         self.write(&self.half, duration);
         if let Some(other) = &self.other {

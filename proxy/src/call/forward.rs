@@ -30,6 +30,7 @@ use super::limit;
 use super::normalize::Rest;
 use super::refusal::Refusal;
 use super::route::{OutsideRoute, Route, To};
+use super::turn;
 use crate::config::LocalHop;
 use crate::grpc;
 use crate::http1::deadline::Deadline;
@@ -222,7 +223,7 @@ pub(super) async fn forward(
                 let admitted = end.admitted();
                 to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
             }
-            Leg::Local(at, serial) => match as_callee(draft, (who, &rest.to), permit, &receipt, serial, &mut end) {
+            Leg::Local(at, serial) => match as_callee(draft, (who, &rest.to), permit, &receipt, serial, &mut end).await {
                 Ok((permit, receipt)) => {
                     let admitted = end.admitted_by_callee();
                     to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
@@ -298,7 +299,7 @@ enum From {
 type Came = (StatusCode, HeaderMap, (AnswerBody, From));
 
 /// Decides and records as the callee's proxy, which this one is too.
-fn as_callee(
+async fn as_callee(
     draft: &Draft,
     (who, to): (&Who, &Arc<Route>),
     permit: Permit,
@@ -323,13 +324,18 @@ fn as_callee(
         Err(refusal) => Err(refusal),
     };
     let (permit, admitted) = permit.map_err(|refusal| refused_as_callee(draft, record.clone(), refusal))?;
-    let receipt = proxy
-        .ledger
-        .call(&record)
-        .map_err(|error| super::record::unrecorded(&error))?;
+    let staged = proxy.ledger.stage(&record);
+    let staged = staged.map_err(|error| super::record::unrecorded(&error))?;
+    // Handed over, it needs no room in what waits.
+    drop(record);
     let mut series = draft.series.clone();
     series.way = Way::In;
     end.join(Half { id, series, admitted });
+    let written = turn::written(proxy, staged).await;
+    let receipt = written.map_err(|error| {
+        end.part();
+        super::record::unrecorded(&error)
+    })?;
     Ok((permit, receipt))
 }
 

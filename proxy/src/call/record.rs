@@ -7,6 +7,7 @@ use super::body::RequestCount;
 use super::draft::Draft;
 use super::end::{End, Half};
 use super::refusal::Refusal;
+use super::turn;
 use crate::reason::Reason;
 use crate::seldom::Seldom;
 use crate::upstream::Admitted;
@@ -15,7 +16,7 @@ use crate::upstream::Admitted;
 static UNRECORDED: Seldom = Seldom::new();
 
 /// Records a call that may be carried, and makes what will record its end.
-pub(super) fn record(
+pub(super) async fn record(
     draft: &mut Draft,
     permit: &Permit,
     (hop, admitted): (Hop, Admitted),
@@ -31,27 +32,38 @@ pub(super) fn record(
     let nearest = permit.audit().and_then(|audit| audit.nearest.as_ref());
     record.nearest = nearest.map(|nearest| nearest.rule.as_str().to_owned());
     record.hop = Some(hop);
-    let receipt = draft
-        .proxy()
-        .ledger
-        .call(&draft.record)
-        .map_err(|error| unrecorded(&error));
-    let receipt = receipt.inspect_err(|_refused| {
-        draft.record.verdict = Verdict::Deny;
-        draft.record.rule = None;
-        draft.record.nearest = None;
-        draft.record.hop = None;
-    })?;
-    draft.recorded = true;
-    draft.series.rule = permit.rule().cloned();
+    let staged = draft.proxy().ledger.stage(&draft.record);
+    let staged = staged.map_err(|error| undecide(draft, &error))?;
+    let mut series = draft.series.clone();
+    series.rule = permit.rule().cloned();
     let half = Half {
         id: draft.record.id,
-        series: draft.series.clone(),
+        series,
         admitted,
     };
     let place = draft.take_place();
-    let end = End::new(draft.proxy(), place, half, draft.started, request);
-    Ok((receipt, end))
+    // Made before the record is waited for: where nobody waits any more, the call has an end all the same.
+    let mut end = End::new(draft.proxy(), place, half, draft.started, request);
+    match turn::written(draft.proxy(), staged).await {
+        Ok(receipt) => {
+            draft.recorded = true;
+            draft.series.rule = permit.rule().cloned();
+            Ok((receipt, end))
+        }
+        Err(error) => {
+            end.never_began();
+            Err(undecide(draft, &error))
+        }
+    }
+}
+
+/// Makes a refusal of a call that the ledger did not take.
+fn undecide(draft: &mut Draft, error: &LedgerError) -> Box<Refusal> {
+    draft.record.verdict = Verdict::Deny;
+    draft.record.rule = None;
+    draft.record.nearest = None;
+    draft.record.hop = None;
+    unrecorded(error)
 }
 
 /// Refuses a call that the ledger did not take.

@@ -45,7 +45,7 @@ pub(super) async fn onward(
             to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
         Leg::Local(at, serial) => {
-            let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end)?;
+            let (permit, receipt) = as_callee(draft, (who, &rest.to), permit, &receipt, serial, end).await?;
             let admitted = end.admitted_by_callee();
             to_callee(draft, door, permit, receipt, rest, Towards { who, at, admitted }).await
         }
