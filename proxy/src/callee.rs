@@ -53,8 +53,9 @@ pub(crate) use stream::{StreamBody, StreamRequest};
 pub(crate) use switch::{Switched, Wish};
 pub(crate) use tunnel::TunnelBody;
 
-/// The most connections to one callee that are kept open between calls.
-const IDLE_MAX: usize = 64;
+/// The most connections to one callee that are kept open between calls. Fewer than calls come at a time, and each of the
+/// others would connect anew and have it looked at anew who listens, which costs more than the call.
+const IDLE_MAX: usize = 512;
 
 /// How long a connection is kept open between calls. Servers commonly wait longer.
 const IDLE: Duration = Duration::from_secs(30);
