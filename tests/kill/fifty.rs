@@ -242,7 +242,7 @@ fn five_ways_to_stop_a_bot_cut_its_live_calls_within_a_second_fifty_times_each()
         let since = now_ms();
         let told = kill(&mesh.server(), &["quarantine", "prod/orders", "--reason", "again"]);
         quarantine.note(since, Some(now_ms()), checkout.streams.closed());
-        assert_eq!(live(&told), HOSTS, "{told}");
+        is_in_force_on_all(&mesh, &told, "prod/orders");
         checkout.must_be_refused("quarantined");
         kill(&mesh.server(), &["release", "prod/orders"]);
 
@@ -276,6 +276,19 @@ fn five_ways_to_stop_a_bot_cut_its_live_calls_within_a_second_fifty_times_each()
 fn live(told: &Value) -> usize {
     let hosts = told["hosts"].as_array().unwrap();
     hosts.iter().filter(|host| host["state"] == "live").count()
+}
+
+/// What the operator was told holds after a crash of any host, whether the CA is there or not.
+fn is_in_force_on_all(mesh: &Mesh, told: &Value, bot: &str) {
+    assert_eq!(live(told), HOSTS, "{told}");
+    for host in 1..=HOSTS {
+        let kept = mesh.host(&format!("web-{host}")).dir.join("endpoints.json");
+        let kept = std::fs::read_to_string(kept).unwrap();
+        assert!(
+            kept.contains(&format!(r#""quarantined_bots":["{bot}"]"#)),
+            "web-{host}: {kept}"
+        );
+    }
 }
 
 fn stolen_is_refused(port: u16, pem: &Pem) {

@@ -223,7 +223,8 @@ pub(super) async fn forward(
                 let admitted = end.admitted();
                 to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await
             }
-            Leg::Local(at, serial) => match as_callee(draft, (who, &rest.to), permit, &receipt, serial, &mut end).await {
+            Leg::Local(at, serial) => match as_callee(draft, (who, &rest.to), permit, &receipt, serial, &mut end).await
+            {
                 Ok((permit, receipt)) => {
                     let admitted = end.admitted_by_callee();
                     to_callee(draft, permit, receipt, rest, Towards { who, at, admitted }).await

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use super::quarantine::is_in_force;
 use super::shared::Shared;
-use super::snapshot::{Change, OfferedSlice};
+use super::snapshot::{OfferedSlice, Snapshot};
 use super::state_dir::StateError;
 
 /// Puts what was kept into force.
@@ -14,7 +14,7 @@ pub(super) fn load(shared: &Shared) {
     slice(shared);
     match shared.files.endpoints() {
         Ok(Some(saved)) => {
-            shared.publish(shared.snapshot().with_saved(saved));
+            shared.publish(|now| now.with_saved(saved));
         }
         Ok(None) => {}
         Err(error) => {
@@ -22,7 +22,7 @@ pub(super) fn load(shared: &Shared) {
                 error = &error as &dyn Error,
                 "the quarantines that were kept cannot be read: nobody calls here until the CA has told them"
             );
-            shared.publish(shared.snapshot().with_quarantines_unknown());
+            shared.publish(Snapshot::with_quarantines_unknown);
         }
     }
 }
@@ -47,15 +47,11 @@ fn bundle(shared: &Shared) {
             return;
         }
     };
-    match shared.snapshot().with_bundle(Some(saved.epoch), saved.jwks.as_bytes()) {
-        Ok(Change::Next(next)) => {
-            shared.publish(*next);
-        }
-        Ok(Change::Known) => {}
-        Err(error) => tracing::warn!(
+    if let Err(error) = shared.change(|now| now.with_bundle(Some(saved.epoch), saved.jwks.as_bytes())) {
+        tracing::warn!(
             error = &error as &dyn Error,
             "the trust bundle that was kept is not used"
-        ),
+        );
     }
 }
 
@@ -68,12 +64,11 @@ fn slice(shared: &Shared) {
             return;
         }
     };
-    match shared.snapshot().with_slice(&OfferedSlice::from_saved(saved)) {
-        Ok(Change::Next(next)) => {
-            tracing::info!(generation = %next.generation, "the policy that was kept is in force");
-            shared.publish(*next);
+    match shared.change(|now| now.with_slice(&OfferedSlice::from_saved(saved))) {
+        Ok(Some(_cut)) => {
+            tracing::info!(generation = %shared.snapshot().generation, "the policy that was kept is in force")
         }
-        Ok(Change::Known) => {}
+        Ok(None) => {}
         Err(error) => tracing::warn!(error = &error as &dyn Error, "the slice that was kept is not used"),
     }
 }

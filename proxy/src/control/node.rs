@@ -13,7 +13,7 @@ use super::backoff::{Backoff, random_u32};
 use super::join::{Applicant, Attested, JoinError, read_token};
 use super::rotation::Jitter;
 use super::shared::{Node, Shared};
-use super::snapshot::Change;
+use super::snapshot::{BundleRefusal, Change};
 use super::state_dir::{SavedSvid, StateDir};
 use super::svids::next_renewal;
 
@@ -166,21 +166,28 @@ fn applicant(shared: &Shared) -> Applicant<'_> {
     }
 }
 
+/// Why the trust bundle of an attestation is not in use.
+enum Unbundled {
+    Refused(BundleRefusal),
+    NotKept(JoinError),
+}
+
 /// Records, keeps and uses, in this order. The bundle is kept first: a node SVID
 /// without one could not find its CA again.
 async fn install(shared: &Shared, attested: Attested, kind: EventKind) -> Result<(), JoinError> {
     let Attested { svid, bundle, ca_time } = attested;
-    match shared.snapshot().with_bundle(None, &bundle) {
-        Ok(Change::Next(next)) => {
-            let saved = next.bundle_to_save();
-            shared
-                .files
-                .save_bundle(&saved)
-                .map_err(|source| JoinError::State { source })?;
-            shared.publish(*next);
+    let bundled = shared.change(|now| {
+        let change = now.with_bundle(None, &bundle).map_err(Unbundled::Refused)?;
+        if let Change::Next(next) = &change {
+            let kept = shared.files.save_bundle(&next.bundle_to_save());
+            kept.map_err(|source| Unbundled::NotKept(JoinError::State { source }))?;
         }
-        Ok(Change::Known) => {}
-        Err(error) => tracing::warn!(
+        Ok(change)
+    });
+    match bundled {
+        Ok(_cut) => {}
+        Err(Unbundled::NotKept(error)) => return Err(error),
+        Err(Unbundled::Refused(error)) => tracing::warn!(
             error = &error as &dyn Error,
             "the trust bundle of an attestation was not taken"
         ),

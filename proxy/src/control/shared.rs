@@ -25,7 +25,8 @@ use super::time::{Compared, HostTime, Skew};
 use super::up::UpQueue;
 use super::{ControlConfig, StartError, upkeep};
 
-/// The state. One task, the link, writes it; readers take what is there.
+/// The state. The link, whoever renews the node SVID and operators of this host change it, one at a time; readers take what
+/// is there.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: ControlConfig,
@@ -170,11 +171,25 @@ impl Shared {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the next moment into force: first the entries, then the policy, then
-    /// bots that have left lose their SVIDs. Says how many calls that ended.
-    pub(super) fn publish(&self, next: Snapshot) -> u64 {
+    /// Makes the next moment of the present one and puts it into force: first the entries, then the policy, then bots
+    /// that have left lose their SVIDs. Nobody else changes anything meanwhile, so nothing that was in force is lost.
+    /// Says how many calls that ended; nothing where there was no news.
+    ///
+    /// # Errors
+    ///
+    /// As `make`'s; then nothing has changed.
+    pub(super) fn change<E>(&self, make: impl FnOnce(&Snapshot) -> Result<Change, E>) -> Result<Option<u64>, E> {
         let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish_one_at_a_time(next, &publishing)
+        Ok(match make(&self.snapshot())? {
+            Change::Next(next) => Some(self.publish_one_at_a_time(*next, &publishing)),
+            Change::Known => None,
+        })
+    }
+
+    /// As [`Self::change`], where there is news in any case.
+    pub(super) fn publish(&self, make: impl FnOnce(&Snapshot) -> Snapshot) -> u64 {
+        let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish_one_at_a_time(make(&self.snapshot()), &publishing)
     }
 
     /// Puts these quarantines of this host into force. Says how many calls that ended.
@@ -287,7 +302,7 @@ impl Shared {
         self.link().evicted = true;
         let nothing = Snapshot::first(self.config.trust_domain.clone(), self.config.host.clone())
             .map_err(|source| StartError::First { source })?;
-        self.publish(nothing.with_bundle_of(&self.snapshot()));
+        self.publish(|now| nothing.with_bundle_of(now));
         self.record(EventKind::HostEvicted, self.node_id().to_string(), BTreeMap::new());
         self.keep(StateDir::forget).await;
         Ok(())

@@ -304,6 +304,18 @@ impl Snapshot {
         self.bundle_epoch = other.bundle_epoch;
         self
     }
+
+    /// This moment, with the slice of another that was made of an earlier one.
+    pub(super) fn with_policy_of(&self, other: Self) -> Self {
+        Self {
+            generation: other.generation,
+            policy: other.policy,
+            mesh: other.mesh,
+            entries: other.entries,
+            slice: other.slice,
+            ..self.clone()
+        }
+    }
 }
 
 /// Reads a bundle that trusts somebody.

@@ -2,13 +2,14 @@
 //! what was seen goes up.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
 use audit::EventKind;
 use ca_api::node::{
-    Applied, Bundle, CaMessage, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSION, Quarantines, QuarantinesApplied,
-    Slice, ca_message, host_message, up,
+    Applied, Bundle, CaMessage, Endpoints, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSION, Quarantines,
+    QuarantinesApplied, Slice, ca_message, host_message, up,
 };
 use serde_json::Value;
 use spiffe::time::Timestamp;
@@ -158,15 +159,15 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
     match message {
         ca_message::Message::Slice(slice) => {
             let (receipt, kept) = slice_heard(shared, slice).await;
-            // The disk may be slow, and somebody may wait for the receipt: a crash in
-            // between costs one slice more after the restart.
-            sender.send(receipt).await?;
+            // Before the receipt: a rule that an operator was told is gone must not come back with a restart that the CA
+            // does not see.
             if let Some(kept) = kept {
                 shared.keep(move |files| files.save_slice(&kept)).await;
             }
+            sender.send(receipt).await?;
         }
         ca_message::Message::Bundle(bundle) => bundle_heard(shared, bundle).await,
-        ca_message::Message::Endpoints(endpoints) => changed(shared, shared.snapshot().with_endpoints(endpoints)).await,
+        ca_message::Message::Endpoints(endpoints) => endpoints_heard(shared, endpoints).await,
         ca_message::Message::Quarantines(quarantines) => quarantines_heard(shared, &quarantines, sender).await?,
         ca_message::Message::CaTime(time) => shared.heard_time(Timestamp::from_unix_millis(time.unix_ms)).await,
         ca_message::Message::Goodbye(goodbye) => {
@@ -176,20 +177,21 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
     Ok(None)
 }
 
-/// Puts a list of quarantines into force; the receipt follows once whatever lived against it was ended. A list that is
-/// not taken has none.
+/// Puts a list of quarantines into force; the receipt follows once whatever lived against it was ended, and the list was
+/// kept: what an operator was told holds after a crash too, whether the CA is there or not. A list that is not taken has
+/// no receipt.
 async fn quarantines_heard(shared: &Shared, list: &Quarantines, sender: &Sender) -> Result<(), LinkError> {
-    let Some(change) = shared.snapshot().with_quarantines(list) else {
+    let Ok(cut) = shared.change(|now| now.with_quarantines(list).ok_or(Unreadable)) else {
         tracing::error!("quarantines with a name that does not parse were not taken");
         return Ok(());
     };
-    let (streams_cut, saved) = match change {
-        Change::Next(next) => {
-            let saved = next.endpoints_to_save();
-            (shared.publish(*next), Some(saved))
-        }
-        Change::Known => (0, None),
-    };
+    if let Some(streams_cut) = cut {
+        tracing::info!(streams_cut, bots = ?list.bots, hosts = ?list.hosts, "a new list of quarantines is in force");
+        let saved = shared.snapshot().endpoints_to_save();
+        // It is in force in any case: a disk that takes nothing is no reason to say nothing.
+        shared.keep(move |files| files.save_endpoints(&saved)).await;
+    }
+    let streams_cut = cut.unwrap_or_default();
     let generation = Some(to_wire(shared.snapshot().quarantines_generation()));
     let receipt = QuarantinesApplied {
         generation,
@@ -197,19 +199,17 @@ async fn quarantines_heard(shared: &Shared, list: &Quarantines, sender: &Sender)
     };
     sender
         .send(up(host_message::Message::QuarantinesApplied(receipt)))
-        .await?;
-    if let Some(saved) = saved {
-        tracing::info!(streams_cut, bots = ?list.bots, hosts = ?list.hosts, "a new list of quarantines is in force");
-        shared.keep(move |files| files.save_endpoints(&saved)).await;
-    }
-    Ok(())
+        .await
 }
 
+/// A list has a name that cannot be read.
+struct Unreadable;
+
 /// Puts new endpoints into force.
-async fn changed(shared: &Shared, change: Change) {
-    if let Change::Next(next) = change {
-        let saved = next.endpoints_to_save();
-        shared.publish(*next);
+async fn endpoints_heard(shared: &Shared, endpoints: Endpoints) {
+    let Ok(cut) = shared.change(|now| Ok::<_, Infallible>(now.with_endpoints(endpoints)));
+    if cut.is_some() {
+        let saved = shared.snapshot().endpoints_to_save();
         shared.keep(move |files| files.save_endpoints(&saved)).await;
     }
 }
@@ -250,7 +250,7 @@ async fn apply_slice(shared: &Shared, slice: Slice) -> Result<Option<SavedSlice>
     };
     let generation = next.generation;
     // A renewed node SVID may have brought a bundle while the slice was read.
-    shared.publish(next.with_bundle_of(&shared.snapshot()));
+    shared.publish(|now| now.with_policy_of(*next));
     shared.counts.slice_applied();
     tracing::info!(%generation, "a new policy is in force");
     let sha256: String = offered.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -261,18 +261,17 @@ async fn apply_slice(shared: &Shared, slice: Slice) -> Result<Option<SavedSlice>
 
 async fn bundle_heard(shared: &Shared, bundle: Bundle) {
     let epoch = bundle.generation.map(|generation| generation.epoch);
-    match shared.snapshot().with_bundle(epoch, &bundle.jwks) {
-        Ok(Change::Next(next)) => {
-            let saved = next.bundle_to_save();
-            let sequence = next.bundle.sequence();
-            shared.publish(*next);
+    match shared.change(|now| now.with_bundle(epoch, &bundle.jwks)) {
+        Ok(Some(_cut)) => {
+            let now = shared.snapshot();
+            let (saved, sequence) = (now.bundle_to_save(), now.bundle.sequence());
             tracing::info!(sequence, "a new trust bundle is in use");
             let subject = shared.config.trust_domain.id().to_string();
             let detail = BTreeMap::from([("sequence".to_owned(), Value::from(sequence))]);
             shared.record(EventKind::BundleChanged, subject, detail);
             shared.keep(move |files| files.save_bundle(&saved)).await;
         }
-        Ok(Change::Known) => {}
+        Ok(None) => {}
         Err(error) => tracing::error!(
             error = &error as &dyn Error,
             "a trust bundle was refused; the one before it stays"

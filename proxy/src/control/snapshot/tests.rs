@@ -154,16 +154,19 @@ fn the_first_bundle_may_have_any_number_but_must_trust_somebody() {
     ));
 }
 
-#[test]
-fn endpoints_and_quarantines_of_an_earlier_state_are_left() {
-    let at = |revision| Some(node::Generation { epoch: 1, revision });
-    let endpoints = |revision, address: &str| node::Endpoints {
-        generation: at(revision),
+fn endpoints(revision: u64, address: &str) -> node::Endpoints {
+    node::Endpoints {
+        generation: Some(node::Generation { epoch: 1, revision }),
         bots: vec![node::BotEndpoints {
             bot: "prod/orders".into(),
             address: vec![address.into()],
         }],
-    };
+    }
+}
+
+#[test]
+fn endpoints_and_quarantines_of_an_earlier_state_are_left() {
+    let at = |revision| Some(node::Generation { epoch: 1, revision });
     let Change::Next(snapshot) = first().with_endpoints(endpoints(5, "10.0.0.1:1")) else {
         panic!("news")
     };
@@ -193,6 +196,29 @@ fn endpoints_and_quarantines_of_an_earlier_state_are_left() {
         Some(Change::Known)
     ));
     assert!(snapshot.with_quarantines(&quarantines(6, &["NOT A NAME"])).is_none());
+}
+
+#[test]
+fn a_slice_that_was_read_of_an_earlier_moment_takes_nothing_else_back() {
+    let early = first();
+    let read = next(early.with_slice(&offer(1, 7, &["prod/orders"])));
+    let Some(Change::Next(now)) = early.with_quarantines(&listed(1, &["prod/orders"], &[])) else {
+        panic!("news")
+    };
+    let now = next(now.with_bundle(Some(1), &root().bundle(5).to_jwks()));
+    let Change::Next(now) = now.with_endpoints(endpoints(5, "10.0.0.1:1")) else {
+        panic!("news")
+    };
+    let merged = now.with_policy_of(read.clone());
+    assert!(merged.is_quarantined(&BotName::parse("prod/orders").unwrap()));
+    assert_eq!(merged.bundle.sequence(), 5);
+    assert_eq!(merged.endpoints.len(), 1);
+    assert_eq!(merged.slice_sha256(), read.slice_sha256());
+    assert_eq!(
+        (merged.generation, merged.entries.len()),
+        (read.generation, read.entries.len())
+    );
+    assert!(merged.mesh.bots().contains_key(&BotName::parse("prod/orders").unwrap()));
 }
 
 #[test]

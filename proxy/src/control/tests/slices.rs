@@ -184,6 +184,47 @@ async fn endpoints_and_quarantines_become_part_of_the_snapshot() {
 }
 
 #[tokio::test]
+async fn a_slice_is_on_disk_before_the_ca_hears_that_it_is_in_force() {
+    let (ca, host, running) = with_slice_5().await;
+    let kept = host.config(&ca).state_dir.join("slice.json");
+    for revision in 6..=25 {
+        ca.say(slice(revision, &["prod/orders"])).await;
+        assert!(ca.receipt(revision).await.ok);
+        let kept = std::fs::read_to_string(&kept).unwrap_or_default();
+        assert!(kept.contains(&format!("\"revision\":{revision}")), "{kept:.200}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_of_quarantines_is_on_disk_before_the_ca_hears_that_it_is_in_force() {
+    let (ca, host, running) = with_slice_5().await;
+    let kept = host.config(&ca).state_dir.join("endpoints.json");
+    for revision in 1..=20 {
+        let name = format!("prod/bot-{revision}");
+        let list = Quarantines {
+            generation: Some(Generation { epoch: 1, revision }),
+            bots: vec![name.clone()],
+            hosts: vec![],
+            serials: vec![],
+        };
+        ca.say(ca_message::Message::Quarantines(list)).await;
+        ca.until("a receipt of quarantines", |state| {
+            state.up.iter().find_map(|message| {
+                let host_message::Message::QuarantinesApplied(applied) = message else {
+                    return None;
+                };
+                (applied.generation?.revision == revision).then_some(())
+            })
+        })
+        .await;
+        let kept = std::fs::read_to_string(&kept).unwrap_or_default();
+        assert!(kept.contains(&format!("\"{name}\"")), "{kept}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn quarantines_that_cannot_be_read_release_nobody() {
     let (ca, _host, running) = with_slice_5().await;
     let say = |bots: &[&str]| {
