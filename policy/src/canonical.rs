@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::audit_only::AuditOnly;
+use crate::credential::{Credential, CredentialName, Injection};
 use crate::destination::Destination;
 use crate::explain::Verdict;
 use crate::limit::{Limit, Rate};
@@ -23,6 +24,8 @@ struct File<'m> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     audit_only: Vec<AuditOut<'m>>,
     bots: BTreeMap<&'m str, BotOut<'m>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    credentials: BTreeMap<&'m str, Value>,
     deny: Vec<RuleOut<'m>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     destinations: BTreeMap<String, DestinationOut<'m>>,
@@ -47,6 +50,8 @@ struct RuleOut<'m> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     http: Vec<String>,
     id: &'m str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inject: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     justify: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +172,11 @@ pub(crate) fn write(mesh: &Mesh) -> String {
             .iter()
             .map(|(name, found)| (name.as_str(), bot(found)))
             .collect(),
+        credentials: mesh
+            .credentials
+            .iter()
+            .map(|(name, found)| (name.as_str(), credential(found)))
+            .collect(),
         deny: rules(Effect::Deny),
         destinations: destinations(mesh),
         groups: mesh
@@ -196,6 +206,7 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         grpc,
         http,
         id: id.as_str(),
+        inject: rule.inject.as_ref().map(CredentialName::as_str),
         justify: rule.justify.as_deref(),
         reason: rule.reason.as_deref(),
         tcp: &rule.tcp,
@@ -232,6 +243,47 @@ fn destination(destination: &Destination) -> DestinationOut<'static> {
         retries: destination.retries,
         stream_idle: millis(destination.stream_idle),
     }
+}
+
+/// The map has its keys in their order, and nothing that says what goes without saying.
+fn credential(credential: &Credential) -> Value {
+    let mut out = serde_json::Map::new();
+    let mut put = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
+    put("owner", json!(credential.owner));
+    if let Some(every) = credential.rotate_every {
+        put("rotate_every", json!(format!("{}h", every.as_secs() / 3600)));
+    }
+    if let Some(shared) = &credential.shared {
+        put("shared", json!(shared));
+    }
+    let key = credential.injection.as_str();
+    match &credential.injection {
+        Injection::Header { name, prefix } => {
+            put(key, json!(name));
+            if !prefix.is_empty() {
+                put("prefix", json!(prefix));
+            }
+        }
+        Injection::Bearer => put(key, json!(true)),
+        Injection::Basic { user } => put(key, json!(user)),
+        Injection::Query { name, unsafe_query } => {
+            put(key, json!(name));
+            put("unsafe_query", json!(unsafe_query));
+        }
+        Injection::Hmac(hmac) => {
+            let timestamp = hmac.timestamp.iter().map(|field| ("timestamp", json!(field)));
+            let others = [
+                ("encoding", json!(hmac.encoding.as_str())),
+                ("hash", json!(hmac.hash.as_str())),
+                ("header", json!(hmac.header)),
+                ("prefix", json!(hmac.prefix)),
+            ];
+            let all = others.into_iter().chain(timestamp);
+            put(key, all.map(|(key, value)| (key.to_owned(), value)).collect());
+        }
+        Injection::Sigv4 { region, service } => put(key, json!({ "region": region, "service": service })),
+    }
+    Value::Object(out)
 }
 
 fn limit<'m>((id, limit): (&'m RuleId, &'m Limit)) -> LimitOut<'m> {

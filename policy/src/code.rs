@@ -93,6 +93,7 @@ pub(crate) const GRPC_ITEM: Code = Code("BM0145");
 pub(crate) const OTHER_PROTOCOL: Code = Code("BM0146");
 pub(crate) const OUTSIDE: Code = Code("BM0147");
 pub(crate) const TCP_PORT: Code = Code("BM0148");
+pub(crate) const CREDENTIAL: Code = Code("BM0149");
 pub(crate) const TEST: Code = Code("BM0150");
 pub(crate) const SLICE: Code = Code("BM0160");
 pub(crate) const NOT_ENFORCED: Code = Code("BM0190");
@@ -103,6 +104,8 @@ pub(crate) const EMPTY_PATTERN: Code = Code("BM0403");
 pub(crate) const UNUSED_GROUP: Code = Code("BM0404");
 pub(crate) const AUDIT_ONLY: Code = Code("BM0405");
 pub(crate) const WIDE_DENIAL: Code = Code("BM0406");
+pub(crate) const SHARED_CREDENTIAL: Code = Code("BM0407");
+pub(crate) const UNUSED_CREDENTIAL: Code = Code("BM0408");
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +129,7 @@ mod tests {
         let count = codes.len();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!((codes.len(), count), (count, 49));
+        assert_eq!((codes.len(), count), (count, 52));
     }
 
     #[test]

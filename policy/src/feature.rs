@@ -46,6 +46,9 @@ pub const ENDPOINTS: &str = "endpoints";
 /// Destinations outside of the mesh: `https://`, `http://`, `tls://`.
 pub const OUTSIDE: &str = "outside";
 
+/// Credentials that proxies add to calls to the outside: `inject`.
+pub const CREDENTIALS: &str = "credentials";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -61,6 +64,7 @@ pub const ENFORCED: &[&str] = &[
     TCP,
     OUTSIDE,
     ENDPOINTS,
+    CREDENTIALS,
 ];
 
 impl Mesh {
@@ -98,6 +102,9 @@ impl Mesh {
         }
         if self.rules.values().any(|rule| !rule.upgrade.is_empty()) {
             features.insert(UPGRADE);
+        }
+        if self.rules.values().any(|rule| rule.inject.is_some()) {
+            features.insert(CREDENTIALS);
         }
         let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);
         if spoken_to.any(|to| to.outside().is_some()) {

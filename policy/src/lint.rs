@@ -23,6 +23,44 @@ pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
     unused_groups(draft, collector);
     audit_only(draft, collector);
     wide_denials(draft, collector);
+    credentials(draft, collector);
+}
+
+/// A credential that nobody uses, and one that several bots use without saying why.
+fn credentials(draft: &MeshDraft, collector: &mut Collector) {
+    for (name, found) in &draft.credentials {
+        let rules = draft
+            .rules
+            .values()
+            .filter(|rule| rule.rule.inject.as_ref() == Some(name));
+        let from: Vec<_> = rules.flat_map(|rule| &rule.from).map(|(subject, _)| subject).collect();
+        if from.is_empty() {
+            let message = format!("no rule uses credential `{name}`");
+            collector.push(Draft::new(code::UNUSED_CREDENTIAL, found.span, message, "unused"));
+            continue;
+        }
+        let uses = |bot: &spiffe::id::BotName| from.iter().any(|subject| names(draft, subject, bot));
+        let bots: Vec<_> = draft.bots.keys().filter(|bot| uses(bot)).collect();
+        if let ([first, second, ..], None) = (&bots[..], &found.credential.shared) {
+            let message = format!(
+                "credential `{name}` serves {} bots, such as `{first}` and `{second}`",
+                bots.len()
+            );
+            let draft = Draft::new(code::SHARED_CREDENTIAL, found.span, message, "shared");
+            collector.push(draft.help("one for each bot, or `shared: REASON`"));
+        }
+    }
+}
+
+fn names(draft: &MeshDraft, subject: &Subject, bot: &spiffe::id::BotName) -> bool {
+    match subject {
+        Subject::Bots(pattern) => pattern.matches(bot),
+        Subject::Group(group) => {
+            let group = draft.groups.get(group);
+            group.is_some_and(|group| group.members.iter().any(|(pattern, _)| pattern.matches(bot)))
+        }
+        Subject::Outside(_) => false,
+    }
 }
 
 fn interpreters(draft: &MeshDraft, collector: &mut Collector) {

@@ -18,6 +18,7 @@ use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
 use crate::call::{Callee, What};
 use crate::canonical;
+use crate::credential::{Credential, CredentialName};
 use crate::destination::{Destination, OutsideDestination};
 use crate::diagnostics::Diagnostics;
 use crate::endpoint::Endpoint;
@@ -51,6 +52,7 @@ pub struct Mesh {
     pub(crate) outsides: BTreeMap<OutsidePattern, OutsideDestination>,
     /// By their ends.
     pub(crate) audit_only: Vec<AuditOnly>,
+    pub(crate) credentials: BTreeMap<CredentialName, Credential>,
     pub(crate) tests: Vec<MeshTest>,
     pub(crate) warnings: Diagnostics,
 }
@@ -218,6 +220,7 @@ impl PartialEq for Mesh {
     fn eq(&self, other: &Self) -> bool {
         (&self.trust_domain, &self.slice, &self.bots) == (&other.trust_domain, &other.slice, &other.bots)
             && (&self.destinations, &self.outsides) == (&other.destinations, &other.outsides)
+            && self.credentials == other.credentials
             && (&self.groups, &self.rules, &self.limits, &self.audit_only, &self.tests)
                 == (
                     &other.groups,

@@ -2,6 +2,7 @@
 
 mod audit_only;
 mod bots;
+mod credentials;
 mod destinations;
 mod fields;
 mod keys;
@@ -21,6 +22,7 @@ use spiffe::time::Timestamp;
 
 use crate::call::Callee;
 use crate::code;
+use crate::credential::CredentialName;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::mesh::{Mesh, Serve};
 use crate::outside::OutsidePattern;
@@ -32,9 +34,11 @@ use crate::tests_of_mesh::TestCall;
 use crate::yaml::{self, Node, Value};
 
 pub(crate) use audit_only::AuditDraft;
+pub(crate) use credentials::CredentialDraft;
 pub(crate) use destinations::{DestinationDraft, OutsideDraft};
 pub(crate) use keys::{
-    ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, OUTSIDE, SERVE, TEST, rule as rule_keys,
+    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, SERVE, SIGV4, TEST,
+    rule as rule_keys,
 };
 pub(crate) use limits::LimitDraft;
 
@@ -58,6 +62,7 @@ struct Counts {
     rules: usize,
     limits: usize,
     audit_only: usize,
+    credentials: usize,
     tests: usize,
 }
 
@@ -67,6 +72,7 @@ const COUNTS: Counts = Counts {
     rules: RULES_MAX,
     limits: 1_000,
     audit_only: 1_000,
+    credentials: 1_000,
     tests: 10_000,
 };
 
@@ -138,6 +144,7 @@ pub(crate) struct MeshDraft {
     pub(crate) outsides: BTreeMap<OutsidePattern, OutsideDraft>,
     pub(crate) limits: BTreeMap<RuleId, LimitDraft>,
     pub(crate) audit_only: Vec<AuditDraft>,
+    pub(crate) credentials: BTreeMap<CredentialName, CredentialDraft>,
     pub(crate) tests: Vec<TestDraft>,
     pub(crate) files: usize,
 }
@@ -164,6 +171,8 @@ pub(crate) struct RuleDraft {
     pub(crate) span: Span,
     pub(crate) from: Vec<(Subject, Span)>,
     pub(crate) to: Vec<(Subject, Span)>,
+    /// Where its credential stands.
+    pub(crate) inject: Option<Span>,
     /// Without `from`, `to` and `place`, which `resolve` fills in.
     pub(crate) rule: Rule,
 }
@@ -230,6 +239,7 @@ impl Reader {
         self.destinations(fields.get("destinations"));
         self.limits(fields.get("limits"));
         self.audit_only(fields.get("audit_only"));
+        self.credentials(fields.get("credentials"));
         self.mesh_tests(fields.get("tests"));
     }
 

@@ -11,7 +11,7 @@ use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::limit::Limit;
 use crate::lint;
 use crate::mesh::{Bot, Mesh, Serve, ServeKind, Target};
-use crate::outside::OutsidePattern;
+use crate::outside::{OutsidePattern, Scheme};
 use crate::overlap;
 use crate::pattern::NamePattern;
 use crate::read::{AuditDraft, BotDraft, LimitDraft, MeshDraft, RuleDraft, TestDraft};
@@ -96,6 +96,11 @@ fn build(draft: MeshDraft, collector: Collector, sources: &Sources) -> Result<Me
             .rules
             .into_iter()
             .map(|(id, rule)| (id, Arc::new(build_rule(rule, sources))))
+            .collect(),
+        credentials: draft
+            .credentials
+            .into_iter()
+            .map(|(name, found)| (name, found.credential))
             .collect(),
         outsides: draft
             .outsides
@@ -273,6 +278,31 @@ impl Resolver<'_> {
                 self.callees_serve(&rule.to);
             }
             self.callees_speak(rule);
+            self.injects(rule);
+        }
+    }
+
+    /// A rule that adds a credential names one that exists, and calls one place outside by verified TLS.
+    fn injects(&mut self, rule: &RuleDraft) {
+        let (Some(name), Some(span)) = (&rule.rule.inject, rule.inject) else {
+            return;
+        };
+        if !self.draft.credentials.contains_key(name) {
+            let help = suggest::help(name.as_str(), self.draft.credentials.keys().map(|name| name.as_str()));
+            let message = format!("`inject` names credential `{name}`, which is not defined");
+            self.push(Draft::new(code::CREDENTIAL, span, message, "unknown credential").maybe_help(help));
+        }
+        let verified = |subject: &Subject| subject.outside().is_some_and(|to| to.scheme() == Scheme::Https);
+        if let Some((to, place)) = rule.to.iter().find(|(to, _)| !verified(to)) {
+            let message = format!("a credential is added to https:// only, and the rule calls `{to}`");
+            let draft = Draft::new(code::CREDENTIAL, span, message, "no credential").also(*place, "not https://");
+            self.push(draft.help(
+                "a bot of the mesh needs none: it is called by an SVID; http:// shows it to everybody on the way",
+            ));
+        }
+        if !rule.rule.upgrade.is_empty() {
+            let message = "a call that switches protocols gets no credential: nobody would look at what comes back";
+            self.push(Draft::new(code::CREDENTIAL, span, message, "beside `upgrade`"));
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use spiffe::time::Timestamp;
 
 use crate::call;
+use crate::credential::CredentialName;
 use crate::grpc;
 use crate::mesh::ServeKind;
 use crate::method::Method;
@@ -162,6 +163,8 @@ pub(crate) struct Rule {
     pub(crate) browser: bool,
     /// What a caller may switch to, in the order of the names, each once.
     pub(crate) upgrade: Vec<Protocol>,
+    /// What the proxy adds to its calls.
+    pub(crate) inject: Option<CredentialName>,
     pub(crate) place: Place,
 }
 
@@ -191,7 +194,7 @@ impl PartialEq for Rule {
             && (self.kind, &self.http, &self.tcp) == (other.kind, &other.http, &other.tcp)
             && self.justify == other.justify
             && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
-            && self.upgrade == other.upgrade
+            && (&self.upgrade, &self.inject) == (&other.upgrade, &other.inject)
     }
 }
 

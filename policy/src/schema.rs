@@ -44,6 +44,11 @@ pub fn json_schema() -> Value {
                 "type": "array", "items": {"$ref": "#/$defs/limit"},
                 "description": "How often each caller may call; beyond it calls are refused with 429.",
             },
+            "credentials": {
+                "type": "object", "additionalProperties": {"$ref": "#/$defs/credential"},
+                "propertyNames": {"pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+                "description": "What proxies add to calls to the outside. No values: those are on the hosts.",
+            },
             "audit_only": {
                 "type": "array", "items": {"$ref": "#/$defs/audit_only"},
                 "description": "Callees to which calls without a rule are carried and recorded until a time.",
@@ -91,6 +96,7 @@ fn definitions() -> Value {
         "tcp": one_or_many(&json!({"$ref": "#/$defs/port"})),
         "limit": limit(),
         "audit_only": audit_only(),
+        "credential": credential(),
         "test": test(),
     })
 }
@@ -180,6 +186,8 @@ fn rule(allow: bool) -> Value {
         properties.insert("justify".to_owned(), justify);
         let protocol = json!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$"});
         properties.insert("upgrade".to_owned(), one_or_many(&protocol));
+        let inject = json!({"type": "string", "description": "The credential that the proxy adds to its calls."});
+        properties.insert("inject".to_owned(), inject);
     }
     let required = if allow {
         json!(["id", "from", "to"])
@@ -223,6 +231,38 @@ fn destination(outside: bool) -> Value {
         properties.insert("ca".to_owned(), ca);
     }
     destination
+}
+
+fn credential() -> Value {
+    let field = json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "description": "The name of a field."});
+    let word = json!({"type": "string", "maxLength": 64});
+    let ways = ["header", "bearer", "basic", "query", "hmac", "sigv4"];
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["owner"],
+        "oneOf": ways.map(|way| json!({"required": [way]})),
+        "dependentRequired": {"prefix": ["header"], "query": ["unsafe_query"], "unsafe_query": ["query"]},
+        "properties": {
+            "owner": {"$ref": "#/$defs/text", "description": "Whom to ask about the credential."},
+            "header": field, "prefix": word,
+            "bearer": {"const": true, "description": "Authorization: Bearer VALUE."},
+            "basic": {"type": "string", "maxLength": 64, "description": "The user; the value is the password."},
+            "query": word,
+            "unsafe_query": {"$ref": "#/$defs/text", "description": "Why it must be in the query."},
+            "hmac": {
+                "type": "object", "additionalProperties": false, "required": ["header"],
+                "properties": {
+                    "header": field, "prefix": word, "timestamp": field,
+                    "hash": {"enum": ["sha256", "sha512"]}, "encoding": {"enum": ["hex", "base64"]},
+                },
+            },
+            "sigv4": {
+                "type": "object", "additionalProperties": false, "required": ["region", "service"],
+                "properties": {"region": word, "service": word},
+            },
+            "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
+            "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
+        },
+    })
 }
 
 fn limit() -> Value {
@@ -271,7 +311,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::read::{ATTEST, AUDIT_ONLY, BOT, DESTINATION, Keys, LIMIT, MESH, OUTSIDE, SERVE, TEST, rule_keys};
+    use crate::read::{
+        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, SERVE, SIGV4, TEST,
+        rule_keys,
+    };
     use crate::rule::Effect;
 
     fn keys(object: &Value) -> BTreeSet<&str> {
@@ -303,6 +346,9 @@ mod tests {
         assert_eq!(of("limit")["required"], json!(LIMIT.known));
         assert_eq!(keys(of("audit_only")), known(&AUDIT_ONLY));
         assert_eq!(of("audit_only")["required"], json!(["to", "until", "reason"]));
+        assert_eq!(keys(of("credential")), known(&CREDENTIAL));
+        assert_eq!(keys(&of("credential")["properties"]["hmac"]), known(&HMAC));
+        assert_eq!(keys(&of("credential")["properties"]["sigv4"]), known(&SIGV4));
         assert_eq!(keys(of("test")), known(&TEST));
     }
 

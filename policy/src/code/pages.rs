@@ -354,6 +354,21 @@ Correct the port, or what the bot serves.
 ",
     ),
     (
+        CREDENTIAL,
+        "BM0149: a credential that a proxy adds to calls
+
+`credentials` names what proxies add to calls to the outside: `owner`, and one of
+  header: x-api-key        the value in that field, after `prefix` where there is one
+  bearer: true             Authorization: Bearer VALUE
+  basic: USER              Authorization: Basic, the value is the password
+  query: NAME              the value as a parameter, with `unsafe_query: REASON`
+  hmac: {header: …}        the body signed with the value: hash, encoding, prefix, timestamp
+  sigv4: {region: …, service: …}   signed as AWS asks; the value is ID:SECRET
+The value is never here: each host reads it by `credentials` of its own proxy.yaml.
+A rule adds it by `inject: NAME`. It calls https:// and nothing else, and switches to no protocol.
+",
+    ),
+    (
         TEST,
         "BM0150: a test that tests nothing
 
@@ -443,6 +458,23 @@ An attribute that a protocol lacks matches in a deny rule: a TCP connection has 
 path, so a rule with `http` denies every connection to the bots that serve tcp and match its `to`;
 and a rule with `tcp` denies every request. Otherwise a rule could be passed by another protocol.
 Name the bots that are meant, or leave it so where all of their calls are meant.
+",
+    ),
+    (
+        SHARED_CREDENTIAL,
+        "BM0407: several bots use one credential
+
+Who called the service is then known to the ledger and not to the service, and to replace the
+credential after one bot misbehaved stops the others too.
+Ask the service for one credential for each bot, or write `shared: REASON` in the credential.
+",
+    ),
+    (
+        UNUSED_CREDENTIAL,
+        "BM0408: no rule uses the credential
+
+The credential is defined, but no rule says `inject: NAME`. A value that a host keeps for it is an
+orphan: revoke it at the service and remove it.
 ",
     ),
 ];

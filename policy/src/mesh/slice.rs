@@ -8,6 +8,7 @@ use spiffe::id::{BotName, HostName};
 use super::{Bot, Mesh, Serve, Target};
 use crate::audit_only::AuditOnly;
 use crate::bits::Bits;
+use crate::credential::{Credential, CredentialName};
 use crate::destination::{Destination, OutsideDestination};
 use crate::diagnostics::Diagnostics;
 use crate::limit::Limit;
@@ -35,6 +36,7 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
         }
     }
     let outsides = outsides(mesh, &rules);
+    let credentials = credentials(mesh, &rules);
     let audit_only = audits(mesh, &mut roster, &own, &mut kept);
     let destinations = destinations(mesh, &mut roster, &own);
     let limits = limits(mesh, &mut roster, &own);
@@ -69,6 +71,7 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
         outsides,
         limits,
         audit_only,
+        credentials,
         tests: Vec::new(),
         warnings: Diagnostics::default(),
     }
@@ -134,6 +137,15 @@ fn outsides(mesh: &Mesh, rules: &[(&RuleId, &Arc<Rule>)]) -> BTreeMap<OutsidePat
         .iter()
         .filter(|(name, _)| called.iter().any(|rule| rule.covers(name) || name.covers(rule)));
     needed.map(|(name, found)| (name.clone(), found.clone())).collect()
+}
+
+/// Gives the credentials that the host's proxy adds to calls. Rules about the outside are here for their callers only.
+fn credentials(mesh: &Mesh, rules: &[(&RuleId, &Arc<Rule>)]) -> BTreeMap<CredentialName, Credential> {
+    let named = rules.iter().filter_map(|(_, rule)| rule.inject.as_ref());
+    let found = named.filter_map(|name| mesh.credentials.get_key_value(name));
+    found
+        .map(|(name, credential)| (name.clone(), credential.clone()))
+        .collect()
 }
 
 /// Gives the limits that the host's proxy counts by: those on calls to its own bots, and on calls by them to whoever has no

@@ -23,9 +23,10 @@ pub(crate) const MESH: Keys = Keys {
         "destinations",
         "limits",
         "audit_only",
+        "credentials",
         "tests",
     ],
-    later: &["credentials", "federation"],
+    later: &["federation"],
 };
 
 pub(crate) const BOT: Keys = Keys {
@@ -60,9 +61,9 @@ pub(crate) const SERVE: Keys = Keys {
 const ALLOW: Keys = Keys {
     of: "an allow rule",
     known: &[
-        "id", "from", "to", "http", "grpc", "tcp", "until", "reason", "justify", "browser", "upgrade",
+        "id", "from", "to", "http", "grpc", "tcp", "until", "reason", "justify", "browser", "upgrade", "inject",
     ],
-    later: &["inject", "headers", "when"],
+    later: &["headers", "when"],
 };
 
 const DENY: Keys = Keys {
@@ -97,6 +98,36 @@ pub(crate) const OUTSIDE: Keys = Keys {
         "max_failures",
     ],
     later: &["retries", "max_pending"],
+};
+
+pub(crate) const CREDENTIAL: Keys = Keys {
+    of: "a credential",
+    known: &[
+        "owner",
+        "header",
+        "prefix",
+        "bearer",
+        "basic",
+        "query",
+        "unsafe_query",
+        "hmac",
+        "sigv4",
+        "rotate_every",
+        "shared",
+    ],
+    later: &["oauth", "github_app", "jwt_svid"],
+};
+
+pub(crate) const HMAC: Keys = Keys {
+    of: "hmac",
+    known: &["header", "hash", "encoding", "prefix", "timestamp"],
+    later: &[],
+};
+
+pub(crate) const SIGV4: Keys = Keys {
+    of: "sigv4",
+    known: &["region", "service"],
+    later: &[],
 };
 
 pub(crate) const LIMIT: Keys = Keys {

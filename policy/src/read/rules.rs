@@ -66,6 +66,7 @@ impl Reader {
                 .and_then(|node| self.shown_text(node, code::UNTIL_REASON)),
             browser: fields.get("browser").is_some_and(|node| self.browser(node)),
             upgrade: fields.get("upgrade").map(|node| self.upgrade(node)).unwrap_or_default(),
+            inject: fields.get("inject").and_then(|node| self.credential_name(node)),
             place: Place {
                 file: "".into(),
                 line: 0,
@@ -78,7 +79,15 @@ impl Reader {
         if let Some(first) = self.id_taken(&id) {
             self.duplicate("id", id.as_str(), span, first);
         } else {
-            self.draft.rules.insert(id, RuleDraft { span, from, to, rule });
+            let inject = fields.get("inject").map(|node| node.span);
+            let draft = RuleDraft {
+                span,
+                from,
+                to,
+                inject,
+                rule,
+            };
+            self.draft.rules.insert(id, draft);
         }
     }
 

@@ -8,6 +8,7 @@ fn codes(texts: &[&str]) -> Vec<String> {
         rules: 3,
         limits: 2,
         audit_only: 2,
+        credentials: 2,
         tests: 2,
     };
     let sources: Vec<Source> = texts
@@ -35,6 +36,7 @@ fn the_bounds_are_those_that_are_documented() {
             rules: 10_000,
             limits: 1_000,
             audit_only: 1_000,
+            credentials: 1_000,
             tests: 10_000
         }
     );

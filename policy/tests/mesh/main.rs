@@ -8,6 +8,7 @@
 )]
 
 mod brute;
+mod credentials;
 mod generate;
 mod golden;
 mod limits;

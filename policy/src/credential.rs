@@ -1,0 +1,304 @@
+//! Credentials: what a proxy adds to calls to the outside, so that no bot holds it. A mesh file names them and says how they
+//! are added; the value is on the hosts that need it, and nowhere in here.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use spiffe::time::Timestamp;
+
+use crate::mesh::Mesh;
+use crate::rule::{Effect, Rule};
+
+/// The longest name of a credential, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+
+/// The name of a credential: 1 to 63 of `a-z`, `0-9` and `-`, first a letter or a digit. It is in records, metrics and
+/// answers, and it is a file name on hosts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialName(Arc<str>);
+
+impl CredentialName {
+    /// Reads a name, or gives `None` when it is outside the grammar.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.starts_with('-');
+        let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (fits && text.bytes().all(letter)).then(|| Self(Arc::from(text)))
+    }
+
+    /// Gives the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for CredentialName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialName({:?})", &*self.0)
+    }
+}
+
+impl Serialize for CredentialName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A credential, as the mesh file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Whom to ask about it.
+    pub owner: String,
+    /// How it is added to a request.
+    pub injection: Injection,
+    /// How often it is to be replaced.
+    pub rotate_every: Option<Duration>,
+    /// Why several bots may use it.
+    pub shared: Option<Arc<str>>,
+}
+
+/// How a credential is added to a request. What the bot sends in its place is dropped first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// The value is that of a field, after `prefix`.
+    Header {
+        /// The name of the field, in lower case.
+        name: Box<str>,
+        /// What stands before the value, such as `Token `.
+        prefix: Box<str>,
+    },
+    /// `Authorization: Bearer VALUE` (RFC 6750 §2.1).
+    Bearer,
+    /// `Authorization: Basic …` with this user; the value is the password (RFC 7617 §2).
+    Basic {
+        /// The user, without a colon.
+        user: Box<str>,
+    },
+    /// The value is that of a parameter of the query. Queries end up in logs, which is why there is a reason.
+    Query {
+        /// The name of the parameter.
+        name: Box<str>,
+        /// Why nothing else will do.
+        unsafe_query: Arc<str>,
+    },
+    /// The value is a key, with which the body is signed (RFC 2104).
+    Hmac(Hmac),
+    /// The value is an access key, `ID:SECRET` or `ID:SECRET:SESSION_TOKEN`, with which the request is signed (AWS
+    /// Signature Version 4).
+    Sigv4 {
+        /// The region, such as `eu-west-1`.
+        region: Box<str>,
+        /// The service, such as `s3`.
+        service: Box<str>,
+    },
+}
+
+/// How a body is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hmac {
+    /// The field that holds the signature, in lower case.
+    pub header: Box<str>,
+    /// The hash.
+    pub hash: HmacHash,
+    /// How the signature is written.
+    pub encoding: HmacEncoding,
+    /// What stands before it, such as `sha256=`.
+    pub prefix: Box<str>,
+    /// The field that holds the time, in lower case. Where there is one, what is signed is the time as seconds, a dot
+    /// and the body.
+    pub timestamp: Option<Box<str>>,
+}
+
+/// The hash of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacHash {
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+/// How a signature is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacEncoding {
+    /// In lower-case hexadecimal.
+    Hex,
+    /// In Base64.
+    Base64,
+}
+
+impl HmacHash {
+    /// Gives the word for it in the mesh file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
+impl HmacEncoding {
+    /// Gives the word for it in the mesh file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hex => "hex",
+            Self::Base64 => "base64",
+        }
+    }
+}
+
+impl Injection {
+    /// Gives the key of the mesh file that names it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Header { .. } => "header",
+            Self::Bearer => "bearer",
+            Self::Basic { .. } => "basic",
+            Self::Query { .. } => "query",
+            Self::Hmac(_) => "hmac",
+            Self::Sigv4 { .. } => "sigv4",
+        }
+    }
+
+    /// Gives the fields that it sets, in lower case: a bot's own are dropped.
+    pub fn fields(&self) -> Vec<&str> {
+        match self {
+            Self::Header { name, .. } => vec![name],
+            Self::Bearer | Self::Basic { .. } => vec!["authorization"],
+            Self::Query { .. } => Vec::new(),
+            Self::Hmac(hmac) => [Some(&*hmac.header), hmac.timestamp.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect(),
+            Self::Sigv4 { .. } => vec![
+                "authorization",
+                "x-amz-date",
+                "x-amz-content-sha256",
+                "x-amz-security-token",
+            ],
+        }
+    }
+
+    /// Says whether the whole body has to be there before the first byte of the request is sent.
+    pub const fn signs_body(&self) -> bool {
+        matches!(self, Self::Hmac(_) | Self::Sigv4 { .. })
+    }
+}
+
+/// Fields that no credential is put into: they say where a request goes, where it ends, or are the proxy's own.
+const NOT_FOR_CREDENTIALS: [&str; 20] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "referer",
+    "te",
+    "trailer",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+];
+
+/// Says whether a credential may be put into a field of this name, which is in lower case.
+pub(crate) fn is_field_for_credentials(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    (1..=64).contains(&name.len())
+        && name.bytes().all(token)
+        && !NOT_FOR_CREDENTIALS.contains(&name)
+        && !name.starts_with("botmesh-")
+        && !name.starts_with("x-forwarded-")
+}
+
+impl Mesh {
+    /// Gives the credentials by name.
+    pub fn credentials(&self) -> impl ExactSizeIterator<Item = (&CredentialName, &Credential)> {
+        self.credentials.iter()
+    }
+
+    /// Gives one credential.
+    pub fn credential(&self, name: &str) -> Option<&Credential> {
+        self.credentials.get(name)
+    }
+
+    /// Gives the credential that an allowed call gets: by the rule that allows it, and by nothing else.
+    pub fn credential_of(&self, permit: &crate::Permit) -> Option<(&CredentialName, &Credential)> {
+        permit.call().to.outside()?;
+        let rule = self.rules.get(permit.rule()?)?;
+        self.credentials.get_key_value(rule.inject.as_ref()?)
+    }
+
+    /// Gives the rules that use a credential at `now`, with the bots that may call by them.
+    pub fn consumers_of(&self, name: &str, now: Timestamp) -> Vec<(&crate::RuleId, Vec<&spiffe::id::BotName>)> {
+        let mut roster = self.roster();
+        let uses = |rule: &Rule| rule.inject.as_ref().is_some_and(|inject| inject.as_str() == name);
+        let live = |rule: &Rule| rule.effect == Effect::Allow && rule.until.is_none_or(|until| now < until);
+        let mut consumers = Vec::new();
+        for (id, rule) in self.rules.iter().filter(|(_, rule)| uses(rule) && live(rule)) {
+            let from = roster.expand(&rule.from);
+            let bots = self.bots.keys().enumerate();
+            let bots = bots.filter(|(number, _)| from.contains(*number)).map(|(_, name)| name);
+            consumers.push((id, bots.collect()));
+        }
+        consumers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_safe_as_a_file_and_in_a_record() {
+        for text in ["a", "0", "anthropic", "db-2", &"a".repeat(63)] {
+            assert_eq!(CredentialName::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["", "-a", "A", "a/b", "..", "a.b", "a b", "\u{e9}", &"a".repeat(64)] {
+            assert_eq!(CredentialName::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_credential_goes_into_a_field_that_frames_or_routes_a_request() {
+        for name in ["x-api-key", "authorization", "cookie", "private-token", "x_key"] {
+            assert!(is_field_for_credentials(name), "{name}");
+        }
+        for name in NOT_FOR_CREDENTIALS {
+            assert!(!is_field_for_credentials(name), "{name}");
+        }
+        for name in [
+            "",
+            "X-Api-Key",
+            "a b",
+            "a:b",
+            "botmesh-id",
+            "x-forwarded-for",
+            &"a".repeat(65),
+        ] {
+            assert!(!is_field_for_credentials(name), "{name}");
+        }
+    }
+}

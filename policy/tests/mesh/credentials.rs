@@ -1,0 +1,156 @@
+//! Credentials: who gets which, and what a host is told of them.
+
+use policy::{Call, Callee, CanonicalPath, Generation, HttpAsk, Injection, Mesh, Method, Outside, Source, What, load};
+use spiffe::id::{HostName, SpiffeId};
+use spiffe::time::Timestamp;
+
+fn read(text: &str) -> Mesh {
+    let source = Source {
+        name: "mesh.yaml".to_owned(),
+        text: text.to_owned(),
+    };
+    load(&[source]).unwrap()
+}
+
+fn mesh() -> Mesh {
+    read(include_str!("../golden/credentials-good.yaml"))
+}
+
+/// The credential of one call, where the call is allowed.
+fn credential(mesh: &Mesh, from: &str, to: &str) -> Option<String> {
+    let call = Call {
+        from: SpiffeId::parse(&format!("spiffe://acme.internal/{from}")).unwrap(),
+        to: Callee::Outside(Outside::parse(to).unwrap()),
+        what: What::Http(HttpAsk::new(
+            Method::parse("POST").unwrap(),
+            CanonicalPath::parse(b"/v1/messages").unwrap(),
+        )),
+    };
+    let permit = mesh
+        .compile(Generation::default())
+        .decide(Timestamp::from_unix_millis(0), call)
+        .ok()?;
+    mesh.credential_of(&permit).map(|(name, _)| name.to_string())
+}
+
+#[test]
+fn a_call_gets_the_credential_of_the_rule_that_allows_it_and_no_other() {
+    let mesh = mesh();
+    let of = |from, to| credential(&mesh, from, to);
+    assert_eq!(
+        of("prod/support", "https://api.anthropic.com").as_deref(),
+        Some("anthropic")
+    );
+    assert_eq!(of("prod/support", "https://a.example.com").as_deref(), Some("hooks"));
+    assert_eq!(of("prod/support", "https://c.example.com").as_deref(), Some("together"));
+    assert_eq!(of("prod/orders", "https://c.example.com").as_deref(), Some("together"));
+    assert_eq!(of("prod/orders", "https://api.anthropic.com"), None, "no rule");
+    assert_eq!(
+        of("prod/support", "https://api.anthropic.com:8443"),
+        None,
+        "another port"
+    );
+}
+
+#[test]
+fn every_way_is_read_and_written_as_it_was() {
+    let mesh = mesh();
+    let again = read(&mesh.canonical_json());
+    assert_eq!(again, mesh);
+    assert_eq!(again.canonical_json(), mesh.canonical_json());
+    let of = |name: &str| &mesh.credential(name).unwrap().injection;
+    assert_eq!(
+        *of("gitlab"),
+        Injection::Header {
+            name: "authorization".into(),
+            prefix: "Token ".into()
+        }
+    );
+    assert_eq!(
+        mesh.credential("gitlab").unwrap().rotate_every.unwrap().as_secs(),
+        36 * 3600
+    );
+    assert_eq!(
+        mesh.credential("openai").unwrap().shared.as_deref(),
+        Some("one contract for all")
+    );
+    let words: Vec<_> = mesh.credentials().map(|(_, found)| found.injection.as_str()).collect();
+    for word in ["header", "bearer", "basic", "query", "hmac", "sigv4"] {
+        assert!(words.contains(&word), "{word}");
+    }
+}
+
+#[test]
+fn a_mesh_that_says_something_else_of_a_credential_is_another_mesh() {
+    let (first, text) = (mesh(), include_str!("../golden/credentials-good.yaml"));
+    for (was, is) in [
+        ("sha256=", "sha1="),
+        ("encoding: base64", "encoding: hex"),
+        ("timestamp: x-time, ", ""),
+        ("hash: sha512", "hash: sha256"),
+        ("prefix: \"Token \"", "prefix: \"token \""),
+        ("rotate_every: 36h", "rotate_every: 37h"),
+        ("basic: robot", "basic: other"),
+        ("unsafe_query: it takes", "unsafe_query: it took"),
+        ("region: eu-west-1", "region: eu-west-2"),
+        ("service: s3", "service: s4"),
+        ("one contract", "two contracts"),
+        ("https://a.example.com", "https://aa.example.com"),
+        ("inject: together", "inject: openai"),
+    ] {
+        assert!(text.contains(was), "{was}");
+        let other = read(&text.replacen(was, is, 1));
+        assert_ne!(first, other, "{was}");
+        assert_ne!(first.canonical_json(), other.canonical_json(), "{was}");
+    }
+}
+
+#[test]
+fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
+    let mesh = mesh();
+    let names = |host: &str| {
+        let slice = read(&mesh.slice(&HostName::parse(host).unwrap()));
+        let names: Vec<String> = slice.credentials().map(|(name, _)| name.to_string()).collect();
+        names
+    };
+    assert_eq!(
+        names("web-1"),
+        [
+            "anthropic",
+            "gitlab",
+            "hooks",
+            "maps",
+            "openai",
+            "registry",
+            "s3",
+            "stripe",
+            "together"
+        ]
+    );
+    assert_eq!(names("web-2"), ["openai", "together"]);
+    assert_eq!(names("web-3"), [] as [&str; 0]);
+    let slice = read(&mesh.slice(&HostName::parse("web-2").unwrap()));
+    assert_eq!(
+        credential(&slice, "prod/orders", "https://c.example.com").as_deref(),
+        Some("together")
+    );
+    assert!(slice.features().contains("credentials"));
+    assert!(mesh.not_enforced().is_empty());
+}
+
+#[test]
+fn consumers_are_the_bots_of_live_rules() {
+    let mesh = mesh();
+    let consumers = |name: &str| {
+        let found = mesh.consumers_of(name, Timestamp::from_unix_millis(0));
+        let mut bots: Vec<String> = found
+            .iter()
+            .flat_map(|(_, bots)| bots.iter().map(ToString::to_string))
+            .collect();
+        bots.sort();
+        bots
+    };
+    assert_eq!(consumers("anthropic"), ["prod/support"]);
+    assert_eq!(consumers("openai"), ["prod/orders", "prod/support"]);
+    assert_eq!(consumers("orphan"), [] as [&str; 0]);
+}
