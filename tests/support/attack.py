@@ -62,7 +62,10 @@ conn, stream, slow, turn = None, 1, [], 0
 
 def drained(s):
     """Reads what is there; false once the other end has ended."""
-    while (tls and s.pending()) or select.select([s], [], [], 0)[0]:
+    # Not select(), which knows no descriptor beyond 1023.
+    ready = select.poll()
+    ready.register(s, select.POLLIN)
+    while (tls and s.pending()) or ready.poll(0):
         try:
             if not s.recv(65536):
                 return False
