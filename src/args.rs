@@ -107,6 +107,9 @@ pub(crate) enum Command {
     Quarantine(Quarantine),
     /// Ends a quarantine
     Release(Release),
+    /// Credentials that the proxy of this host adds to calls, so that no bot holds one
+    #[command(subcommand)]
+    Secret(Secret),
     /// Checks, tests and explains mesh files
     #[command(subcommand)]
     Policy(Policy),
@@ -275,6 +278,36 @@ pub(crate) struct Whom {
     /// On this host only, by its proxy: works without the CA, and is released in the same way
     #[arg(long)]
     pub(crate) local: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Puts a value on this host, encrypted to it; the next call gets it. It is read from standard input
+    Put(SecretPut),
+    /// The credentials that bots of this host use: where each is, who uses it, when it is due
+    List,
+    /// Reads a value anew and says whether that went well
+    Test(SecretRef),
+    /// Prints to whom `age -r` encrypts a file for this host, alone on stdout
+    Recipient,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretPut {
+    #[command(flatten)]
+    pub(crate) which: SecretRef,
+    /// Reads the value from this descriptor
+    #[arg(long, value_name = "N", conflicts_with = "file")]
+    pub(crate) fd: Option<u32>,
+    /// Reads the value from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretRef {
+    /// The credential, as `credentials` of the mesh file names it
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ mod policy;
 pub(crate) mod proxy;
 mod quarantine;
 mod run;
+mod secret;
 mod seen;
 mod site;
 mod status;
@@ -82,6 +83,7 @@ pub(crate) async fn run(cli: Cli, prepared: Prepared) -> Result<Exit> {
         Command::Rollback(args) => apply::rollback(args, context).await,
         Command::Quarantine(args) => quarantine::quarantine(args, context).await,
         Command::Release(args) => quarantine::release(args, context).await,
+        Command::Secret(command) => secret::run(command, context).await,
         Command::Policy(command) => policy::run(command, context).await,
         Command::Bot(command) => bot::run(command, context).await,
         Command::Run(args) => run::run(args, context).await,
@@ -111,6 +113,7 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Rollback(_)
         | Command::Quarantine(_)
         | Command::Release(_)
+        | Command::Secret(_)
         | Command::Policy(_)
         | Command::Bot(_)
         | Command::Run(_)

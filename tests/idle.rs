@@ -147,7 +147,11 @@ fn a_connection_that_stands_still_costs_little_memory() {
     }
     let (chain, key) = edge.issue("prod/checkout").expect("edge-1 may claim prod/checkout");
     let pem = write_pem(mesh.dir(), "idle", &chain, &key);
-    for (alpn, most) in [("http/1.1", PEER_KIB_MAX), ("h2", H2_PEER_KIB_MAX), ("botmesh-hop/1", PEER_KIB_MAX)] {
+    for (alpn, most) in [
+        ("http/1.1", PEER_KIB_MAX),
+        ("h2", H2_PEER_KIB_MAX),
+        ("botmesh-hop/1", PEER_KIB_MAX),
+    ] {
         fresh(&mut mesh);
         let peers = mesh.host("web-2");
         let (port, name) = (peers.ports.mesh, sni("prod/orders"));

@@ -22,6 +22,7 @@ mod callee;
 mod check;
 mod clients;
 mod crash;
+mod credentials;
 mod destinations;
 mod disk;
 mod endpoints;

@@ -2,7 +2,7 @@
 
 mod bounds;
 mod clients;
-mod scene;
+pub(crate) mod scene;
 mod tls;
 
 use serde_json::{Value, json};

@@ -91,6 +91,7 @@ fn call() -> CallRecord {
         tls: None,
         peer_call: None,
         trace: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+        credential: None,
         shortened: false,
     }
 }

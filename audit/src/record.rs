@@ -105,6 +105,9 @@ pub struct CallRecord {
     /// W3C trace id.
     #[serde(default)]
     pub trace: Option<String>,
+    /// The name of the credential that the caller's proxy adds to the call.
+    #[serde(default)]
+    pub credential: Option<String>,
     /// Says that the ledger cut path and query of a refusal that would have
     /// been too long for a record. Callers leave it false.
     #[serde(default)]

@@ -187,6 +187,7 @@ mod tests {
             tls: None,
             peer_call: None,
             trace: None,
+            credential: None,
             shortened: false,
         }
     }

@@ -1,6 +1,7 @@
 //! The admin socket: what operators may ask the proxy. Who asks is known by the credentials of the connection.
 
 mod calls;
+mod credentials;
 mod doctor;
 mod health;
 mod quarantines;
@@ -131,6 +132,9 @@ async fn answer(proxy: &Proxy, admin: &Admin, asker: Asker, question: Question) 
         (&Method::GET, path::QUARANTINES) => quarantines::list(proxy, 0),
         (&Method::POST, path::QUARANTINE) => quarantines::quarantine(proxy, asker, &question.body).await,
         (&Method::POST, path::RELEASE) => quarantines::release(proxy, asker, &question.body).await,
+        (&Method::GET, path::CREDENTIALS) => credentials::list(proxy),
+        (&Method::POST, path::CREDENTIAL_PUT) => credentials::put(proxy, asker, &question.body).await,
+        (&Method::POST, path::CREDENTIAL_TEST) => credentials::test(proxy, &question.body).await,
         (&Method::POST, path::RUN) => run(proxy, admin, asker, &question.body),
         _ => problem(StatusCode::NOT_FOUND, "not_found", "There is no such page", ""),
     }

@@ -10,6 +10,7 @@ mod refused;
 mod settings;
 mod units;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -19,12 +20,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use spiffe::id::{HostName, TrustDomain};
 
+use crate::credentials::Source;
+
 pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
 pub use operator::Operator;
 pub use refused::NotEnforced;
 pub use settings::{
-    CA_ADDRESSES_MAX, CALLS_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX,
-    POLICY_AGE_MIN, Settings,
+    CA_ADDRESSES_MAX, CALLS_MAX, CREDENTIAL_KEPT_MAX, CREDENTIAL_TTL_MIN, CREDENTIALS_MAX, ConfigError, Defaults,
+    LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX, POLICY_AGE_MIN, Settings,
 };
 pub use units::{ByteSize, ByteSizeError, Span, SpanError};
 
@@ -79,6 +82,9 @@ pub struct Config {
     /// How destinations outside are found.
     #[serde(default)]
     pub outside: OutsideConfig,
+    /// What the proxy adds to calls to the outside, and where it is on this host.
+    #[serde(default)]
+    pub credentials: CredentialsConfig,
     /// How much is carried at a time.
     #[serde(default)]
     pub bounds: BoundsConfig,
@@ -143,6 +149,22 @@ pub struct OutsideConfig {
     /// system's resolver is asked.
     #[serde(default)]
     pub hosts_file: Option<PathBuf>,
+}
+
+/// `credentials:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsConfig {
+    /// Default 5 m: how long a value is used before it is read again.
+    #[serde(default)]
+    pub ttl: Option<Span>,
+    /// Default 1 h: how long it is used after that while it cannot be read.
+    #[serde(default)]
+    pub stale: Option<Span>,
+    /// Where values are, by name. One that is not here is where `botmesh secret put` puts it: in the state directory,
+    /// encrypted to this host.
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
 }
 
 /// `mesh:`

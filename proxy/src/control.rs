@@ -412,7 +412,7 @@ impl BundleSource for Control {
 }
 
 /// The messages of an error and of all that caused it, for the operator.
-fn chain_of(error: &dyn Error) -> String {
+pub(crate) fn chain_of(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -112,6 +112,7 @@ impl Status {
             Reason::CalleeMismatch
             | Reason::PeerMismatch
             | Reason::PeerUnreachable
+            | Reason::CredentialUnavailable
             | Reason::NoIdentity
             | Reason::LedgerUnavailable
             | Reason::BreakerOpen

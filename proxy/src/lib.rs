@@ -22,6 +22,7 @@ mod callee;
 pub mod config;
 mod connection;
 pub mod control;
+pub mod credentials;
 mod ends;
 mod grpc;
 pub mod hop;

@@ -3,6 +3,7 @@
 //! `README.md` has the table of them, which a test holds true.
 
 mod calls;
+mod credentials;
 mod grpc;
 mod host;
 mod ledger;
@@ -20,6 +21,7 @@ use spiffe::time::Timestamp;
 use tokio::time::Instant;
 
 use self::calls::CallMetrics;
+use self::credentials::CredentialMetrics;
 use self::grpc::GrpcCalls;
 use self::host::HostMetrics;
 use self::ledger::LedgerGauges;
@@ -55,6 +57,7 @@ pub(crate) struct Metrics {
     bytes_out: IntCounter,
     bytes_in: IntCounter,
     calls: CallMetrics,
+    credentials: CredentialMetrics,
     host: HostMetrics,
     ledger: LedgerGauges,
     policy: PolicyMetrics,
@@ -72,9 +75,8 @@ impl Metrics {
     pub(crate) fn new(version: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let make = Maker(&registry);
-        make.gauges("botmesh_build_info", "1, labelled with the version.", &["version"])?
-            .with_label_values(&[version])
-            .set(1);
+        let info = make.gauges("botmesh_build_info", "1, labelled with the version.", &["version"])?;
+        info.with_label_values(&[version]).set(1);
         let denied = make.counters(
             "botmesh_denied_total",
             "Calls that were not carried, by reason.",
@@ -121,6 +123,7 @@ impl Metrics {
             bytes_out: bytes.with_label_values(&[Way::Out.as_str()]),
             bytes_in: bytes.with_label_values(&[Way::In.as_str()]),
             calls: CallMetrics::new(make)?,
+            credentials: CredentialMetrics::new(make)?,
             host: HostMetrics::new(make)?,
             ledger: LedgerGauges::new(make)?,
             policy: PolicyMetrics::new(make)?,
@@ -207,6 +210,8 @@ impl Metrics {
         self.tell_policy(in_force, counted.rejected_revision);
         self.ledger.set(&proxy.ledger.stats());
         self.calls.set(&proxy.places, &proxy.upstreams);
+        let named = snapshot.mesh.credentials().map(|(name, _)| name);
+        self.credentials.set(&proxy.credentials.states(named));
         self.encode()
     }
 

@@ -15,6 +15,7 @@ use crate::call::Turn;
 use crate::callee::Callees;
 use crate::config::{Disclose, LocalHop};
 use crate::control::Control;
+use crate::credentials::Credentials;
 use crate::http1;
 use crate::limiter::Limiter;
 use crate::live::Live;
@@ -82,6 +83,7 @@ pub(crate) struct Proxy {
     pub(crate) metrics: Metrics,
     pub(crate) pool: Pool,
     pub(crate) callees: Arc<Callees>,
+    pub(crate) credentials: Arc<Credentials>,
     pub(crate) local_hop: LocalHop,
     pub(crate) disclose: Disclose,
     pub(crate) limits: http1::Limits,

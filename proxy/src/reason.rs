@@ -38,6 +38,8 @@ pub enum Reason {
     PeerMismatch,
     /// The other end cannot be reached, or does not speak HTTP.
     PeerUnreachable,
+    /// The credential that the proxy would add to the call cannot be had at the moment.
+    CredentialUnavailable,
     /// The caller has no valid SVID.
     NoIdentity,
     /// The call could not be recorded.
@@ -61,7 +63,7 @@ pub enum Side {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::UnknownCaller,
         Self::NoRule,
         Self::DeniedByRule,
@@ -76,6 +78,7 @@ impl Reason {
         Self::CalleeMismatch,
         Self::PeerMismatch,
         Self::PeerUnreachable,
+        Self::CredentialUnavailable,
         Self::NoIdentity,
         Self::LedgerUnavailable,
         Self::BreakerOpen,
@@ -101,6 +104,7 @@ impl Reason {
             Self::CalleeMismatch => "callee_mismatch",
             Self::PeerMismatch => "peer_mismatch",
             Self::PeerUnreachable => "peer_unreachable",
+            Self::CredentialUnavailable => "credential_unavailable",
             Self::NoIdentity => "no_identity",
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::BreakerOpen => "breaker_open",
@@ -128,9 +132,11 @@ impl Reason {
                 Side::Mesh => StatusCode::MISDIRECTED_REQUEST,
             },
             Self::PeerMismatch | Self::PeerUnreachable => StatusCode::BAD_GATEWAY,
-            Self::NoIdentity | Self::LedgerUnavailable | Self::BreakerOpen | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::CredentialUnavailable
+            | Self::NoIdentity
+            | Self::LedgerUnavailable
+            | Self::BreakerOpen
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -153,6 +159,7 @@ impl Reason {
             Self::CalleeMismatch => "The bot that was called is not what answers there",
             Self::PeerMismatch => "Whoever answered did not prove to be the callee",
             Self::PeerUnreachable => "The callee cannot be reached",
+            Self::CredentialUnavailable => "The credential for this call cannot be had at the moment",
             Self::NoIdentity => "The caller has no valid identity document at the moment",
             Self::LedgerUnavailable => "The call could not be recorded, so it was not made",
             Self::BreakerOpen => "Calls to this callee failed one after another, so none is made for a moment",
@@ -203,6 +210,7 @@ mod tests {
                 ("callee_mismatch", 502),
                 ("peer_mismatch", 502),
                 ("peer_unreachable", 502),
+                ("credential_unavailable", 503),
                 ("no_identity", 503),
                 ("ledger_unavailable", 503),
                 ("breaker_open", 503),

@@ -31,6 +31,7 @@ use crate::call::Turn;
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
+use crate::credentials::{Credentials, Sealer};
 use crate::hop;
 use crate::http1::Limits;
 use crate::limiter::Limiter;
@@ -143,6 +144,7 @@ pub async fn start(
         metrics,
         pool: Pool::new(settings.mesh_reuse),
         callees: Arc::new(Callees::new(limits, way_out)),
+        credentials: Arc::new(credentials(&settings, &tasks)),
         local_hop: settings.local_hop,
         disclose: settings.disclose,
         limits,
@@ -163,6 +165,23 @@ pub async fn start(
     });
     let running = serve(proxy, bound, &settings, aside)?;
     Ok(Running { helper, ..running })
+}
+
+/// What is added to calls, and what of it is said aloud.
+fn credentials(settings: &Settings, tasks: &TaskTracker) -> Credentials {
+    for (name, source) in &settings.credential_sources {
+        if let crate::credentials::Source::Env(variable) = source {
+            tracing::warn!(credential = %name, %variable, "a credential in the environment can be read by every process of the proxy's user");
+        }
+    }
+    let sealer = Sealer::new(&settings.state_dir);
+    let sources = settings.credential_sources.clone();
+    Credentials::new(
+        sources,
+        (sealer, settings.environment),
+        settings.credential_times,
+        tasks.clone(),
+    )
 }
 
 /// Where the choice among endpoints begins, so that the proxies of a mesh do not choose alike.

@@ -89,6 +89,7 @@ async fn serve(args: &ServerRun, prepared: Prepared, context: &Context) -> Resul
 /// Reads `proxy.yaml` and fills in what depends on who runs it.
 pub(crate) fn settings(path: &Path) -> Result<Settings> {
     let defaults = Defaults {
+        environment: proxy::credentials::Environment(config::variable),
         state_dir: config::state_home().join("proxy"),
         runtime_dir: config::runtime_dir(),
         operators: vec![Operator::Uid(nix::unistd::geteuid().as_raw())],

@@ -10,37 +10,46 @@ use serde_json::Value;
 use crate::spine::{CHECKOUT, REPORT};
 use crate::support::{Caller, Host, Mesh, PYTHON, Process, Setup, as_user, eventually, free_port};
 
-pub(super) struct Scene {
-    pub(super) mesh: Mesh,
+pub(crate) struct Scene {
+    pub(crate) mesh: Mesh,
     /// Of the servers, so that each has the ports of its scheme.
-    pub(super) address: String,
+    pub(crate) address: String,
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: tempfile::TempDir,
 }
 
 /// A server outside.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Process,
 }
 
 impl Server {
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.log()
     }
 
     /// How many lines it has said that begin so.
-    pub(super) fn said(&self, words: &str) -> usize {
+    pub(crate) fn said(&self, words: &str) -> usize {
         self.log().lines().filter(|line| line.starts_with(words)).count()
     }
 }
 
 impl Scene {
     /// Starts the mesh on one host, with these listeners.
-    pub(super) fn new(listeners: &str) -> Self {
+    pub(crate) fn new(listeners: &str) -> Self {
         Self::with_clock(listeners, None)
     }
 
-    pub(super) fn with_clock(listeners: &str, clock: Option<PathBuf>) -> Self {
+    /// The same, with this configuration of the proxy beside the ordinary one.
+    pub(crate) fn with_config(config: &str) -> Self {
+        Self::with("", None, config)
+    }
+
+    pub(crate) fn with_clock(listeners: &str, clock: Option<PathBuf>) -> Self {
+        Self::with(listeners, clock, "")
+    }
+
+    fn with(listeners: &str, clock: Option<PathBuf>, config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("bmout").tempdir().expect("a folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let hosts = dir.path().join("hosts");
@@ -48,7 +57,7 @@ impl Scene {
         let mesh = Mesh::start(&Setup {
             hosts: &["web-1"],
             extra: &format!(
-                "outside: {{hosts_file: {}}}\nlisteners: [{listeners}]\n",
+                "outside: {{hosts_file: {}}}\nlisteners: [{listeners}]\n{config}",
                 hosts.display()
             ),
             clock,
@@ -69,27 +78,37 @@ impl Scene {
     }
 
     /// The authority of this scene's servers, in a file.
-    pub(super) fn ca_file(&self) -> PathBuf {
+    pub(crate) fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
     /// Says where names are.
-    pub(super) fn names(&self, lines: &[(&str, &str)]) {
+    pub(crate) fn names(&self, lines: &[(&str, &str)]) {
         let text: String = lines.iter().map(|(at, names)| format!("{at} {names}\n")).collect();
         fs::write(self.dir.path().join("hosts"), text).expect("hosts");
     }
 
-    pub(super) fn plain(&self, address: &str, port: u16) -> Server {
+    pub(crate) fn plain(&self, address: &str, port: u16) -> Server {
         self.server(&[address, &port.to_string()])
     }
 
     /// Serves TLS with a certificate of these names.
-    pub(super) fn tls(&self, port: u16, names: &[&str]) -> Server {
+    pub(crate) fn tls(&self, port: u16, names: &[&str]) -> Server {
         self.tls_until(port, names, 2100)
     }
 
     /// The same with a certificate that ends with that year.
-    pub(super) fn tls_until(&self, port: u16, names: &[&str], year: i32) -> Server {
+    pub(crate) fn tls_until(&self, port: u16, names: &[&str], year: i32) -> Server {
+        let file = self.certificate_until(port, names, year);
+        self.server(&[&self.address, &port.to_string(), &file])
+    }
+
+    /// The file of a certificate of these names and its key.
+    pub(crate) fn certificate(&self, port: u16, names: &[&str]) -> String {
+        self.certificate_until(port, names, 2100)
+    }
+
+    fn certificate_until(&self, port: u16, names: &[&str], year: i32) -> String {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
@@ -97,8 +116,7 @@ impl Scene {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let file = self.dir.path().join(format!("server-{port}.pem"));
         fs::write(&file, format!("{}{}", certificate.pem(), key.serialize_pem())).expect("pem");
-        let file = file.display().to_string();
-        self.server(&[&self.address, &port.to_string(), &file])
+        file.display().to_string()
     }
 
     fn server(&self, words: &[&str]) -> Server {
@@ -114,11 +132,11 @@ impl Scene {
 
     /// Applies these rules, and what is said of destinations: `"https://a.b": {addresses: [10.0.0.1]}`, where `HERE` is the
     /// address of the servers and `CA` their authority.
-    pub(super) fn apply(&self, allow: &[&str], destinations: &[&str], more: &str) {
+    pub(crate) fn apply(&self, allow: &[&str], destinations: &[&str], more: &str) {
         self.mesh.apply(&self.mesh_file(allow, destinations, more));
     }
 
-    pub(super) fn mesh_file(&self, allow: &[&str], destinations: &[&str], more: &str) -> String {
+    pub(crate) fn mesh_file(&self, allow: &[&str], destinations: &[&str], more: &str) -> String {
         let pem = serde_json::to_string(&self.issuer.pem()).expect("a string");
         let allow: String = allow.iter().map(|rule| format!("  - {{{rule}}}\n")).collect();
         let destinations: String = destinations.iter().map(|said| format!("  {said}\n")).collect();
@@ -142,22 +160,22 @@ bots:
         )
     }
 
-    pub(super) fn host(&self) -> &Host {
+    pub(crate) fn host(&self) -> &Host {
         self.mesh.host("web-1")
     }
 
     /// `prod/checkout`, at the Unix socket.
-    pub(super) fn checkout(&self) -> Caller {
+    pub(crate) fn checkout(&self) -> Caller {
         Caller::new(CHECKOUT, &self.host().bot_socket())
     }
 
     /// `prod/report`, at the Unix socket.
-    pub(super) fn report(&self) -> Caller {
+    pub(crate) fn report(&self) -> Caller {
         Caller::new(REPORT, &self.host().bot_socket())
     }
 
     /// Where a listener of the host is that leads there.
-    pub(super) fn listener(&self, to: &str) -> String {
+    pub(crate) fn listener(&self, to: &str) -> String {
         let log = self.host().process.log();
         let at = log.find(&format!(" to {to}")).expect("the proxy says where it listens");
         let start = log[..at].rfind("127.0.0.1:").expect("an address");
@@ -165,14 +183,14 @@ bots:
     }
 
     /// The ends of calls that ended so.
-    pub(super) fn ended(&self, outcome: &str) -> Vec<Value> {
+    pub(crate) fn ended(&self, outcome: &str) -> Vec<Value> {
         let mut ends = self.host().query("kind=end");
         ends.retain(|end| end["outcome"] == outcome);
         ends
     }
 
     /// The end of a call, once it is there.
-    pub(super) fn end_of(&self, call: &Value) -> Value {
+    pub(crate) fn end_of(&self, call: &Value) -> Value {
         eventually("the end of the call", || {
             let ends = self.host().query("kind=end");
             ends.into_iter().find(|end| end["id"] == call["id"])

@@ -33,6 +33,8 @@ pub(super) struct View<'a> {
     #[serde(borrow, default)]
     pub(super) rule: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    pub(super) credential: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     pub(super) reason: Option<Cow<'a, str>>,
     #[serde(default)]
     pub(super) status: Option<u16>,

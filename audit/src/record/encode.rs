@@ -51,6 +51,7 @@ impl Line {
                 json.ascii("peer_call", &id.text());
             }
             json.text_if("trace", record.trace.as_deref());
+            json.text_if("credential", record.credential.as_deref());
             if record.shortened {
                 json.bare("shortened", true);
             }

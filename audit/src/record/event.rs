@@ -81,6 +81,8 @@ words! {
         Quarantined = "quarantined",
         /// A quarantine was ended.
         Released = "released",
+        /// The value of a credential was put on a host.
+        CredentialPut = "credential_put",
         /// A grant was given.
         Granted = "granted",
         /// A grant ended.

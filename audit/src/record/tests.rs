@@ -71,6 +71,7 @@ prop_compose! {
         (query, verdict, rule) in (vec(text(), 0..4), select(Verdict::ALL), option::of(text())),
         (reason, nearest, trace) in (option::of(text()), option::of(text()), option::of(text())),
         (epoch, revision, shortened) in any::<(u64, u64, bool)>(),
+        credential in option::of(text()),
         (protocol, port) in (select(Protocol::ALL), option::of(any::<u16>())),
         (hop, tls, peer_call) in (option::of(select(Hop::ALL)), option::of(text().prop_map(Arc::from)), option::of(call_id())),
     ) -> CallRecord {
@@ -78,7 +79,7 @@ prop_compose! {
         CallRecord {
             id, time, direction, actor, from, to, protocol, port, method, path, query, verdict, rule, reason, nearest, epoch,
             revision, hop,
-            tls, peer_call, trace, shortened,
+            tls, peer_call, trace, credential, shortened,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Refusals are [`crate::admin::Problem`]s.
 
 mod calls;
+mod credentials;
 mod doctor;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use spiffe::selector::Facts;
 use spiffe::time::Timestamp;
 
 pub use calls::{CalleeCalls, Calls, EndpointCalls, ShutOut};
+pub use credentials::{Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse};
 pub use doctor::{Alike, CalleeFound, CalleeLook, Doctor, Replayed, ShareLook, TokenLook};
 
 use crate::Generation;
@@ -39,6 +41,14 @@ pub mod path {
     pub const BOTS: &str = "/v1/bots";
     /// `GET` → [`Doctor`](super::Doctor): what only the proxy can try.
     pub const DOCTOR: &str = "/v1/doctor";
+    /// `GET` → [`CredentialsResponse`](super::CredentialsResponse).
+    pub const CREDENTIALS: &str = "/v1/credentials";
+    /// `POST` a [`CredentialPut`](super::CredentialPut) → [`CredentialsResponse`](super::CredentialsResponse): the next call gets
+    /// the value.
+    pub const CREDENTIAL_PUT: &str = "/v1/credentials/put";
+    /// `POST` a [`CredentialTest`](super::CredentialTest) → [`CredentialsResponse`](super::CredentialsResponse): the value is read
+    /// anew.
+    pub const CREDENTIAL_TEST: &str = "/v1/credentials/test";
     /// `GET` → [`WhoAmI`](super::WhoAmI); about the process that asks.
     pub const WHOAMI: &str = "/v1/whoami";
 }

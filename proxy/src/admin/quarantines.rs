@@ -72,15 +72,15 @@ fn known(proxy: &Proxy, whom: &Quarantined) -> Result<(), Page> {
     }
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Page> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Page> {
     serde_json::from_slice(body).map_err(|error| bad_request("The request is none", &error.to_string()))
 }
 
-fn bad_request(title: &str, detail: &str) -> Page {
+pub(super) fn bad_request(title: &str, detail: &str) -> Page {
     problem(StatusCode::BAD_REQUEST, "bad_request", title, detail)
 }
 
-fn operator(asker: Asker) -> String {
+pub(super) fn operator(asker: Asker) -> String {
     let user = User::from_uid(Uid::from_raw(asker.uid)).ok().flatten();
     user.map_or_else(|| format!("uid:{}", asker.uid), |user| user.name)
 }

@@ -10,7 +10,7 @@ use http_body::Frame;
 use super::headers;
 pub(crate) use answer::{AnswerBody, AnswerError};
 pub(crate) use hop::{HopBody, HopError};
-pub(crate) use request::{Later, RequestBody, RequestCount, RequestError};
+pub(crate) use request::{Later, RequestBody, RequestCount, RequestError, WholeError};
 
 /// Removes from a frame of trailers what must not be passed on.
 fn strip_trailers<E>(frame: &mut Option<Result<Frame<Bytes>, E>>) {

@@ -64,6 +64,7 @@ impl Draft {
             tls: None,
             peer_call: None,
             trace: None,
+            credential: None,
             shortened: false,
         };
         let series = SeriesKey {

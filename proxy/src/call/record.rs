@@ -32,6 +32,8 @@ pub(super) async fn record(
     let nearest = permit.audit().and_then(|audit| audit.nearest.as_ref());
     record.nearest = nearest.map(|nearest| nearest.rule.as_str().to_owned());
     record.hop = Some(hop);
+    let credential = draft.snapshot.mesh.credential_of(permit);
+    record.credential = credential.map(|(name, _)| name.as_str().to_owned());
     let staged = draft.proxy().ledger.stage(&draft.record);
     let staged = staged.map_err(|error| undecide(draft, &error))?;
     let mut series = draft.series.clone();
@@ -63,6 +65,7 @@ fn undecide(draft: &mut Draft, error: &LedgerError) -> Box<Refusal> {
     draft.record.rule = None;
     draft.record.nearest = None;
     draft.record.hop = None;
+    draft.record.credential = None;
     unrecorded(error)
 }
 

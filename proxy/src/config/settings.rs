@@ -1,12 +1,15 @@
 //! What the file means: every setting, with its default or as it was written.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use policy::Callee;
+use policy::{Callee, CredentialName};
 use spiffe::id::{HostName, TrustDomain};
+
+use crate::credentials::{Environment, Source};
 
 use super::{ByteSize, CaAddress, Config, Disclose, ListenAddress, ListenerConfig, LocalHop, Operator, Span};
 
@@ -32,6 +35,15 @@ pub const POLICY_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 /// The most `bounds.calls`: each may need a file and some tens of KiB.
 pub const CALLS_MAX: usize = 1_000_000;
 
+/// The most `credentials.sources`.
+pub const CREDENTIALS_MAX: usize = 1_000;
+
+/// The shortest `credentials.ttl`: each value is read no more often than that.
+pub const CREDENTIAL_TTL_MIN: Duration = Duration::from_secs(1);
+
+/// The longest that a value is used without being read: `credentials.ttl` and `credentials.stale` together.
+pub const CREDENTIAL_KEPT_MAX: Duration = Duration::from_hours(24);
+
 /// What the caller knows of the machine: the defaults that depend on who runs it.
 #[derive(Clone, Debug)]
 pub struct Defaults {
@@ -41,6 +53,8 @@ pub struct Defaults {
     pub runtime_dir: PathBuf,
     /// Who may operate when the file does not say: root.
     pub operators: Vec<Operator>,
+    /// Where credentials that are in the environment are read.
+    pub environment: Environment,
 }
 
 /// Every setting, resolved.
@@ -92,6 +106,12 @@ pub struct Settings {
     pub max_policy_age: Duration,
     /// Where alone the names of destinations outside are looked up, if it was said.
     pub hosts_file: Option<PathBuf>,
+    /// Where values of credentials are, by name.
+    pub credential_sources: BTreeMap<CredentialName, Source>,
+    /// Where credentials that are in the environment are read.
+    pub environment: Environment,
+    /// How long a value is used before it is read again, and how long after that while it cannot be read.
+    pub credential_times: (Duration, Duration),
     /// How many calls are carried at a time.
     pub calls: usize,
     /// How much the large windows of HTTP/2 connections may hold together.
@@ -163,6 +183,9 @@ impl Config {
             allow_run: self.allow_run,
             max_policy_age: resolve_policy_age(self.max_policy_age)?,
             hosts_file: self.outside.hosts_file,
+            credential_sources: resolve_sources(self.credentials.sources)?,
+            environment: defaults.environment,
+            credential_times: resolve_times(self.credentials.ttl, self.credentials.stale)?,
             calls: resolve_calls(self.bounds.calls)?,
             buffered: self.bounds.buffered.map_or(512 << 20, ByteSize::bytes),
             state_dir,
@@ -239,6 +262,35 @@ fn resolve_policy_age(age: Option<Span>) -> Result<Duration, ConfigError> {
     }
 }
 
+fn resolve_sources(sources: BTreeMap<String, Source>) -> Result<BTreeMap<CredentialName, Source>, ConfigError> {
+    if sources.len() > CREDENTIALS_MAX {
+        return Err(ConfigError::Credentials { count: sources.len() });
+    }
+    let named = sources.into_iter().map(|(name, source)| {
+        let is_absolute = match &source {
+            Source::File(path) => path.is_absolute(),
+            Source::Command(words) => words.first().is_some_and(|program| program.starts_with('/')),
+            Source::Systemd(of) => !of.is_empty() && !of.contains('/') && of != "..",
+            Source::Env(of) => !of.is_empty(),
+        };
+        match CredentialName::parse(&name) {
+            Some(name) if is_absolute => Ok((name, source)),
+            Some(_) => Err(ConfigError::CredentialPath { name }),
+            None => Err(ConfigError::CredentialName { name }),
+        }
+    });
+    named.collect()
+}
+
+fn resolve_times(ttl: Option<Span>, stale: Option<Span>) -> Result<(Duration, Duration), ConfigError> {
+    let ttl = ttl.map_or(Duration::from_mins(5), Span::duration);
+    let stale = stale.map_or(Duration::from_hours(1), Span::duration);
+    if ttl < CREDENTIAL_TTL_MIN || ttl + stale > CREDENTIAL_KEPT_MAX {
+        return Err(ConfigError::CredentialTimes { ttl, stale });
+    }
+    Ok((ttl, stale))
+}
+
 fn resolve_calls(calls: Option<usize>) -> Result<usize, ConfigError> {
     let calls = calls.unwrap_or(8_192);
     if (1..=CALLS_MAX).contains(&calls) {
@@ -294,6 +346,36 @@ pub enum ConfigError {
     PolicyAge {
         /// The value.
         age: Duration,
+    },
+    /// More than [`CREDENTIALS_MAX`].
+    #[error("credentials.sources holds {count} entries; at most {CREDENTIALS_MAX} are read")]
+    Credentials {
+        /// How many.
+        count: usize,
+    },
+    /// No name of a credential.
+    #[error("credentials.sources: {name:?} is no name of a credential, which has 1 to 63 of a-z, 0-9 and `-`")]
+    CredentialName {
+        /// The name.
+        name: String,
+    },
+    /// A place that depends on where the proxy runs, or none.
+    #[error(
+        "credentials.sources.{name}: a file and a program have an absolute path, and a credential of systemd or a variable has a name"
+    )]
+    CredentialPath {
+        /// The credential.
+        name: String,
+    },
+    /// Too short, or too long together.
+    #[error(
+        "credentials: a value is used for at least 1s (`ttl` is {ttl:?}) and, with `stale` ({stale:?}), for at most 24h"
+    )]
+    CredentialTimes {
+        /// `ttl`.
+        ttl: Duration,
+        /// `stale`.
+        stale: Duration,
     },
     /// None, or more than [`CALLS_MAX`].
     #[error("bounds.calls: {calls} is not between 1 and {CALLS_MAX}")]

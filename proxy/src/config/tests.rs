@@ -6,6 +6,7 @@ const REQUIRED: &str = r#""trust_domain":"acme.internal","host":"web-1","ca":{"a
 
 fn parse(more: &str) -> Result<Settings, String> {
     let defaults = Defaults {
+        environment: crate::credentials::Environment(|_name| None),
         state_dir: "/state".into(),
         runtime_dir: "/run/b".into(),
         operators: vec![Operator::Uid(0)],

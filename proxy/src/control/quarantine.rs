@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use audit::EventKind;
+use audit::{EventKind, LedgerError};
 use ca_api::admin::{Quarantine, Quarantined};
 use serde_json::Value;
 use spiffe::time::Timestamp;
@@ -39,7 +39,7 @@ pub enum LocalError {
     Record {
         /// Why.
         #[source]
-        source: audit::LedgerError,
+        source: LedgerError,
     },
     /// The thread that keeps it ended.
     #[error("wait for a thread")]
@@ -55,6 +55,22 @@ impl Control {
     #[must_use]
     pub fn local_quarantines(&self) -> Arc<LocalList> {
         self.shared.local()
+    }
+
+    /// Records what an operator did on this host.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be recorded.
+    pub(crate) fn operator_event(
+        &self,
+        kind: EventKind,
+        operator: &str,
+        subject: String,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), LedgerError> {
+        self.shared
+            .event_by(kind, format!("operator:{operator}"), subject, detail)
     }
 
     /// Cuts somebody off on this host, keeps that, and records it; gives the number of calls that it ended. Of two

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ::policy::{Generation, Mesh};
+use ::policy::{CredentialName, Generation, Mesh};
 use spiffe::id::BotName;
 
 use super::policy::InForce;
@@ -93,7 +93,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 33] = [
+const BOUNDS: [(&str, usize); 36] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -104,6 +104,9 @@ const BOUNDS: [(&str, usize); 33] = [
     ("botmesh_grpc_calls_total", 36),
     ("botmesh_clock_skew_seconds", 1),
     ("botmesh_connections", 8),
+    ("botmesh_credential_available", crate::config::CREDENTIALS_MAX),
+    ("botmesh_credential_masked_total", crate::config::CREDENTIALS_MAX),
+    ("botmesh_credential_reads_total", 2 * crate::config::CREDENTIALS_MAX),
     ("botmesh_denied_total", Reason::ALL.len()),
     ("botmesh_ejected_endpoints", BOTS),
     ("botmesh_ejections_total", BOTS),
@@ -226,6 +229,18 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
         upstreams.of(Way::Out, &bot(number).into());
     }
     metrics.calls.set(&Places::new(8), &upstreams);
+    let state = |number| crate::credentials::State {
+        name: CredentialName::parse(&format!("key-{number}")).unwrap(),
+        kind: "file",
+        fingerprint: Some(String::new()),
+        age: None,
+        error: None,
+        masked: 1,
+        reads_ok: 1,
+        reads_failed: 1,
+    };
+    let states: Vec<_> = (0..crate::config::CREDENTIALS_MAX).map(state).collect();
+    metrics.credentials.set(&states);
 }
 
 #[test]

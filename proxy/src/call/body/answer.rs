@@ -1,16 +1,21 @@
 //! The body of an answer, and the end of the call with it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use spiffe::id::BotName;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::super::end::{CALLEE_GONE, CALLER_GONE, DONE, End};
 use super::{HopBody, HopError, strip_trailers};
 use crate::callee::{CalleeBody, StreamBody, TunnelBody};
+use crate::credentials::Loaded;
+use crate::credentials::mask::Mask;
 use crate::grpc::{self, Status};
 use crate::http1::body::BodyError;
 use crate::live::{Held, Lane};
@@ -23,6 +28,19 @@ pub(crate) struct AnswerBody {
     kind: AnswerKind,
     end: Option<Box<End>>,
     held: Option<Held>,
+    guard: Option<Box<Guard>>,
+}
+
+/// Takes a credential out of what passes.
+#[derive(Debug)]
+struct Guard {
+    credential: Arc<Loaded>,
+    from: BotName,
+    mask: Mask,
+    told: bool,
+    /// What comes after what was held back.
+    trailers: Option<HeaderMap>,
+    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +69,7 @@ impl AnswerBody {
             kind: AnswerKind::Whole(bytes),
             end: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -60,6 +79,7 @@ impl AnswerBody {
             kind: AnswerKind::Callee(Box::new(body)),
             end: None,
             held: Some(held),
+            guard: None,
         }
     }
 
@@ -69,6 +89,7 @@ impl AnswerBody {
             kind: AnswerKind::Stream(Box::new(body)),
             end: None,
             held: Some(held),
+            guard: None,
         }
     }
 
@@ -78,6 +99,7 @@ impl AnswerBody {
             kind: AnswerKind::Tunnel(Box::new(body)),
             end: None,
             held: Some(held),
+            guard: None,
         }
     }
 
@@ -87,6 +109,7 @@ impl AnswerBody {
             kind: AnswerKind::Hop { body, _lease: lease },
             end: None,
             held: Some(held),
+            guard: None,
         }
     }
 
@@ -96,7 +119,21 @@ impl AnswerBody {
             kind: AnswerKind::Control(said),
             end: None,
             held: None,
+            guard: None,
         }
+    }
+
+    /// The same body, in which a credential that the callee was shown is masked.
+    pub(crate) fn guarded(mut self, credential: &Arc<Loaded>, from: &BotName) -> Self {
+        self.guard = Some(Box::new(Guard {
+            credential: Arc::clone(credential),
+            from: from.clone(),
+            mask: Mask::default(),
+            told: false,
+            trailers: None,
+            over: false,
+        }));
+        self
     }
 
     /// The same call's answer without its bytes, for HEAD.
@@ -192,6 +229,29 @@ impl AnswerBody {
         }
     }
 
+    /// The next frame as it may be passed on.
+    fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        loop {
+            if let Some(guard) = self.guard.as_deref_mut().filter(|guard| guard.over) {
+                return Poll::Ready(guard.last().map(Ok));
+            }
+            let frame = ready!(self.poll_kind(cx));
+            let Some(guard) = self.guard.as_deref_mut() else {
+                return Poll::Ready(frame);
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    // A piece of which nothing may be passed on yet is not one.
+                    if let Some(frame) = guard.pass(frame) {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => guard.over = true,
+            }
+        }
+    }
+
     fn note_end(&mut self) {
         if self.is_end_stream() {
             self.ended(DONE);
@@ -208,7 +268,7 @@ impl Body for AnswerBody {
         if let Some(reason) = this.held.as_ref().and_then(Held::cut) {
             return Poll::Ready(Some(this.cut(reason)));
         }
-        let Poll::Ready(mut frame) = this.poll_kind(cx) else {
+        let Poll::Ready(mut frame) = this.poll_guarded(cx) else {
             // Only where the body makes its reader wait does anything have to wake it.
             let held = this.held.as_ref();
             let Some(Poll::Ready(reason)) = held.map(|held| held.poll_cut(cx, Lane::Answer)) else {
@@ -247,6 +307,9 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.guard.as_ref().is_some_and(|guard| guard.holds()) {
+            return false;
+        }
         match &self.kind {
             AnswerKind::Empty => true,
             AnswerKind::Whole(bytes) => bytes.is_empty(),
@@ -259,6 +322,17 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        let held = self.guard.as_ref().map_or(0, |guard| guard.mask.held());
+        let hint = self.kind_size();
+        match hint.exact() {
+            Some(exact) if held > 0 => SizeHint::with_exact(exact + held as u64),
+            Some(_) | None => hint,
+        }
+    }
+}
+
+impl AnswerBody {
+    fn kind_size(&self) -> SizeHint {
         match &self.kind {
             AnswerKind::Empty => SizeHint::with_exact(0),
             AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
@@ -267,6 +341,45 @@ impl Body for AnswerBody {
             AnswerKind::Stream(body) => body.size_hint(),
             AnswerKind::Hop { body, .. } => body.size_hint(),
             AnswerKind::Control(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Guard {
+    /// Masks a frame; nothing where all of it is held back.
+    fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let finder = &self.credential.finder;
+        match frame.into_data() {
+            Ok(data) => {
+                let passed = self.mask.pass(finder, data);
+                self.tell(self.mask.found());
+                (!passed.is_empty()).then(|| Frame::data(passed))
+            }
+            Err(frame) => {
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                let found = finder.mask_fields(&mut trailers);
+                self.tell(found);
+                (self.trailers, self.over) = (Some(trailers), true);
+                self.last()
+            }
+        }
+    }
+
+    /// What was held back, and then the trailers.
+    fn last(&mut self) -> Option<Frame<Bytes>> {
+        if self.mask.holds() {
+            return Some(Frame::data(self.mask.rest()));
+        }
+        self.trailers.take().map(Frame::trailers)
+    }
+
+    fn holds(&self) -> bool {
+        self.mask.holds() || self.trailers.is_some()
+    }
+
+    fn tell(&mut self, found: bool) {
+        if found && !std::mem::replace(&mut self.told, true) {
+            self.credential.masked(&self.from);
         }
     }
 }

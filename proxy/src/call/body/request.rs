@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
@@ -187,6 +187,35 @@ impl RequestBody {
         }
     }
 
+    /// Waits for all of the body, of at most `most` bytes, and gives it with a body that is here whole. Trailers are dropped:
+    /// nothing that is said after a signature is under it.
+    pub(crate) async fn into_whole(mut self, most: usize) -> Result<(Bytes, Self), WholeError> {
+        if self.is_empty() {
+            return Ok((Bytes::new(), self));
+        }
+        if let Some(bytes) = self.as_whole() {
+            return if bytes.len() > most {
+                Err(WholeError::Long)
+            } else {
+                Ok((bytes, self))
+            };
+        }
+        if self.size_hint().lower() > most as u64 {
+            return Err(WholeError::Long);
+        }
+        let mut whole = BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            let frame = frame.map_err(|source| WholeError::Body { source })?;
+            let Ok(data) = frame.into_data() else { break };
+            if whole.len() + data.len() > most {
+                return Err(WholeError::Long);
+            }
+            whole.extend_from_slice(&data);
+        }
+        let whole = whole.freeze();
+        Ok((whole.clone(), Self::whole(whole)))
+    }
+
     /// Tells whether there is no body at all, which is not the same as one of length 0 to some callees.
     pub(crate) const fn is_empty(&self) -> bool {
         matches!(self.kind, RequestKind::Empty)
@@ -261,6 +290,21 @@ impl Body for RequestBody {
             RequestKind::Later(_) | RequestKind::Control(_) => SizeHint::default(),
         }
     }
+}
+
+/// Why a body is not here whole.
+#[derive(Debug, Error)]
+pub(crate) enum WholeError {
+    /// It is longer than it may be.
+    #[error("the body is too long to be held whole")]
+    Long,
+    /// It broke off.
+    #[error("read the whole body")]
+    Body {
+        /// What happened.
+        #[source]
+        source: RequestError,
+    },
 }
 
 /// Why the rest of a request's body did not come.

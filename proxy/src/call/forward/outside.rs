@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::Receipt;
+use bytes::Bytes;
 use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap};
 use policy::{Permit, Protocol};
 use rustls::CertificateError;
 
-use super::super::body::{AnswerBody, RequestBody};
+use super::super::body::{AnswerBody, RequestBody, WholeError};
 use super::super::draft::Draft;
 use super::super::end::End;
 use super::super::identify::Who;
@@ -22,6 +23,8 @@ use super::super::route::OutsideRoute;
 use super::bot::{callee_refusal, fields_of_http1};
 use super::{Came, From, ended, hold, own_svid, target};
 use crate::callee::{CalleeFault, CalleeRequest, Leaving, OutsideLine, Switched, Wish};
+use crate::credentials::inject::{Misfit, Target, inject};
+use crate::credentials::{Loaded, SIGNED_BODY_MAX, Unavailable};
 use crate::live::{Held, Lane};
 use crate::outside::connect::OutsideFault;
 use crate::outside::resolve::ResolveError;
@@ -55,8 +58,11 @@ pub(super) async fn onward(
         mut headers,
         body,
     } = rest;
+    let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
+    let loaded = proxy.credentials.of(&permit, mesh).await;
+    let loaded = loaded.map_err(|error| no_credential(&error))?;
     let call = permit.into_call();
-    let said = draft.snapshot.mesh.outside_destination(&to.outside);
+    let said = mesh.outside_destination(&to.outside);
     let said = said.cloned().unwrap_or_default();
     let request = match call.http() {
         Some(ask) => {
@@ -65,7 +71,7 @@ pub(super) async fn onward(
                 method,
                 target: target(&ask.path, query.as_ref()),
                 headers,
-                patience: said.waits.request_timeout.unwrap_or(draft.proxy().bounds.request),
+                patience: said.waits.request_timeout.unwrap_or(proxy.bounds.request),
                 connect: None,
             };
             Some((request, ask.upgrade.clone()))
@@ -80,11 +86,12 @@ pub(super) async fn onward(
             to: &to.outside,
             said: &said,
         },
+        credential: loaded,
     };
     let (count, mut idle) = (body.count(), said.waits.stream_idle);
     end.admitted().tried();
     let came = match request {
-        Some((request, None)) => way.ask(&request, body, end).await,
+        Some((request, None)) => way.ask_with(request, body, end).await,
         Some((request, Some(protocol))) => way.switch(request, protocol, body, end).await,
         None => {
             idle = idle.or(Some(TUNNEL_IDLE));
@@ -100,6 +107,8 @@ struct Way<'a> {
     draft: &'a Draft,
     held: Held,
     leaving: Leaving<'a>,
+    /// What is added to the request, and taken out of the answer.
+    credential: Option<Arc<Loaded>>,
 }
 
 /// Whether a connection that an earlier call left will do.
@@ -110,6 +119,68 @@ enum Want {
 }
 
 impl Way<'_> {
+    /// Adds what the rule grants, and asks.
+    async fn ask_with(
+        &self,
+        mut request: CalleeRequest,
+        mut body: RequestBody,
+        end: &mut End,
+    ) -> Result<Came, Box<Refusal>> {
+        let Some(credential) = &self.credential else {
+            return self.ask(&request, body, end).await;
+        };
+        let mut signed = Bytes::new();
+        if credential.injection.signs_body() {
+            let whole = std::pin::pin!(body.into_whole(SIGNED_BODY_MAX));
+            let whole = self.held.while_allowed(Lane::Request, whole).await.map_err(ended)?;
+            (signed, body) = whole.map_err(|error| unsigned(&error))?;
+        }
+        // Refused where it would be anything but one field value: it was read out of this very map.
+        let host = request.headers.get(header::HOST).cloned();
+        let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let target = Target {
+            method: &request.method,
+            host,
+            target: &mut request.target,
+            headers: &mut request.headers,
+            body: &signed,
+        };
+        let now = self.draft.proxy().clock.now();
+        inject(&credential.injection, credential.secret(), now, target)
+            .map_err(|misfit| misfits(credential, misfit))?;
+        let (status, headers, (body, from)) = self.ask(&request, body, end).await?;
+        self.guarded(
+            credential,
+            status,
+            headers,
+            body.guarded(credential, self.leaving.from),
+            from,
+        )
+    }
+
+    /// Takes the credential out of the answer, whose body is taken care of already.
+    fn guarded(
+        &self,
+        credential: &Arc<Loaded>,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: AnswerBody,
+        from: From,
+    ) -> Result<Came, Box<Refusal>> {
+        let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if encodings
+            .into_iter()
+            .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
+            let detail = "its answer is compressed although it was asked not to: nobody could see whether the credential is in it";
+            return Err(Refusal::boxed(Reason::PeerUnreachable, detail));
+        }
+        if credential.finder.mask_fields(&mut headers) {
+            credential.masked(self.leaving.from);
+        }
+        Ok((status, headers, (body, from)))
+    }
+
     /// Has the answer to a request come.
     ///
     /// It is sent a second time where a bot's would be: on a kept connection that ended without a byte of an answer, with
@@ -207,6 +278,41 @@ impl Way<'_> {
 
     fn refusal(&self, fault: &CalleeFault) -> Box<Refusal> {
         callee_refusal(self.leaving.to, fault)
+    }
+}
+
+/// What the bot is told of a credential that was not read. Where it is and what is wrong there is the operator's to read.
+fn no_credential(error: &Unavailable) -> Box<Refusal> {
+    tracing::info!(
+        error = error as &dyn std::error::Error,
+        "a call was not made for want of its credential"
+    );
+    let detail =
+        "the proxy has no value for the credential of this call; an operator finds why by `botmesh secret list`";
+    Refusal::boxed(Reason::CredentialUnavailable, detail)
+}
+
+/// A value that does not fit the way in which the mesh file has it added.
+fn misfits(credential: &Loaded, misfit: Misfit) -> Box<Refusal> {
+    tracing::warn!(credential = %credential.name, error = &misfit as &dyn std::error::Error, "a credential does not fit");
+    let detail = "the value of the credential does not fit the way in which it is added; an operator finds why in the proxy's log";
+    Refusal::boxed(Reason::CredentialUnavailable, detail)
+}
+
+/// A body that cannot be signed.
+fn unsigned(error: &WholeError) -> Box<Refusal> {
+    match error {
+        WholeError::Long => {
+            let detail = format!("a body that the proxy signs has at most {} KiB", SIGNED_BODY_MAX / 1024);
+            Refusal::boxed(Reason::BadRequest, detail)
+        }
+        WholeError::Body { source } => {
+            tracing::debug!(
+                error = source as &dyn std::error::Error,
+                "a body that was to be signed broke off"
+            );
+            Refusal::boxed(Reason::BadRequest, "the body broke off before it was signed")
+        }
     }
 }
 

@@ -46,6 +46,7 @@ fn call(number: u8) -> CallRecord {
         tls: None,
         peer_call: None,
         trace: None,
+        credential: None,
         shortened: false,
     }
 }

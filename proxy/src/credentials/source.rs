@@ -1,0 +1,179 @@
+//! Where the value of a credential is on this host.
+
+mod command;
+mod sealer;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+pub use sealer::{KeyError, Sealer};
+
+use super::age::NotOpened;
+use super::secret::{NoSecret, SECRET_BYTES_MAX, Secret};
+
+/// How long reading a value may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most that is read of a source: a value, and what encryption adds to it.
+const SOURCE_BYTES_MAX: usize = SECRET_BYTES_MAX * 2 + 4096;
+
+/// One of `credentials.sources`: where a value is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// A file that is encrypted to this host's key (age-encryption.org/v1), binary or in ASCII armour.
+    File(PathBuf),
+    /// What a program writes to its standard output: `sops -d`, a vault's own client.
+    Command(Vec<String>),
+    /// A credential that systemd passed to the proxy: `LoadCredentialEncrypted=`, below `$CREDENTIALS_DIRECTORY`.
+    Systemd(String),
+    /// A variable of the proxy's environment. Every process of its user may read it, and it is said aloud at start.
+    Env(String),
+}
+
+/// What of the environment sources need.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment(pub fn(&str) -> Option<OsString>);
+
+impl Environment {
+    fn get(self, name: &str) -> Option<OsString> {
+        (self.0)(name)
+    }
+}
+
+/// Why a value was not read.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// A file could not be read.
+    #[error("read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that is no encrypted one.
+    #[error("{path} is not encrypted: write it by `botmesh secret put NAME`, or by `age -r RECIPIENT` with the recipient of `botmesh secret recipient`", path = path.display())]
+    NotEncrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is encrypted to other keys.
+    #[error("{path} is not encrypted to the key of this host", path = path.display())]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was changed, or is longer than any credential.
+    #[error("{path} cannot be opened: {why}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: NotOpened,
+    },
+    /// The host's own key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A program did not do what it should. What it wrote is not shown: it may be the value.
+    #[error("the program {program} {problem}")]
+    Command {
+        /// Its path.
+        program: String,
+        /// What it did.
+        problem: String,
+    },
+    /// There is no such credential of systemd.
+    #[error("systemd passed no credentials to the proxy: there is no $CREDENTIALS_DIRECTORY")]
+    NoSystemd,
+    /// There is no such variable.
+    #[error("the proxy's environment has no variable {name}")]
+    NoVariable {
+        /// Its name.
+        name: String,
+    },
+    /// What was read is no value.
+    #[error(transparent)]
+    NoSecret(#[from] NoSecret),
+    /// Nobody put a value.
+    #[error(
+        "there is no value on this host: `botmesh secret put {name}`, or name its place in credentials.sources of proxy.yaml"
+    )]
+    Nowhere {
+        /// The credential.
+        name: String,
+    },
+    /// It took too long.
+    #[error("it was not read within {}s", READ_TIMEOUT.as_secs())]
+    Slow,
+}
+
+impl Source {
+    /// Reads the value.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`]; none of them holds anything of the value.
+    pub(crate) async fn read(&self, sealer: &Sealer, environment: Environment) -> Result<Secret, SourceError> {
+        let reading = async {
+            match self {
+                Self::File(path) => sealer.open(path.clone()).await,
+                Self::Command(words) => Ok(Secret::new(command::output(words, environment.get("HOME")).await?)?),
+                Self::Systemd(name) => {
+                    let folder = environment.get("CREDENTIALS_DIRECTORY").ok_or(SourceError::NoSystemd)?;
+                    let mut bytes = read_file(PathBuf::from(folder).join(name)).await?;
+                    Ok(Secret::new(std::mem::take(&mut *bytes))?)
+                }
+                Self::Env(name) => match environment.get(name) {
+                    Some(value) => Ok(Secret::new(value.into_vec())?),
+                    None => Err(SourceError::NoVariable { name: name.clone() }),
+                },
+            }
+        };
+        tokio::time::timeout(READ_TIMEOUT, reading)
+            .await
+            .unwrap_or(Err(SourceError::Slow))
+    }
+
+    /// The word for its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Command(_) => "command",
+            Self::Systemd(_) => "systemd",
+            Self::Env(_) => "env",
+        }
+    }
+}
+
+/// Reads a file of bounded length, away from the threads that serve calls.
+async fn read_file(path: PathBuf) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let shown = path.clone();
+    let failed = |source| SourceError::Read { path: shown, source };
+    let read = tokio::task::spawn_blocking(move || {
+        use std::io::Read as _;
+        let file = std::fs::File::open(&path)?;
+        // Room for all of it, so that no copy of a part is left behind by growing.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SOURCE_BYTES_MAX + 1));
+        file.take(SOURCE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > SOURCE_BYTES_MAX {
+            return Err(std::io::Error::other("it is longer than any credential"));
+        }
+        Ok(bytes)
+    });
+    read.await
+        .map_err(std::io::Error::other)
+        .and_then(|read| read)
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Files that are encrypted to the key of this host (age-encryption.org/v1), and that key.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use policy::CredentialName;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::super::age::{Identity, NotOpened};
+use super::super::secret::Secret;
+use super::{SourceError, read_file};
+
+/// The folder of values that were put on this host, below the state directory.
+const FOLDER: &str = "credentials";
+
+/// The file of the host's key, in it.
+const KEY: &str = "host.key";
+
+/// Encrypts values to this host, and reads them.
+#[derive(Clone, Debug)]
+pub struct Sealer {
+    folder: PathBuf,
+}
+
+/// Why the host's key cannot be used.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// It cannot be read, made, or a value cannot be written beside it.
+    #[error("use {path}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is in the file is no key.
+    #[error("{path} holds no key that begins with AGE-SECRET-KEY-1: restore it, or remove it and put every value again", path = path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key could not be made, or a value not be encrypted.
+    #[error("the cryptography of the host's key failed")]
+    Crypto,
+}
+
+impl Sealer {
+    /// Keeps values below this state directory.
+    #[must_use]
+    pub fn new(state_dir: &Path) -> Self {
+        Self {
+            folder: state_dir.join(FOLDER),
+        }
+    }
+
+    /// Where a value is that was put on this host.
+    #[must_use]
+    pub fn file(&self, name: &CredentialName) -> PathBuf {
+        self.folder.join(format!("{name}.age"))
+    }
+
+    /// To whom `age -r` encrypts for this host. Makes the key where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be read or made.
+    pub fn recipient(&self) -> Result<String, KeyError> {
+        self.identity()?.recipient().map_err(|_failed| KeyError::Crypto)
+    }
+
+    fn identity(&self) -> Result<Identity, KeyError> {
+        let path = self.folder.join(KEY);
+        let failed = |source| KeyError::File {
+            path: path.clone(),
+            source,
+        };
+        match std::fs::read_to_string(&path).map(Zeroizing::new) {
+            Ok(text) => Identity::parse(text.trim()).ok_or(KeyError::NoKey { path: path.clone() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let identity = Identity::generate().map_err(|_failed| KeyError::Crypto)?;
+                let text = identity.text().map_err(|_failed| KeyError::Crypto)?;
+                self.write(&path, text.as_bytes()).map_err(failed)?;
+                Ok(identity)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Writes a file that nobody else may read, in one step: whoever reads it sees what was there before, or all of this.
+    fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)?;
+        let beside = path.with_extension("new");
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        std::fs::File::open(&self.folder)?.sync_all()
+    }
+
+    /// Encrypts a value to this host and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the key or the file cannot be used.
+    pub async fn put(&self, name: &CredentialName, secret: &Arc<Secret>) -> Result<(), KeyError> {
+        let (sealer, path, secret) = (self.clone(), self.file(name), Arc::clone(secret));
+        let put = move || {
+            let identity = sealer.identity()?;
+            let sealed = identity.seal(secret.bytes()).map_err(|_failed| KeyError::Crypto)?;
+            let written = sealer.write(&path, &sealed);
+            written.map_err(|source| KeyError::File { path, source })
+        };
+        tokio::task::spawn_blocking(put).await.unwrap_or(Err(KeyError::Crypto))
+    }
+
+    /// Reads and decrypts a file.
+    pub(super) async fn open(&self, path: PathBuf) -> Result<Secret, SourceError> {
+        let sealed = read_file(path.clone()).await?;
+        let sealer = self.clone();
+        let open = move || {
+            let opened = sealer.identity()?.open(&sealed);
+            let mut opened = opened.map_err(|why| match why {
+                NotOpened::NotAge => SourceError::NotEncrypted { path },
+                NotOpened::OtherKey => SourceError::OtherKey { path },
+                NotOpened::Damaged | NotOpened::Long => SourceError::Damaged { path, why },
+            })?;
+            Ok(Secret::new(std::mem::take(&mut *opened))?)
+        };
+        tokio::task::spawn_blocking(open)
+            .await
+            .unwrap_or(Err(SourceError::Slow))
+    }
+}

@@ -1,0 +1,380 @@
+//! Values in memory: read when they are needed, kept for a bounded time, used for a bounded time more while their source
+//! fails, and asked for again at intervals that grow.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use policy::{Credential, CredentialName, Injection, Mesh, Permit};
+use spiffe::id::BotName;
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::inject;
+use super::mask::Finder;
+use super::secret::Secret;
+use super::source::{Environment, KeyError, Sealer, Source, SourceError};
+
+/// How long a source that failed is left alone, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The values.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    sources: BTreeMap<CredentialName, Source>,
+    sealer: Sealer,
+    environment: Environment,
+    /// How long a value is used before it is read again.
+    ttl: Duration,
+    /// How long it is used after that while it cannot be read.
+    stale: Duration,
+    tasks: TaskTracker,
+    slots: Mutex<BTreeMap<CredentialName, Arc<Slot>>>,
+}
+
+/// One credential.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<Kept>,
+    /// One reads at a time, and the others wait for what that finds.
+    reading: tokio::sync::Mutex<()>,
+    /// In how many answers it was.
+    masked: Arc<AtomicU64>,
+    reads_ok: AtomicU64,
+    reads_failed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    value: Option<(Arc<Secret>, Instant)>,
+    /// Made of the value for one way of adding it.
+    loaded: Option<Arc<Loaded>>,
+    failed: Option<Failed>,
+    refreshing: bool,
+}
+
+#[derive(Debug)]
+struct Failed {
+    at: Instant,
+    times: u32,
+    error: Arc<SourceError>,
+}
+
+impl Failed {
+    fn may_again(&self, now: Instant) -> bool {
+        let wait = BACKOFF
+            .0
+            .saturating_mul(1 << self.times.saturating_sub(1).min(8))
+            .min(BACKOFF.1);
+        now.duration_since(self.at) >= wait
+    }
+}
+
+/// A value that is ready to be added, and what finds it in an answer.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) name: CredentialName,
+    pub(crate) injection: Injection,
+    secret: Arc<Secret>,
+    pub(crate) finder: Finder,
+    masked: Arc<AtomicU64>,
+}
+
+impl Loaded {
+    /// Notes that a service said it to a bot, which did not hear it.
+    pub(crate) fn masked(&self, from: &BotName) {
+        self.masked.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(credential = %self.name, %from, "a service had the credential in its answer; the bot got asterisks");
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
+/// Why a call gets no credential.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum Unavailable {
+    /// It was not read.
+    #[error("credential {name} was not read")]
+    NotRead {
+        name: CredentialName,
+        #[source]
+        source: Arc<SourceError>,
+    },
+    /// It cannot be looked for.
+    #[error("credential {name} cannot be looked for in answers")]
+    NoFinder { name: CredentialName },
+}
+
+/// How a credential is at the moment, for operators.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) name: CredentialName,
+    pub(crate) kind: &'static str,
+    /// Of the value in use.
+    pub(crate) fingerprint: Option<String>,
+    /// How long ago it was read.
+    pub(crate) age: Option<Duration>,
+    pub(crate) error: Option<Arc<SourceError>>,
+    /// In how many answers it was, and was masked.
+    pub(crate) masked: u64,
+    /// How often it was read.
+    pub(crate) reads_ok: u64,
+    /// How often it was not.
+    pub(crate) reads_failed: u64,
+}
+
+impl Credentials {
+    pub(crate) fn new(
+        sources: BTreeMap<CredentialName, Source>,
+        (sealer, environment): (Sealer, Environment),
+        (ttl, stale): (Duration, Duration),
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            sources,
+            sealer,
+            environment,
+            ttl,
+            stale,
+            tasks,
+            slots: Mutex::default(),
+        }
+    }
+
+    /// Gives the credential of a call that was allowed; nothing where its rule adds none.
+    pub(crate) async fn of(self: &Arc<Self>, permit: &Permit, mesh: &Mesh) -> Result<Option<Arc<Loaded>>, Unavailable> {
+        match mesh.credential_of(permit) {
+            Some((name, credential)) => self.load(name, credential).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives a credential, from memory or from its source.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        name: &CredentialName,
+        credential: &Credential,
+    ) -> Result<Arc<Loaded>, Unavailable> {
+        let slot = self.slot(name);
+        if let Some(found) = self.usable(name, &slot, Instant::now()) {
+            return Self::ready(name, &credential.injection, &slot, found);
+        }
+        let _one_at_a_time = slot.reading.lock().await;
+        if let Some(found) = self.usable(name, &slot, Instant::now()) {
+            return Self::ready(name, &credential.injection, &slot, found);
+        }
+        let left_alone = {
+            let kept = slot.kept();
+            let failed = kept.failed.as_ref().filter(|failed| !failed.may_again(Instant::now()));
+            failed.map(|failed| Arc::clone(&failed.error))
+        };
+        if let Some(source) = left_alone {
+            return Err(Unavailable::NotRead {
+                name: name.clone(),
+                source,
+            });
+        }
+        let read = self.read(name).await;
+        let found = slot.note(name, read).map_err(|source| Unavailable::NotRead {
+            name: name.clone(),
+            source,
+        })?;
+        Self::ready(name, &credential.injection, &slot, found)
+    }
+
+    /// A value that is in memory and may be used; one that is old is read again beside the call.
+    fn usable(self: &Arc<Self>, name: &CredentialName, slot: &Arc<Slot>, now: Instant) -> Option<Arc<Secret>> {
+        let mut kept = slot.kept();
+        let (value, read) = kept.value.as_ref()?;
+        let (age, value) = (now.duration_since(*read), Arc::clone(value));
+        if age < self.ttl {
+            return Some(value);
+        }
+        if age >= self.ttl + self.stale {
+            // Wiped with the last call that has it.
+            (kept.value, kept.loaded) = (None, None);
+            return None;
+        }
+        let may = kept.failed.as_ref().is_none_or(|failed| failed.may_again(now));
+        if may && !std::mem::replace(&mut kept.refreshing, true) {
+            let (this, slot, name) = (Arc::clone(self), Arc::clone(slot), name.clone());
+            drop(self.tasks.spawn(async move {
+                {
+                    let _one_at_a_time = slot.reading.lock().await;
+                    let read = this.read(&name).await;
+                    let _told: Result<_, _> = slot.note(&name, read);
+                }
+                slot.kept().refreshing = false;
+            }));
+        }
+        Some(value)
+    }
+
+    fn ready(
+        name: &CredentialName,
+        injection: &Injection,
+        slot: &Slot,
+        secret: Arc<Secret>,
+    ) -> Result<Arc<Loaded>, Unavailable> {
+        let mut kept = slot.kept();
+        if let Some(loaded) = &kept.loaded
+            && Arc::ptr_eq(&loaded.secret, &secret)
+            && loaded.injection == *injection
+        {
+            return Ok(Arc::clone(loaded));
+        }
+        let guarded = inject::guarded(injection, &secret);
+        let finder = Finder::new(guarded.iter().map(|part| part.as_slice()));
+        let loaded = Arc::new(Loaded {
+            name: name.clone(),
+            injection: injection.clone(),
+            secret,
+            masked: Arc::clone(&slot.masked),
+            finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
+        });
+        kept.loaded = Some(Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    async fn read(&self, name: &CredentialName) -> Result<Secret, SourceError> {
+        match self.source(name) {
+            Some(source) => source.read(&self.sealer, self.environment).await,
+            None => Err(SourceError::Nowhere { name: name.to_string() }),
+        }
+    }
+
+    /// Where the value is: where the configuration says, or else where it was put.
+    fn source(&self, name: &CredentialName) -> Option<Source> {
+        let put = || {
+            let file = self.sealer.file(name);
+            file.exists().then_some(Source::File(file))
+        };
+        self.sources.get(name).cloned().or_else(put)
+    }
+
+    /// Puts a value on this host, in the place of the one that was there. Calls that begin from now on get it.
+    pub(crate) async fn put(&self, name: &CredentialName, secret: Secret) -> Result<(), PutError> {
+        if let Some(source) = self.sources.get(name) {
+            return Err(PutError::Elsewhere { kind: source.kind() });
+        }
+        let (secret, slot) = (Arc::new(secret), self.slot(name));
+        // Whoever reads the value that was there before does not bring it back.
+        let _one_at_a_time = slot.reading.lock().await;
+        self.sealer.put(name, &secret).await?;
+        let mut kept = slot.kept();
+        (kept.value, kept.loaded, kept.failed) = (Some((secret, Instant::now())), None, None);
+        Ok(())
+    }
+
+    /// Reads a value anew, at once and whatever was found before. The one that is in use stays while that fails.
+    pub(crate) async fn renew(&self, name: &CredentialName) {
+        let slot = self.slot(name);
+        let _one_at_a_time = slot.reading.lock().await;
+        let read = self.read(name).await;
+        let _told_by_the_state: Result<_, _> = slot.note(name, read);
+    }
+
+    pub(crate) const fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// How these credentials are at the moment.
+    pub(crate) fn states<'n>(&self, names: impl Iterator<Item = &'n CredentialName>) -> Vec<State> {
+        names
+            .map(|name| {
+                let slot = self.slot(name);
+                let kept = slot.kept();
+                let value = kept.value.as_ref();
+                State {
+                    name: name.clone(),
+                    kind: self.source(name).map_or("none", |source| source.kind()),
+                    fingerprint: value.map(|(secret, _)| secret.fingerprint()),
+                    age: value.map(|(_, read)| read.elapsed()),
+                    error: kept.failed.as_ref().map(|failed| Arc::clone(&failed.error)),
+                    masked: slot.masked.load(Ordering::Relaxed),
+                    reads_ok: slot.reads_ok.load(Ordering::Relaxed),
+                    reads_failed: slot.reads_failed.load(Ordering::Relaxed),
+                }
+            })
+            .collect()
+    }
+
+    fn slot(&self, name: &CredentialName) -> Arc<Slot> {
+        let mut slots = self.slots();
+        match slots.get(name) {
+            Some(slot) => Arc::clone(slot),
+            None => Arc::clone(slots.entry(name.clone()).or_default()),
+        }
+    }
+
+    /// A thread that panicked while it held the lock left whole slots.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<CredentialName, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// A thread that panicked while it held the lock left a whole state.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what reading came to.
+    fn note(&self, name: &CredentialName, read: Result<Secret, SourceError>) -> Result<Arc<Secret>, Arc<SourceError>> {
+        let count = if read.is_ok() {
+            &self.reads_ok
+        } else {
+            &self.reads_failed
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let mut kept = self.kept();
+        let now = Instant::now();
+        match read {
+            Ok(secret) => {
+                // The same value stays the same: what was made of it is used on.
+                let same = kept
+                    .value
+                    .as_ref()
+                    .map(|(value, _)| value)
+                    .filter(|value| ***value == secret);
+                let secret = same.map_or_else(|| Arc::new(secret), Arc::clone);
+                kept.value = Some((Arc::clone(&secret), now));
+                if kept.failed.take().is_some() {
+                    tracing::info!(credential = %name, "a credential can be read again");
+                }
+                Ok(secret)
+            }
+            Err(error) => {
+                let times = kept.failed.as_ref().map_or(1, |failed| failed.times.saturating_add(1));
+                let error = Arc::new(error);
+                if times == 1 {
+                    tracing::warn!(credential = %name, error = &*error as &dyn std::error::Error, "a credential was not read");
+                }
+                kept.failed = Some(Failed {
+                    at: now,
+                    times,
+                    error: Arc::clone(&error),
+                });
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Why a value was not put.
+#[derive(Debug, Error)]
+pub(crate) enum PutError {
+    /// Its place is another one.
+    #[error("credentials.sources of proxy.yaml reads it from a {kind}: change it there, or take that entry out")]
+    Elsewhere { kind: &'static str },
+    /// It was not written.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! By tokio's paused clock: no test waits.
+
+use policy::{Credential, Injection};
+use spiffe::id::BotName;
+
+use super::*;
+
+const NOTHING: Environment = Environment(|_name| None);
+const TTL: Duration = Duration::from_mins(5);
+const STALE: Duration = Duration::from_hours(1);
+
+struct Bench {
+    folder: tempfile::TempDir,
+    credentials: Arc<Credentials>,
+    tasks: TaskTracker,
+}
+
+/// A store whose one source is an encrypted file. (Reading a file holds the paused clock still; a program would not.)
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let (sealer, tasks) = (Sealer::new(folder.path()), TaskTracker::new());
+    let sources = BTreeMap::from([(name("key"), Source::File(sealer.file(&name("raw"))))]);
+    let credentials = Credentials::new(sources, (sealer, NOTHING), (TTL, STALE), tasks.clone());
+    Bench {
+        folder,
+        credentials: Arc::new(credentials),
+        tasks,
+    }
+}
+
+fn name(text: &str) -> CredentialName {
+    CredentialName::parse(text).unwrap()
+}
+
+fn credential(injection: Injection) -> Credential {
+    Credential {
+        owner: "o".to_owned(),
+        injection,
+        rotate_every: None,
+        shared: None,
+    }
+}
+
+impl Bench {
+    async fn says(&self, value: Option<&str>) {
+        let sealer = Sealer::new(self.folder.path());
+        match value {
+            Some(value) => {
+                let secret = Arc::new(Secret::new(value.as_bytes().to_vec()).unwrap());
+                sealer.put(&name("raw"), &secret).await.unwrap();
+            }
+            None => std::fs::remove_file(sealer.file(&name("raw"))).unwrap(),
+        }
+    }
+
+    async fn load(&self) -> Result<String, String> {
+        let loaded = self
+            .credentials
+            .load(&name("key"), &credential(Injection::Bearer))
+            .await;
+        let text = |loaded: Arc<Loaded>| String::from_utf8(loaded.secret().bytes().to_vec()).unwrap();
+        loaded.map(text).map_err(|error| error.to_string())
+    }
+
+    /// Lets what reads beside calls come to its end.
+    async fn settle(&self) {
+        while !self.tasks.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_is_read_once_and_again_after_its_time() {
+    let bench = bench();
+    bench.says(Some("value-one")).await;
+    assert_eq!(bench.load().await.unwrap(), "value-one");
+    bench.says(Some("value-two")).await;
+    tokio::time::advance(TTL - Duration::from_secs(1)).await;
+    assert_eq!(bench.load().await.unwrap(), "value-one");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(
+        bench.load().await.unwrap(),
+        "value-one",
+        "no call waits while it is read again"
+    );
+    bench.settle().await;
+    assert_eq!(bench.load().await.unwrap(), "value-two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_lived_without_for_a_bounded_time_and_comes_back_by_itself() {
+    let bench = bench();
+    bench.says(Some("value-one")).await;
+    assert_eq!(bench.load().await.unwrap(), "value-one");
+    bench.says(None).await;
+    tokio::time::advance(TTL).await;
+    assert_eq!(bench.load().await.unwrap(), "value-one");
+    bench.settle().await;
+    tokio::time::advance(STALE - Duration::from_secs(1)).await;
+    assert_eq!(bench.load().await.unwrap(), "value-one", "still within bounds");
+    bench.settle().await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let error = bench.load().await.unwrap_err();
+    assert_eq!(error, "credential key was not read");
+    let state = &bench.credentials.states([name("key")].iter())[0];
+    assert!(
+        state.fingerprint.is_none() && state.error.is_some(),
+        "nothing is kept beyond its time"
+    );
+    bench.says(Some("value-two")).await;
+    tokio::time::advance(BACKOFF.1).await;
+    assert_eq!(bench.load().await.unwrap(), "value-two");
+    assert!(bench.credentials.states([name("key")].iter())[0].error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_failed_is_left_alone_for_a_while() {
+    let bench = bench();
+    bench.load().await.unwrap_err();
+    bench.says(Some("value-one")).await;
+    bench.load().await.unwrap_err();
+    tokio::time::advance(BACKOFF.0).await;
+    assert_eq!(bench.load().await.unwrap(), "value-one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_come_together_read_once() {
+    let bench = bench();
+    bench.says(Some("value-one")).await;
+    let (key, bearer) = (name("key"), credential(Injection::Bearer));
+    let one = || bench.credentials.load(&key, &bearer);
+    let (a, b, c) = tokio::join!(one(), one(), one());
+    assert!(Arc::ptr_eq(&a.unwrap(), &b.unwrap()) && c.is_ok());
+    let state = &bench.credentials.states([key].iter())[0];
+    assert_eq!((state.reads_ok, state.reads_failed), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_is_used_by_the_next_call_and_found_after_a_restart() {
+    let bench = bench();
+    let (of, bearer) = (name("put"), credential(Injection::Bearer));
+    let error = bench.credentials.load(&of, &bearer).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("`botmesh secret put put`"), "{cause}");
+    let value = |text: &str| Secret::new(text.as_bytes().to_vec()).unwrap();
+    bench.credentials.put(&of, value("value-one")).await.unwrap();
+    let first = bench.credentials.load(&of, &bearer).await.unwrap();
+    assert_eq!(first.secret().bytes(), b"value-one");
+    bench.credentials.put(&of, value("value-two")).await.unwrap();
+    assert_eq!(
+        bench.credentials.load(&of, &bearer).await.unwrap().secret().bytes(),
+        b"value-two"
+    );
+    assert_eq!(
+        first.secret().bytes(),
+        b"value-one",
+        "a call under way keeps what it has"
+    );
+    let restarted = Credentials::new(
+        BTreeMap::new(),
+        (Sealer::new(bench.folder.path()), NOTHING),
+        (TTL, STALE),
+        bench.tasks.clone(),
+    );
+    let restarted = Arc::new(restarted);
+    assert_eq!(
+        restarted.load(&of, &bearer).await.unwrap().secret().bytes(),
+        b"value-two"
+    );
+    restarted.renew(&of).await;
+    assert_eq!(
+        restarted.load(&of, &bearer).await.unwrap().secret().bytes(),
+        b"value-two"
+    );
+    let refused = bench
+        .credentials
+        .put(&name("key"), value("value-one"))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("reads it from a file"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_of_a_value_is_made_again_when_it_is_added_in_another_way() {
+    let bench = bench();
+    bench.says(Some("value-one")).await;
+    let load = async |injection| {
+        bench
+            .credentials
+            .load(&name("key"), &credential(injection))
+            .await
+            .unwrap()
+    };
+    let bearer = load(Injection::Bearer).await;
+    assert!(Arc::ptr_eq(&bearer, &load(Injection::Bearer).await));
+    let basic = load(Injection::Basic { user: "robot".into() }).await;
+    assert!(!basic.finder.is_in(b"value"));
+    // robot:value-one
+    assert!(basic.finder.is_in(b"Basic cm9ib3Q6dmFsdWUtb25l"));
+    basic.masked(&BotName::parse("prod/a").unwrap());
+    assert_eq!(bench.credentials.states([name("key")].iter())[0].masked, 1);
+    tokio::time::advance(TTL).await;
+    load(Injection::Bearer).await;
+    bench.settle().await;
+    let again = load(Injection::Bearer).await;
+    assert!(Arc::ptr_eq(&again.secret, &bearer.secret), "the same value is the same");
+}

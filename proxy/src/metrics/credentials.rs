@@ -1,0 +1,51 @@
+//! How often credentials were read and masked.
+
+use prometheus::{Error, IntCounterVec, IntGaugeVec};
+
+use super::make::{Maker, raise};
+use crate::credentials::State;
+
+/// Set when the metrics are read. Names are those of the mesh file, which is bounded.
+#[derive(Debug)]
+pub(super) struct CredentialMetrics {
+    masked: IntCounterVec,
+    reads: IntCounterVec,
+    available: IntGaugeVec,
+}
+
+impl CredentialMetrics {
+    pub(super) fn new(make: Maker<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            masked: make.counters(
+                "botmesh_credential_masked_total",
+                "Answers of services in which a credential was, and was masked.",
+                &["credential"],
+            )?,
+            reads: make.counters(
+                "botmesh_credential_reads_total",
+                "How often the value of a credential was read, by result.",
+                &["credential", "result"],
+            )?,
+            available: make.gauges(
+                "botmesh_credential_available",
+                "Whether the newest attempt to read the value went well; no series before the first.",
+                &["credential"],
+            )?,
+        })
+    }
+
+    /// Credentials that the mesh file names no more have no series.
+    pub(super) fn set(&self, states: &[State]) {
+        self.available.reset();
+        for state in states {
+            let name = state.name.as_str();
+            raise(&self.masked.with_label_values(&[name]), state.masked);
+            raise(&self.reads.with_label_values(&[name, "ok"]), state.reads_ok);
+            raise(&self.reads.with_label_values(&[name, "failed"]), state.reads_failed);
+            if state.error.is_some() || state.fingerprint.is_some() {
+                let available = i64::from(state.error.is_none());
+                self.available.with_label_values(&[name]).set(available);
+            }
+        }
+    }
+}

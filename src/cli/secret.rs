@@ -1,0 +1,167 @@
+//! `secret`: credentials of this host's bots. A value comes in by standard input, a descriptor or a file, and none goes out.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Read};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use ca_api::proxy_admin::{CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, path};
+use spiffe::time::Timestamp;
+
+use crate::args::{Secret, SecretPut};
+use crate::cli::Context;
+use crate::cli::seen::span;
+use crate::client::{Peer, Server};
+use crate::exit::{Exit, Failure};
+use crate::output::{Screen, green, printable, red};
+
+/// The most that is read of a value: more is none, and the proxy says so.
+const VALUE_BYTES_MAX: u64 = 32 * 1024;
+
+/// Runs one of the commands.
+pub(crate) async fn run(command: Secret, context: &Context) -> Result<Exit> {
+    let server = Server::find(Peer::Proxy, context.global.server.as_deref())?;
+    let screen = &context.screen;
+    match command {
+        Secret::Put(args) => put(args, &server, screen).await,
+        Secret::List => list(&server, screen, context.clock.now()).await,
+        Secret::Test(which) => test(which.name, &server, screen).await,
+        Secret::Recipient => {
+            let told: CredentialsResponse = server.get(path::CREDENTIALS).await?;
+            screen.line(told.recipient)?;
+            Ok(Exit::Fine)
+        }
+    }
+}
+
+async fn put(args: SecretPut, server: &Server, screen: &Screen) -> Result<Exit> {
+    let value = value(&args)?;
+    let name = args.which.name;
+    let request = CredentialPut {
+        name: name.clone(),
+        value,
+    };
+    let told: CredentialsResponse = server.post(path::CREDENTIAL_PUT, &request).await?;
+    let Some(status) = told.credentials.into_iter().find(|status| status.name == name) else {
+        return Err(Failure::new(Exit::Findings, format!("the proxy does not tell of {name}")).into());
+    };
+    if !screen.is_table() {
+        screen.document(&status)?;
+        return Ok(Exit::Fine);
+    }
+    let print = status.fingerprint.unwrap_or_default();
+    screen.line(format!(
+        "{} {name} is on this host (fingerprint {print}); the next call gets it",
+        green("ok")
+    ))?;
+    Ok(Exit::Fine)
+}
+
+fn value(args: &SecretPut) -> Result<String> {
+    if let Some(fd) = args.fd {
+        let path = PathBuf::from(format!("/dev/fd/{fd}"));
+        let file = File::open(&path).with_context(|| format!("open descriptor {fd}"))?;
+        return read(file);
+    }
+    if let Some(path) = &args.file {
+        return read(File::open(path).with_context(|| format!("open {}", path.display()))?);
+    }
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let name = &args.which.name;
+        let how = format!(
+            "a value typed here would stay on the screen: give it by a pipe, as in `pass show {name} | botmesh secret put {name}`, or by --file"
+        );
+        return Err(Failure::usage(how).into());
+    }
+    read(stdin.lock())
+}
+
+fn read(from: impl Read) -> Result<String> {
+    let mut value = String::new();
+    from.take(VALUE_BYTES_MAX)
+        .read_to_string(&mut value)
+        .context("read the value")?;
+    Ok(value)
+}
+
+async fn test(name: String, server: &Server, screen: &Screen) -> Result<Exit> {
+    let request = CredentialTest { name: name.clone() };
+    let told: CredentialsResponse = server.post(path::CREDENTIAL_TEST, &request).await?;
+    let Some(status) = told.credentials.into_iter().find(|status| status.name == name) else {
+        return Err(Failure::new(Exit::Findings, format!("the proxy does not tell of {name}")).into());
+    };
+    if !screen.is_table() {
+        screen.document(&status)?;
+    } else if let Some(error) = &status.error {
+        screen.line(format!("{} {name}: {}", red("not read"), printable(error)))?;
+    } else {
+        let print = status.fingerprint.as_deref().unwrap_or_default();
+        screen.line(format!(
+            "{} {name}: read from {} (fingerprint {print})",
+            green("ok"),
+            status.source
+        ))?;
+    }
+    Ok(if status.error.is_some() {
+        Exit::Findings
+    } else {
+        Exit::Fine
+    })
+}
+
+async fn list(server: &Server, screen: &Screen, now: Timestamp) -> Result<Exit> {
+    let told: CredentialsResponse = server.get(path::CREDENTIALS).await?;
+    let columns = ["NAME", "ADDED AS", "FROM", "USED BY", "OWNER", "DUE", "STATE"];
+    screen.list(&told.credentials, &columns, |status| row(status, now))?;
+    if told.credentials.is_empty() {
+        screen.note("no bot of this host uses a credential: see `botmesh help BM0149`");
+    }
+    Ok(Exit::Fine)
+}
+
+fn row(status: &CredentialStatus, now: Timestamp) -> Vec<String> {
+    let mut bots: Vec<String> = status
+        .consumers
+        .iter()
+        .flat_map(|consumer| consumer.bots.iter().map(ToString::to_string))
+        .collect();
+    bots.sort();
+    bots.dedup();
+    let due = status.due.map_or_else(
+        || "-".to_owned(),
+        |due| {
+            if due <= now {
+                red("now")
+            } else {
+                format!("in {}", span(now, due))
+            }
+        },
+    );
+    vec![
+        printable(&status.name),
+        printable(&status.injection),
+        printable(&status.source),
+        if bots.is_empty() {
+            "nobody now".to_owned()
+        } else {
+            bots.join(", ")
+        },
+        printable(&status.owner),
+        due,
+        state(status),
+    ]
+}
+
+fn state(status: &CredentialStatus) -> String {
+    let mut words = match (&status.error, &status.fingerprint) {
+        (Some(error), _) => red(&format!("not read: {}", printable(error))),
+        (None, Some(print)) => green(&format!("in use {print}")),
+        (None, None) if status.source == "none" => red("no value here: botmesh secret put"),
+        (None, None) => "not needed yet".to_owned(),
+    };
+    if status.masked > 0 {
+        words.push_str(&format!("; masked in {} answers", status.masked));
+    }
+    words
+}

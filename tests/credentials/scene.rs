@@ -1,0 +1,208 @@
+//! A service outside that demands keys, and a mesh whose proxy has them.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::outside::scene::Scene;
+use crate::support::{PYTHON, both, botmesh, eventually};
+
+pub(super) const X_KEY: &str = "sk-ant-0123456789/+ABCDEF\"~";
+const BEARER: &str = "sk-proj-bearer-0123456789";
+const BASIC: &str = "pass word-0123456789";
+const QUERY: &str = "AIza query/0123456789";
+pub(super) const HMAC: &str = "whsec_0123456789abcdef";
+pub(super) const SIGV4: &str = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+
+/// What is put on the host: the name in the mesh, and the value.
+pub(super) const KEYS: [(&str, &str); 4] = [
+    ("x-key", X_KEY),
+    ("bearer-key", BEARER),
+    ("basic-key", BASIC),
+    ("query-key", QUERY),
+];
+
+/// Rule and host, credential, and the name that the service has for it.
+pub(super) const RULES: [(&str, &str, &str); 4] = [
+    ("header", "x-key", "x"),
+    ("bearer", "bearer-key", "bearer"),
+    ("basic", "basic-key", "basic"),
+    ("query", "query-key", "query"),
+];
+
+const CREDENTIALS: &str = r#"credentials:
+  x-key: {header: x-api-key, owner: cx@acme.internal, rotate_every: 90d}
+  bearer-key: {bearer: true, owner: cx@acme.internal}
+  basic-key: {basic: robot, owner: cx@acme.internal}
+  query-key: {query: key, unsafe_query: it takes nothing else, owner: cx@acme.internal}
+  hook-key: {hmac: {header: x-signature, prefix: "v1=", timestamp: x-time}, owner: cx@acme.internal}
+  aws-key: {sigv4: {region: eu-west-1, service: s3}, owner: cx@acme.internal}
+  aws-api-key: {sigv4: {region: eu-west-1, service: execute-api}, owner: cx@acme.internal, shared: one account}
+"#;
+
+/// The rules that add something.
+fn allow() -> Vec<String> {
+    let signed = [("hook", "hook-key"), ("s3", "aws-key"), ("api", "aws-api-key")];
+    let plain = RULES.iter().map(|(rule, name, _)| (*rule, *name));
+    plain
+        .chain(signed)
+        .map(|(rule, name)| {
+            format!(
+                r#"id: {rule}, from: prod/checkout, to: "https://{rule}.example.com", http: ["* /**"], inject: {name}"#
+            )
+        })
+        .collect()
+}
+
+pub(super) struct Service {
+    pub(super) scene: Scene,
+    child: Child,
+    log: tempfile::TempDir,
+}
+
+/// Lets the user of a proxy read a folder.
+pub(super) fn readable(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+impl Service {
+    /// Starts the service and a mesh whose one proxy has this configuration beside the ordinary one.
+    pub(super) fn start(config: &str) -> Self {
+        let scene = Scene::with_config(config);
+        let hosts = ["header", "bearer", "basic", "query", "hook", "s3", "api", "other"]
+            .map(|name| format!("{name}.example.com"));
+        let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let pem = scene.certificate(443, &names);
+        scene.names(&[(&scene.address, &hosts.join(" "))]);
+        let log = tempfile::tempdir().unwrap();
+        let out = fs::File::create(log.path().join("log")).unwrap();
+        let child = Command::new(PYTHON)
+            .args(["-c", include_str!("../support/service.py"), &scene.address, "443", &pem])
+            .stdin(Stdio::piped())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        let service = Self { scene, child, log };
+        eventually("the service to listen", || {
+            service.log().starts_with("ready").then_some(())
+        });
+        for (_, name, kind) in RULES {
+            let value = KEYS.iter().find(|(key, _)| *key == name).unwrap().1;
+            service.takes(kind, value);
+        }
+        service.takes("hmac", HMAC);
+        service.takes("sigv4", SIGV4);
+        let mut rules = allow();
+        rules.push(
+            r#"id: bare, from: [prod/checkout, prod/report], to: "https://other.example.com", http: ["* /**"]"#
+                .to_owned(),
+        );
+        rules.push(
+            r#"id: bare-header, from: prod/report, to: "https://header.example.com", http: ["* /**"]"#.to_owned(),
+        );
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let here = |host: &String| format!(r#""https://{host}": {{addresses: [HERE], ca: CA}}"#);
+        let destinations: Vec<String> = hosts.iter().map(here).collect();
+        let destinations: Vec<&str> = destinations.iter().map(String::as_str).collect();
+        service.scene.apply(&rules, &destinations, CREDENTIALS);
+        service
+    }
+
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.log.path().join("log")).unwrap()
+    }
+
+    /// How many lines it has said that begin so.
+    pub(super) fn said(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.starts_with(words)).count()
+    }
+
+    /// Has it take that key from now on.
+    pub(super) fn takes(&self, kind: &str, value: &str) {
+        let before = self.said(&format!("key {kind}"));
+        writeln!(self.child.stdin.as_ref().unwrap(), "{kind} {value}").unwrap();
+        eventually("the service to take the key", || {
+            (self.said(&format!("key {kind}")) > before).then_some(())
+        });
+    }
+
+    /// Puts a value on the host, as an operator does, and gives what that said.
+    pub(super) fn put(&self, name: &str, value: &str) -> String {
+        let told = self.try_put(name, value);
+        assert!(told.contains(&format!("ok {name} is on this host")), "{told}");
+        told
+    }
+
+    pub(super) fn try_put(&self, name: &str, value: &str) -> String {
+        let mut command = botmesh();
+        command.args(["secret", "put", name, "--server", &self.scene.host().admin()]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+        both(&child.wait_with_output().unwrap())
+    }
+
+    /// The newest record of a call.
+    pub(super) fn last_call(&self, filter: &str) -> Value {
+        let calls = self.scene.host().query(&format!("kind=call {filter}"));
+        calls.last().cloned().unwrap_or_else(|| panic!("no call: {filter}"))
+    }
+
+    /// Looks for the keys, in four forms, in everything that the mesh has written: state, ledgers, logs, metrics.
+    pub(super) fn nobody_has_a_key(&self) {
+        let mut files = vec![self.scene.mesh.dir().to_owned()];
+        let mut looked = 0;
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if path.is_file() {
+                no_key_in(&path.display().to_string(), &fs::read(&path).unwrap());
+                looked += 1;
+            }
+        }
+        assert!(looked > 10, "{looked} files");
+        let (_, metrics) = crate::support::http_get(self.scene.host().ports.metrics, "/metrics").unwrap();
+        no_key_in("metrics", metrics.as_bytes());
+    }
+}
+
+/// Asserts that no key is in the bytes, as it is, in Base64, in hexadecimal or percent-encoded.
+pub(super) fn no_key_in(what: &str, bytes: &[u8]) {
+    use base64::Engine as _;
+    for (name, key) in KEYS {
+        let raw = key.as_bytes();
+        let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+        let percent: String = raw
+            .iter()
+            .map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(*byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            })
+            .collect();
+        let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw);
+        // Without its end, which depends on what stands behind.
+        let encoded = encoded[..encoded.len() - 2].to_owned();
+        for form in [key.to_owned(), hex, percent, encoded] {
+            assert!(
+                memchr::memmem::find(bytes, form.as_bytes()).is_none(),
+                "{what} has {name} as {form}"
+            );
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
