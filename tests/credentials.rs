@@ -2,6 +2,7 @@
 
 mod leaks;
 mod scene;
+mod sdks;
 mod signed;
 
 use serde_json::json;

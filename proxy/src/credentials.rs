@@ -1,8 +1,8 @@
 //! Credentials that this proxy adds to calls of its bots, so that no bot holds one.
 //!
-//! The mesh file names them and says how they are added; the values are on this host ([`source`]), are kept in memory for a
-//! bounded time and wiped after it ([`store`]), are handed out against a `Permit` alone, and are taken out of whatever a
-//! service answers ([`mask`]). Errors, logs and records hold names and fingerprints, never a value.
+//! The mesh file names them and says how they are added; the values are on this host (`source`), are kept in memory for a
+//! bounded time and wiped after it (`store`), are handed out against a `Permit` alone, and are taken out of whatever a
+//! service answers (`mask`). Errors, logs and records hold names and fingerprints, never a value.
 
 pub mod age;
 mod forms;

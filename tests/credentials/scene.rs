@@ -26,6 +26,9 @@ pub(super) const KEYS: [(&str, &str); 4] = [
     ("query-key", QUERY),
 ];
 
+/// A way in that leads to the first of the rules' hosts.
+const LISTENER: &str = r#"{listen: "127.0.0.1:0", to: "https://header.example.com"}"#;
+
 /// Rule and host, credential, and the name that the service has for it.
 pub(super) const RULES: [(&str, &str, &str); 4] = [
     ("header", "x-key", "x"),
@@ -72,7 +75,7 @@ pub(super) fn readable(folder: &Path) {
 impl Service {
     /// Starts the service and a mesh whose one proxy has this configuration beside the ordinary one.
     pub(super) fn start(config: &str) -> Self {
-        let scene = Scene::with_config(config);
+        let scene = Scene::with_config(LISTENER, config);
         let hosts = ["header", "bearer", "basic", "query", "hook", "s3", "api", "other"]
             .map(|name| format!("{name}.example.com"));
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();

@@ -41,8 +41,8 @@ impl Scene {
     }
 
     /// The same, with this configuration of the proxy beside the ordinary one.
-    pub(crate) fn with_config(config: &str) -> Self {
-        Self::with("", None, config)
+    pub(crate) fn with_config(listeners: &str, config: &str) -> Self {
+        Self::with(listeners, None, config)
     }
 
     pub(crate) fn with_clock(listeners: &str, clock: Option<PathBuf>) -> Self {
