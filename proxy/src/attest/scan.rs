@@ -1,9 +1,10 @@
 //! Finds the processes that hold a socket, by looking through `/proc/*/fd`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, readlinkat_raw, statat};
@@ -51,6 +52,35 @@ pub(super) struct Bounds {
     pub(super) skip_unreadable: bool,
 }
 
+/// How many processes it is remembered of where a socket was found last.
+const NEAR_MAX: usize = 1_024;
+
+/// A look for more sockets than that is a sweep, which passes by all of a process's and says nothing of its next one.
+const NEAR_INODES_MAX: usize = 16;
+
+/// How many descriptors are tried before and behind that place.
+const TRIED: (u32, u32) = (1, 6);
+
+/// Where in a process a socket was found last. The kernel gives the lowest number that is free, so the next one of a process
+/// with thousands of open files is mostly near, and those files need not be listed. It says where to look first, and nothing
+/// of what is there.
+#[derive(Debug, Default)]
+pub(super) struct Near(Mutex<BTreeMap<u32, u32>>);
+
+impl Near {
+    fn of(&self, pid: u32) -> Option<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).copied()
+    }
+
+    fn note(&self, pid: u32, fd: u32) {
+        let mut near = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if near.len() >= NEAR_MAX && !near.contains_key(&pid) {
+            near.clear();
+        }
+        near.insert(pid, fd);
+    }
+}
+
 /// Looks for all holders of the sockets with these inodes; each process is named once for each socket, by any one of its
 /// descriptors for it.
 ///
@@ -65,12 +95,13 @@ pub(super) fn holders(
     proc_folder: BorrowedFd<'_>,
     among: &Among,
     inodes: &BTreeSet<u64>,
-    bounds: Bounds,
+    (bounds, near): (Bounds, &Near),
 ) -> Result<Vec<Holder>, Why> {
     let mut scan = Scan {
         proc_folder,
         inodes,
         bounds,
+        near,
         ends: Instant::now() + bounds.time_max,
         processes: 0,
         fds: 0,
@@ -93,6 +124,7 @@ struct Scan<'a> {
     proc_folder: BorrowedFd<'a>,
     inodes: &'a BTreeSet<u64>,
     bounds: Bounds,
+    near: &'a Near,
     ends: Instant,
     processes: usize,
     fds: usize,
@@ -140,9 +172,12 @@ impl Scan<'_> {
             Ok(folder) => folder,
             Err(error) => return self.unreadable(pid, error),
         };
+        let mut here: Vec<u64> = Vec::new();
+        if self.look_near(folder.as_fd(), pid, &mut here)? {
+            return Ok(());
+        }
         let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
         let mut names = RawDir::new(&folder, &mut buffer);
-        let mut here: Vec<u64> = Vec::new();
         while let Some(name) = names.next() {
             let name = match name {
                 Ok(name) => name,
@@ -151,30 +186,55 @@ impl Scan<'_> {
             let Some((text, fd)) = number(name.file_name()) else {
                 continue;
             };
-            self.fds += 1;
-            if self.fds > self.bounds.fds_max {
-                return Err(Why::ScanBound("fds_max"));
-            }
-            let mut target = [0u8; 64];
-            // A descriptor that was closed meanwhile is not held.
-            let Ok(read) = readlinkat_raw(&folder, text, &mut target) else {
-                continue;
-            };
-            let inode = target.get(..read).and_then(parse_socket_link);
-            let Some(inode) = inode.filter(|inode| self.inodes.contains(inode) && !here.contains(inode)) else {
-                continue;
-            };
-            if self.found.len() >= self.bounds.holders_max {
-                return Err(Why::ScanBound("holders_max"));
-            }
-            self.found.push(Holder { inode, pid, fd });
-            here.push(inode);
-            // All that this process can be found to hold is found.
-            if here.len() == self.inodes.len() {
+            if self.descriptor(folder.as_fd(), (pid, fd, text), &mut here)? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Tries the descriptors near where a socket of the process was found last. Says whether all are found.
+    fn look_near(&mut self, folder: BorrowedFd<'_>, pid: u32, here: &mut Vec<u64>) -> Result<bool, Why> {
+        let Some(last) = self.near.of(pid) else {
+            return Ok(false);
+        };
+        for fd in last.saturating_sub(TRIED.0)..=last.saturating_add(TRIED.1) {
+            if self.descriptor(folder, (pid, fd, &fd.to_string()), here)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks at one descriptor. Says whether with it all that this process can be found to hold is found.
+    fn descriptor(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        (pid, fd, name): (u32, u32, &str),
+        here: &mut Vec<u64>,
+    ) -> Result<bool, Why> {
+        self.fds += 1;
+        if self.fds > self.bounds.fds_max {
+            return Err(Why::ScanBound("fds_max"));
+        }
+        let mut target = [0u8; 64];
+        // A descriptor that was closed meanwhile is not held.
+        let Ok(read) = readlinkat_raw(folder, name, &mut target) else {
+            return Ok(false);
+        };
+        let inode = target.get(..read).and_then(parse_socket_link);
+        let Some(inode) = inode.filter(|inode| self.inodes.contains(inode) && !here.contains(inode)) else {
+            return Ok(false);
+        };
+        if self.found.len() >= self.bounds.holders_max {
+            return Err(Why::ScanBound("holders_max"));
+        }
+        self.found.push(Holder { inode, pid, fd });
+        if self.inodes.len() <= NEAR_INODES_MAX {
+            self.near.note(pid, fd);
+        }
+        here.push(inode);
+        Ok(here.len() == self.inodes.len())
     }
 
     fn unreadable(&self, pid: u32, error: Errno) -> Result<(), Why> {

@@ -22,7 +22,7 @@ use super::exe::{FileId, Suspect, check_unwritable, file_id};
 use super::helper::Helper;
 use super::pin::asked;
 use super::procfs::parse_socket_link;
-use super::scan::{Among, Bounds, Holder, holders};
+use super::scan::{Among, Bounds, Holder, Near, holders};
 
 /// A scan of all processes runs beside the calls and may take longer than one that a call waits for.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(5);
@@ -112,6 +112,7 @@ pub(super) struct Sight {
     config: AttestConfig,
     /// Whether processes that may not be looked into are passed over: in same-user mode, which is no boundary.
     skip_unreadable: bool,
+    near: Near,
 }
 
 impl Sight {
@@ -121,6 +122,7 @@ impl Sight {
             digests: Digests::new(config.exe_bytes_max, clock),
             config,
             skip_unreadable,
+            near: Near::default(),
         })
     }
 
@@ -206,7 +208,7 @@ impl Sight {
                 skip_unreadable: self.skip_unreadable,
             }
         };
-        holders(self.proc_folder.as_fd(), among, inodes, bounds)
+        holders(self.proc_folder.as_fd(), among, inodes, (bounds, &self.near))
     }
 
     /// Tells whether a file descriptor of a process is the socket with this inode.

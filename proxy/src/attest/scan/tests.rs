@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{Among, Bounds, Holder, Why, holders};
+use super::{Among, Bounds, Holder, Near, Why, holders};
 
 const WIDE: Bounds = Bounds {
     processes_max: 1 << 16,
@@ -20,8 +20,52 @@ fn find(among: &Among, inode: u64, bounds: Bounds) -> Result<Vec<Holder>, Why> {
         File::open("/proc").unwrap().as_fd(),
         among,
         &BTreeSet::from([inode]),
-        bounds,
+        (bounds, &Near::default()),
     )
+}
+
+/// A socket of this process at a number from `least` on.
+fn at_number(least: i32) -> (OwnedFd, u64, u32) {
+    let (one, _) = UnixStream::pair().unwrap();
+    let high = rustix::io::fcntl_dupfd_cloexec(&one, least).unwrap();
+    let number = high.as_raw_fd().cast_unsigned();
+    let inode = File::from(high.try_clone().unwrap()).metadata().unwrap().ino();
+    (high, inode, number)
+}
+
+#[test]
+fn the_next_socket_of_a_process_with_many_files_is_found_where_the_last_one_was() {
+    let files: Vec<File> = (0..200).map(|_| File::open("/proc/version").unwrap()).collect();
+    let near = Near::default();
+    let few = Bounds { fds_max: 16, ..WIDE };
+    let among = Among::One(std::process::id());
+    let look = |inode: u64, bounds| {
+        let folder = File::open("/proc").unwrap();
+        holders(folder.as_fd(), &among, &BTreeSet::from([inode]), (bounds, &near))
+    };
+    let (_first, inode, number) = at_number(700);
+    assert!(
+        matches!(look(inode, few), Err(Why::ScanBound("fds_max"))),
+        "all must be listed at first"
+    );
+    assert_eq!(look(inode, WIDE).unwrap()[0].fd, number);
+    let (_second, inode, next) = at_number(700);
+    assert!(next > number && next <= number + 6, "{next}");
+    assert_eq!(
+        look(inode, few).unwrap(),
+        [Holder {
+            inode,
+            pid: std::process::id(),
+            fd: next
+        }]
+    );
+    // What is not near is found by listing, and what is no more held is not found at all.
+    let (far, inode, number) = at_number(900);
+    assert!(matches!(look(inode, few), Err(Why::ScanBound("fds_max"))));
+    assert_eq!(look(inode, WIDE).unwrap()[0].fd, number);
+    drop(far);
+    assert_eq!(look(inode, WIDE).unwrap(), []);
+    drop(files);
 }
 
 /// A socket that this process holds under two numbers.
