@@ -110,6 +110,8 @@ pub(crate) enum Command {
     /// Credentials that the proxy of this host adds to calls, so that no bot holds one
     #[command(subcommand)]
     Secret(Secret),
+    /// Looks for keys in files, folders and, as `-`, what is piped in; exit 1 where there is one
+    Scan(Scan),
     /// Checks, tests and explains mesh files
     #[command(subcommand)]
     Policy(Policy),
@@ -290,6 +292,13 @@ pub(crate) enum Secret {
     Test(SecretRef),
     /// Prints to whom `age -r` encrypts a file for this host, alone on stdout
     Recipient,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scan {
+    /// Files, folders, or - for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

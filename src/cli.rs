@@ -15,6 +15,7 @@ mod policy;
 pub(crate) mod proxy;
 mod quarantine;
 mod run;
+mod scan;
 mod secret;
 mod seen;
 mod site;
@@ -84,6 +85,7 @@ pub(crate) async fn run(cli: Cli, prepared: Prepared) -> Result<Exit> {
         Command::Quarantine(args) => quarantine::quarantine(args, context).await,
         Command::Release(args) => quarantine::release(args, context).await,
         Command::Secret(command) => secret::run(command, context).await,
+        Command::Scan(args) => scan::run(&args, &context.screen),
         Command::Policy(command) => policy::run(command, context).await,
         Command::Bot(command) => bot::run(command, context).await,
         Command::Run(args) => run::run(args, context).await,
@@ -114,6 +116,7 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Quarantine(_)
         | Command::Release(_)
         | Command::Secret(_)
+        | Command::Scan(_)
         | Command::Policy(_)
         | Command::Bot(_)
         | Command::Run(_)

@@ -5,6 +5,7 @@
 //! service answers (`mask`). Errors, logs and records hold names and fingerprints, never a value.
 
 pub mod age;
+pub mod detect;
 mod forms;
 mod hmac;
 pub(crate) mod inject;

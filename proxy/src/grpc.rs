@@ -104,7 +104,9 @@ impl Status {
             | Reason::RuleExpired
             | Reason::Quarantined
             | Reason::BrowserRefused
-            | Reason::OutsideForbidden => 7,
+            | Reason::OutsideForbidden
+            | Reason::SecretInUrl
+            | Reason::SecretInRequest => 7,
             Reason::RateLimited => 8,
             Reason::NoSuchBot => 12,
             Reason::BadRequest | Reason::BadPath => 13,

@@ -25,6 +25,10 @@ pub enum Reason {
     RateLimited,
     /// It is for no bot, and no rule lets it leave the mesh, or not to that address, or not to that name.
     OutsideForbidden,
+    /// A key is in its path or query, where logs and histories keep it.
+    SecretInUrl,
+    /// A credential that this proxy keeps is in it, for somebody who should not have it.
+    SecretInRequest,
     /// It could be read in two ways, or not at all.
     BadRequest,
     /// Its path could.
@@ -63,7 +67,7 @@ pub enum Side {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::UnknownCaller,
         Self::NoRule,
         Self::DeniedByRule,
@@ -72,6 +76,8 @@ impl Reason {
         Self::BrowserRefused,
         Self::RateLimited,
         Self::OutsideForbidden,
+        Self::SecretInUrl,
+        Self::SecretInRequest,
         Self::BadRequest,
         Self::BadPath,
         Self::NoSuchBot,
@@ -98,6 +104,8 @@ impl Reason {
             Self::BrowserRefused => "browser_refused",
             Self::RateLimited => "rate_limited",
             Self::OutsideForbidden => "outside_forbidden",
+            Self::SecretInUrl => "secret_in_url",
+            Self::SecretInRequest => "secret_in_request",
             Self::BadRequest => "bad_request",
             Self::BadPath => "bad_path",
             Self::NoSuchBot => "no_such_bot",
@@ -123,7 +131,9 @@ impl Reason {
             | Self::RuleExpired
             | Self::Quarantined
             | Self::BrowserRefused
-            | Self::OutsideForbidden => StatusCode::FORBIDDEN,
+            | Self::OutsideForbidden
+            | Self::SecretInUrl
+            | Self::SecretInRequest => StatusCode::FORBIDDEN,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::BadRequest | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::NoSuchBot => StatusCode::NOT_FOUND,
@@ -153,6 +163,8 @@ impl Reason {
             Self::RateLimited => "The caller calls this callee more often than a limit admits",
             Self::BrowserRefused => "Calls that look like a browser's are refused",
             Self::OutsideForbidden => "This call may not leave the mesh",
+            Self::SecretInUrl => "A key is in the address, where logs keep it",
+            Self::SecretInRequest => "A credential of this host is in the request, for somebody who should not have it",
             Self::BadRequest => "The request could be read in more than one way, or not at all",
             Self::BadPath => "The path could be read in more than one way",
             Self::NoSuchBot => "There is no such bot",
@@ -204,6 +216,8 @@ mod tests {
                 ("browser_refused", 403),
                 ("rate_limited", 429),
                 ("outside_forbidden", 403),
+                ("secret_in_url", 403),
+                ("secret_in_request", 403),
                 ("bad_request", 400),
                 ("bad_path", 400),
                 ("no_such_bot", 404),

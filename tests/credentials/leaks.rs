@@ -70,6 +70,111 @@ fn no_redirect_and_no_other_host_takes_a_key_along() {
     assert!(service.log().contains("request GET /echo none"), "{}", service.log());
 }
 
+#[test]
+fn a_key_in_an_address_is_refused_before_it_is_written_down_anywhere() {
+    if !root_or_skip("credentials") {
+        return;
+    }
+    let service = Service::start("");
+    let mut checkout = service.scene.checkout();
+    // Nobody knows this one: it only looks like a key. It is put together here so that nobody finds one in this file.
+    let key = ["sk-ant-", "api03-0123456789abcdefghij"].concat();
+    let encoded = key.replace('-', "%2D");
+    for target in [
+        format!("/echo?key={key}"),
+        format!("/echo?{key}"),
+        format!("/echo/{key}/x"),
+        format!("/echo?key={encoded}"),
+        format!("http://other.example.com/echo?key={key}"),
+        format!("/%zz/{key}"),
+    ] {
+        for host in ["other.example.com", "nobody.example.com", "stock.prod.mesh"] {
+            let answer = checkout.call("GET", host, &target);
+            assert_ne!(answer.status, 200, "{host} {target}: {}", answer.body);
+            assert!(
+                !answer.body.contains(&key) && !answer.body.contains(&encoded),
+                "{}",
+                answer.body
+            );
+        }
+        let answer = checkout.call("GET", "other.example.com", &target);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (403, "secret_in_url"),
+            "{target}: {}",
+            answer.body
+        );
+    }
+    assert_eq!(service.said("request"), 0, "nothing was sent");
+    let calls = service.scene.host().query("kind=call reason=secret_in_url");
+    assert!(
+        !calls.is_empty() && calls.iter().all(|call| call["path"] == "/"),
+        "{calls:?}"
+    );
+    let ledger = service.scene.host().ledger();
+    for (folder, at) in [("ledger", ledger.as_path()), ("everything", service.scene.mesh.dir())] {
+        let found = std::process::Command::new("grep")
+            .args(["-rF", "-e", &key, "-e", &encoded])
+            .arg(at)
+            .output()
+            .unwrap();
+        assert!(
+            found.stdout.is_empty(),
+            "{folder}: {}",
+            String::from_utf8_lossy(&found.stdout)
+        );
+    }
+}
+
+#[test]
+fn a_credential_of_this_host_is_sent_to_nobody_by_a_bot() {
+    if !root_or_skip("credentials") {
+        return;
+    }
+    let service = Service::start("");
+    service.put("x-key", X_KEY);
+    let mut checkout = service.scene.checkout();
+    assert_eq!(checkout.call("GET", "header.example.com", "/echo").status, 200);
+    let sent = service.said("request");
+    // However a bot came by it, and wherever it would send it.
+    let hex: String = X_KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for (headers, target, body) in [
+        (vec![["X-Note", X_KEY]], "/echo".to_owned(), ""),
+        (vec![["X-Note", &hex]], "/echo".to_owned(), ""),
+        (vec![], format!("/echo?note={hex}"), ""),
+        (vec![], format!("/{hex}"), ""),
+        (vec![], "/echo".to_owned(), X_KEY),
+        (vec![], "/echo".to_owned(), &hex),
+    ] {
+        for host in ["other.example.com", "header.example.com"] {
+            let mut all = vec![["Host", host]];
+            all.extend(headers.iter().copied());
+            let order = serde_json::json!({"method": "POST", "target": target, "headers": all, "body": body});
+            let answer = checkout.order(&order).unwrap();
+            assert_eq!(
+                (answer.status, answer.reason().as_str()),
+                (403, "secret_in_request"),
+                "{order}: {}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(service.said("request"), sent, "nothing was sent");
+    // In pieces, after the head has left: the body ends before it.
+    let (one, two) = X_KEY.split_at(9);
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let head = "POST /echo HTTP/1.1\r\nHost: other.example.com\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let raw = format!("{head}{}{}{}0\r\n\r\n", chunk("a=1&b="), chunk(one), chunk(two));
+    let answer = checkout.order(&serde_json::json!({"raw": raw})).unwrap();
+    assert_eq!(
+        (answer.status, answer.reason().as_str()),
+        (403, "secret_in_request"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(service.said("request"), sent, "no whole request came");
+}
+
 const BOT: &str = "
 import sys, requests
 session = requests.Session()

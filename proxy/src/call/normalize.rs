@@ -11,6 +11,7 @@ use super::identify::Who;
 use super::refusal::Refusal;
 use super::route::To;
 use super::{Asked, Opening, headers, id};
+use crate::credentials::detect;
 use crate::http1::field;
 use crate::http1::head::HeadError;
 use crate::metrics::Way;
@@ -79,6 +80,11 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     draft.record.method = method.as_str().to_owned();
     draft.upgrade.clone_from(&upgrade);
     let (path, query) = split(&target);
+    // First of all, for what is noted of the request below is on its way to a record.
+    no_key_in(&target).inspect_err(|_refused| {
+        draft.record.path = "/".to_owned();
+        to.iter().for_each(|to| draft.meant(to));
+    })?;
     let to = to.inspect_err(|_refused| draft.record.path = raw(path))?;
     draft.meant(&to);
     let word = Method::parse(method.as_str()).map_err(|error| {
@@ -88,12 +94,7 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     let path = read_path(path, query.as_ref()).inspect_err(|_refused| draft.record.path = raw(path))?;
     draft.record.path = path.as_str().to_owned();
     draft.record.query = query.as_deref().map(query_names).unwrap_or_default();
-    // HTTP/2 lets one length be said twice; the callee, who reads HTTP/1.1, may not.
-    field::one(&headers, &header::CONTENT_LENGTH, HeadError::TwoLengths)
-        .map_err(|error| Refusal::boxed(Reason::BadRequest, error.to_string()))?;
-    if headers.keys().any(field::is_disguised) {
-        return Err(Refusal::boxed(Reason::BadRequest, HeadError::Disguised.to_string()));
-    }
+    are_read_in_one_way(&headers)?;
     let browser = headers::is_browser_shaped(&headers);
     if draft.series.way == Way::In {
         draft.record.peer_call = peer_call(&headers);
@@ -164,6 +165,28 @@ pub(super) fn opening(draft: &mut Draft, who: &Who, opening: Opening) -> Result<
             body,
         },
     })
+}
+
+/// Refuses fields that two readers could read differently.
+fn are_read_in_one_way(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    // HTTP/2 lets one length be said twice; the callee, who reads HTTP/1.1, may not.
+    field::one(headers, &header::CONTENT_LENGTH, HeadError::TwoLengths)
+        .map_err(|error| Refusal::boxed(Reason::BadRequest, error.to_string()))?;
+    if headers.keys().any(field::is_disguised) {
+        return Err(Refusal::boxed(Reason::BadRequest, HeadError::Disguised.to_string()));
+    }
+    Ok(())
+}
+
+/// Refuses an address in which something looks like a key.
+fn no_key_in(target: &[u8]) -> Result<(), Box<Refusal>> {
+    let Some(kind) = detect::in_url(target) else {
+        return Ok(());
+    };
+    let detail = format!(
+        "it looks like one of the kind {kind}, and addresses end up in logs and histories: send it in a field, or have the proxy add it"
+    );
+    Err(Refusal::boxed(Reason::SecretInUrl, detail))
 }
 
 /// Cuts the query off.

@@ -6,6 +6,7 @@ use std::fmt;
 use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
 use zeroize::Zeroizing;
 
 use super::forms;
@@ -50,6 +51,11 @@ impl Finder {
             patterns: forms.into_iter().map(Pattern::new).collect(),
             hold_max: longest.saturating_sub(1),
         })
+    }
+
+    /// There is nothing to find.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
     }
 
     /// Tells whether a form is in the text.
@@ -181,6 +187,67 @@ impl Mask {
     /// Tells whether something is held back.
     pub(crate) fn holds(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Tells whether a value was found so far.
+    pub(crate) const fn found(&self) -> bool {
+        self.found
+    }
+}
+
+/// The same for a body as frames, of which the trailers come last.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    mask: Mask,
+    found: bool,
+    /// What comes after what was held back.
+    trailers: Option<HeaderMap>,
+    over: bool,
+}
+
+impl Frames {
+    /// Masks a frame; nothing where all of it is held back.
+    pub(crate) fn pass(&mut self, finder: &Finder, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.into_data() {
+            Ok(data) => {
+                let passed = self.mask.pass(finder, data);
+                self.found |= self.mask.found();
+                (!passed.is_empty()).then(|| Frame::data(passed))
+            }
+            Err(frame) => {
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                self.found |= finder.mask_fields(&mut trailers);
+                (self.trailers, self.over) = (Some(trailers), true);
+                self.last()
+            }
+        }
+    }
+
+    /// Nothing more comes.
+    pub(crate) const fn end(&mut self) {
+        self.over = true;
+    }
+
+    pub(crate) const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// What was held back, and then the trailers.
+    pub(crate) fn last(&mut self) -> Option<Frame<Bytes>> {
+        if self.mask.holds() {
+            return Some(Frame::data(self.mask.rest()));
+        }
+        self.trailers.take().map(Frame::trailers)
+    }
+
+    /// Tells whether something is held back.
+    pub(crate) fn holds(&self) -> bool {
+        self.mask.holds() || self.trailers.is_some()
+    }
+
+    /// How many bytes are.
+    pub(crate) fn held(&self) -> usize {
+        self.mask.held()
     }
 
     /// Tells whether a value was found so far.

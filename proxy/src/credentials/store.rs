@@ -31,6 +31,8 @@ pub(crate) struct Credentials {
     /// How long it is used after that while it cannot be read.
     stale: Duration,
     tasks: TaskTracker,
+    /// Finds every value that is in memory; nothing while nobody asked since one came or went.
+    live: Mutex<Option<Arc<Finder>>>,
     slots: Mutex<BTreeMap<CredentialName, Arc<Slot>>>,
 }
 
@@ -141,6 +143,7 @@ impl Credentials {
             ttl,
             stale,
             tasks,
+            live: Mutex::default(),
             slots: Mutex::default(),
         }
     }
@@ -161,11 +164,11 @@ impl Credentials {
     ) -> Result<Arc<Loaded>, Unavailable> {
         let slot = self.slot(name);
         if let Some(found) = self.usable(name, &slot, Instant::now()) {
-            return Self::ready(name, &credential.injection, &slot, found);
+            return self.ready(name, &credential.injection, &slot, found);
         }
         let _one_at_a_time = slot.reading.lock().await;
         if let Some(found) = self.usable(name, &slot, Instant::now()) {
-            return Self::ready(name, &credential.injection, &slot, found);
+            return self.ready(name, &credential.injection, &slot, found);
         }
         let left_alone = {
             let kept = slot.kept();
@@ -183,7 +186,7 @@ impl Credentials {
             name: name.clone(),
             source,
         })?;
-        Self::ready(name, &credential.injection, &slot, found)
+        self.ready(name, &credential.injection, &slot, found)
     }
 
     /// A value that is in memory and may be used; one that is old is read again beside the call.
@@ -197,6 +200,8 @@ impl Credentials {
         if age >= self.ttl + self.stale {
             // Wiped with the last call that has it.
             (kept.value, kept.loaded) = (None, None);
+            drop(kept);
+            self.changed();
             return None;
         }
         let may = kept.failed.as_ref().is_none_or(|failed| failed.may_again(now));
@@ -215,6 +220,7 @@ impl Credentials {
     }
 
     fn ready(
+        &self,
         name: &CredentialName,
         injection: &Injection,
         slot: &Slot,
@@ -237,6 +243,8 @@ impl Credentials {
             finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
         });
         kept.loaded = Some(Arc::clone(&loaded));
+        drop(kept);
+        self.changed();
         Ok(loaded)
     }
 
@@ -267,6 +275,8 @@ impl Credentials {
         self.sealer.put(name, &secret).await?;
         let mut kept = slot.kept();
         (kept.value, kept.loaded, kept.failed) = (Some((secret, Instant::now())), None, None);
+        drop(kept);
+        self.changed();
         Ok(())
     }
 
@@ -276,6 +286,37 @@ impl Credentials {
         let _one_at_a_time = slot.reading.lock().await;
         let read = self.read(name).await;
         let _told_by_the_state: Result<_, _> = slot.note(name, read);
+    }
+
+    /// Finds every value that is in memory, in any form; nothing where there is none.
+    pub(crate) fn live(&self) -> Option<Arc<Finder>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(finder) = &*live {
+            return Some(Arc::clone(finder)).filter(|finder| !finder.is_empty());
+        }
+        let slots: Vec<_> = self.slots().values().cloned().collect();
+        let mut parts = Vec::new();
+        for slot in slots {
+            let kept = slot.kept();
+            if let Some((secret, _)) = &kept.value {
+                let injection = kept
+                    .loaded
+                    .as_ref()
+                    .map_or(&Injection::Bearer, |loaded| &loaded.injection);
+                parts.extend(inject::guarded(injection, secret));
+            }
+        }
+        let finder = Finder::new(parts.iter().map(|part| part.as_slice()));
+        let finder = finder
+            .inspect_err(|error| tracing::error!(%error, "the credentials of this host cannot be looked for together"));
+        let finder = Arc::new(finder.ok()?);
+        *live = Some(Arc::clone(&finder));
+        Some(finder).filter(|finder| !finder.is_empty())
+    }
+
+    /// A value came, went, or is added in another way.
+    fn changed(&self) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) const fn sealer(&self) -> &Sealer {

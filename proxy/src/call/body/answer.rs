@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use spiffe::id::BotName;
 use thiserror::Error;
@@ -15,7 +14,7 @@ use super::super::end::{CALLEE_GONE, CALLER_GONE, DONE, End};
 use super::{HopBody, HopError, strip_trailers};
 use crate::callee::{CalleeBody, StreamBody, TunnelBody};
 use crate::credentials::Loaded;
-use crate::credentials::mask::Mask;
+use crate::credentials::mask::Frames;
 use crate::grpc::{self, Status};
 use crate::http1::body::BodyError;
 use crate::live::{Held, Lane};
@@ -36,11 +35,8 @@ pub(crate) struct AnswerBody {
 struct Guard {
     credential: Arc<Loaded>,
     from: BotName,
-    mask: Mask,
+    frames: Frames,
     told: bool,
-    /// What comes after what was held back.
-    trailers: Option<HeaderMap>,
-    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -128,10 +124,8 @@ impl AnswerBody {
         self.guard = Some(Box::new(Guard {
             credential: Arc::clone(credential),
             from: from.clone(),
-            mask: Mask::default(),
+            frames: Frames::default(),
             told: false,
-            trailers: None,
-            over: false,
         }));
         self
     }
@@ -232,8 +226,8 @@ impl AnswerBody {
     /// The next frame as it may be passed on.
     fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
-            if let Some(guard) = self.guard.as_deref_mut().filter(|guard| guard.over) {
-                return Poll::Ready(guard.last().map(Ok));
+            if let Some(guard) = self.guard.as_deref_mut().filter(|guard| guard.frames.is_over()) {
+                return Poll::Ready(guard.frames.last().map(Ok));
             }
             let frame = ready!(self.poll_kind(cx));
             let Some(guard) = self.guard.as_deref_mut() else {
@@ -247,7 +241,7 @@ impl AnswerBody {
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => guard.over = true,
+                None => guard.frames.end(),
             }
         }
     }
@@ -307,7 +301,7 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.guard.as_ref().is_some_and(|guard| guard.holds()) {
+        if self.guard.as_ref().is_some_and(|guard| guard.frames.holds()) {
             return false;
         }
         match &self.kind {
@@ -322,7 +316,7 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.guard.as_ref().map_or(0, |guard| guard.mask.held());
+        let held = self.guard.as_ref().map_or(0, |guard| guard.frames.held());
         let hint = self.kind_size();
         match hint.exact() {
             Some(exact) if held > 0 => SizeHint::with_exact(exact + held as u64),
@@ -346,41 +340,12 @@ impl AnswerBody {
 }
 
 impl Guard {
-    /// Masks a frame; nothing where all of it is held back.
     fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        let finder = &self.credential.finder;
-        match frame.into_data() {
-            Ok(data) => {
-                let passed = self.mask.pass(finder, data);
-                self.tell(self.mask.found());
-                (!passed.is_empty()).then(|| Frame::data(passed))
-            }
-            Err(frame) => {
-                let mut trailers = frame.into_trailers().unwrap_or_default();
-                let found = finder.mask_fields(&mut trailers);
-                self.tell(found);
-                (self.trailers, self.over) = (Some(trailers), true);
-                self.last()
-            }
-        }
-    }
-
-    /// What was held back, and then the trailers.
-    fn last(&mut self) -> Option<Frame<Bytes>> {
-        if self.mask.holds() {
-            return Some(Frame::data(self.mask.rest()));
-        }
-        self.trailers.take().map(Frame::trailers)
-    }
-
-    fn holds(&self) -> bool {
-        self.mask.holds() || self.trailers.is_some()
-    }
-
-    fn tell(&mut self, found: bool) {
-        if found && !std::mem::replace(&mut self.told, true) {
+        let passed = self.frames.pass(&self.credential.finder, frame);
+        if self.frames.found() && !std::mem::replace(&mut self.told, true) {
             self.credential.masked(&self.from);
         }
+        passed
     }
 }
 

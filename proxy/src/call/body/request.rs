@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use super::strip_trailers;
+use crate::credentials::mask::{Finder, Frames};
 use crate::ends::ReadEnd;
 use crate::hop;
 use crate::http1::body::BodyError;
@@ -28,6 +29,8 @@ pub(crate) struct RequestBody {
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Ends the body with the call's right, where nobody else reads on for it.
     held: Option<Held>,
+    /// Ends it before a credential of this host.
+    guard: Option<Box<(Arc<Finder>, Frames)>>,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,7 @@ impl RequestBody {
             count: RequestCount::Known(0),
             stop: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -97,6 +101,7 @@ impl RequestBody {
             count,
             stop: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -107,6 +112,7 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -120,6 +126,7 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -133,6 +140,7 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -143,6 +151,7 @@ impl RequestBody {
             count: RequestCount::Known(0),
             stop: None,
             held: None,
+            guard: None,
         }
     }
 
@@ -154,6 +163,7 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: Some(Box::pin(stop.clone().cancelled_owned())),
             held: None,
+            guard: None,
         };
         (body, Later { give, stop })
     }
@@ -172,6 +182,14 @@ impl RequestBody {
     /// Counts its bytes.
     pub(crate) fn count(&self) -> RequestCount {
         self.count.clone()
+    }
+
+    /// The same body, which ends before a credential of this host. One that is here whole was looked at already.
+    pub(crate) fn guarded(mut self, live: Option<Arc<Finder>>) -> Self {
+        if self.as_whole().is_none() {
+            self.guard = live.map(|live| Box::new((live, Frames::default())));
+        }
+        self
     }
 
     /// Takes the body if it is here whole; then it could be sent a second time.
@@ -228,6 +246,50 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
         let this = self.get_mut();
+        loop {
+            if let Some((_, frames)) = this.guard.as_deref_mut().filter(|(_, frames)| frames.is_over()) {
+                return Poll::Ready(frames.last().map(Ok));
+            }
+            let frame = ready!(this.poll_kind(cx));
+            let Some((live, frames)) = this.guard.as_deref_mut() else {
+                return Poll::Ready(frame);
+            };
+            let passed = match frame {
+                Some(Ok(frame)) => frames.pass(live, frame),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    frames.end();
+                    None
+                }
+            };
+            if frames.found() {
+                this.kind = RequestKind::Empty;
+                let reason = Reason::SecretInRequest;
+                return Poll::Ready(Some(Err(RequestError::Cut { reason })));
+            }
+            if let Some(passed) = passed {
+                return Poll::Ready(Some(Ok(passed)));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.guard.as_ref().is_some_and(|guard| guard.1.holds()) && self.kind_is_over()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.guard.as_ref().map_or(0, |guard| guard.1.held()) as u64;
+        let hint = self.kind_size();
+        match hint.exact() {
+            Some(exact) if held > 0 => SizeHint::with_exact(exact + held),
+            Some(_) | None => hint,
+        }
+    }
+}
+
+impl RequestBody {
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
+        let this = self;
         if let Some(held) = &this.held
             && let Poll::Ready(reason) = held.poll_cut(cx, Lane::Request)
         {
@@ -269,7 +331,7 @@ impl Body for RequestBody {
         Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn kind_is_over(&self) -> bool {
         match &self.kind {
             RequestKind::Empty => true,
             RequestKind::Whole(bytes) => bytes.is_empty(),
@@ -280,7 +342,7 @@ impl Body for RequestBody {
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn kind_size(&self) -> SizeHint {
         match &self.kind {
             RequestKind::Empty => SizeHint::with_exact(0),
             RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use policy::{Destination, Permit, Protocol, ServeKind, Target};
 
-use super::super::body::{AnswerBody, RequestBody};
+use super::super::body::{AnswerBody, RequestBody, RequestError};
 use super::super::draft::Draft;
 use super::super::headers::{self, CALLER, CLIENT_CERT};
 use super::super::identify::Who;
@@ -218,6 +218,11 @@ pub(super) fn callee_refusal(callee: &dyn fmt::Display, fault: &CalleeFault) -> 
             "the query holds a byte that no HTTP/2 request can carry",
         ),
         CalleeFault::Slow => refusal(Reason::Timeout, "it took longer than is waited for"),
+        CalleeFault::Caller {
+            source: RequestError::Cut {
+                reason: reason @ Reason::SecretInRequest,
+            },
+        } => refusal(*reason, "the proxy adds it where it belongs, and nobody else sends it"),
         CalleeFault::Caller { .. } | CalleeFault::Length => {
             refusal(Reason::BadRequest, "the body did not come as its head says")
         }

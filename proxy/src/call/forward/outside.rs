@@ -24,6 +24,7 @@ use super::bot::{callee_refusal, fields_of_http1};
 use super::{Came, From, ended, hold, own_svid, target};
 use crate::callee::{CalleeFault, CalleeRequest, Leaving, OutsideLine, Switched, Wish};
 use crate::credentials::inject::{Misfit, Target, inject};
+use crate::credentials::mask::Finder;
 use crate::credentials::{Loaded, SIGNED_BODY_MAX, Unavailable};
 use crate::live::{Held, Lane};
 use crate::outside::connect::OutsideFault;
@@ -61,6 +62,10 @@ pub(super) async fn onward(
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
     let loaded = proxy.credentials.of(&permit, mesh).await;
     let loaded = loaded.map_err(|error| no_credential(&error))?;
+    let live = proxy.credentials.live();
+    if let Some(live) = &live {
+        holds_no_secret(live, &call_target(&permit, query.as_ref()), &headers, &body)?;
+    }
     let call = permit.into_call();
     let said = mesh.outside_destination(&to.outside);
     let said = said.cloned().unwrap_or_default();
@@ -88,6 +93,7 @@ pub(super) async fn onward(
         },
         credential: loaded,
     };
+    let body = body.guarded(live);
     let (count, mut idle) = (body.count(), said.waits.stream_idle);
     end.admitted().tried();
     let came = match request {
@@ -279,6 +285,26 @@ impl Way<'_> {
     fn refusal(&self, fault: &CalleeFault) -> Box<Refusal> {
         callee_refusal(self.leaving.to, fault)
     }
+}
+
+/// Path and query of a request; nothing of a tunnel, whose bytes nobody can look through.
+fn call_target(permit: &Permit, query: Option<&Bytes>) -> Bytes {
+    permit
+        .call()
+        .http()
+        .map_or_else(Bytes::new, |ask| target(&ask.path, query))
+}
+
+/// Refuses a request that has a credential of this host in it: the proxy adds those itself, where they belong, so this one leaks
+/// what somebody gave away. Of a body that comes by and by the rest is looked at on its way.
+fn holds_no_secret(live: &Finder, target: &[u8], headers: &HeaderMap, body: &RequestBody) -> Result<(), Box<Refusal>> {
+    let whole = body.as_whole().unwrap_or_default();
+    let in_field = headers.values().any(|value| live.is_in(value.as_bytes()));
+    if in_field || live.is_in(target) || live.is_in(&whole) {
+        let detail = "the proxy adds it where it belongs, and nobody else sends it";
+        return Err(Refusal::boxed(Reason::SecretInRequest, detail));
+    }
+    Ok(())
 }
 
 /// What the bot is told of a credential that was not read. Where it is and what is wrong there is the operator's to read.
