@@ -158,6 +158,10 @@ fn a_source_that_fails_is_lived_without_for_its_time_and_comes_back_by_itself() 
         listed.contains("not read: the program /bin/cat failed: exit status: 1"),
         "{listed}"
     );
+    let (status, ready) = crate::support::http_get(service.scene.host().ports.metrics, "/readyz").unwrap();
+    assert_eq!(status, 200, "other calls are carried: {ready}");
+    let note = "note: credential x-key cannot be read, calls that need it are refused: the program /bin/cat failed";
+    assert!(ready.contains(note), "{ready}");
     std::fs::write(&file, scene::X_KEY).unwrap();
     crate::support::eventually("the source to be read again", || {
         (checkout.call("GET", "header.example.com", "/echo").status == 200).then_some(())

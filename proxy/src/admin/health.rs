@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::connection;
+use crate::credentials::State;
 use crate::ends;
 use crate::plain::{self, CONNECTIONS_MAX, Page, Question};
 use crate::proxy::Proxy;
@@ -78,6 +79,27 @@ fn open_locally(proxy: &Proxy) -> String {
     snapshot.claimable().map(lines).collect()
 }
 
+/// A line for each credential that could not be read the last time. Calls that need none are carried all the same.
+fn credentials(proxy: &Proxy) -> String {
+    let snapshot = proxy.control.snapshot();
+    let states = proxy
+        .credentials
+        .states(snapshot.mesh.credentials().map(|(name, _)| name));
+    let line = |state: &State| {
+        let error = state.error.as_ref()?;
+        let lives = if state.fingerprint.is_some() {
+            "its old value is used for a time"
+        } else {
+            "calls that need it are refused"
+        };
+        Some(format!(
+            "note: credential {} cannot be read, {lives}: {error}\n",
+            state.name
+        ))
+    };
+    states.iter().filter_map(line).collect()
+}
+
 /// Ready where calls can be carried: nothing is missing, and they can be recorded.
 fn ready(proxy: &Proxy) -> Page {
     let mut missing: Vec<String> = proxy.control.ready().missing.iter().map(ToString::to_string).collect();
@@ -85,7 +107,10 @@ fn ready(proxy: &Proxy) -> Page {
         missing.push(format!("the ledger: {trouble}"));
     }
     if missing.is_empty() {
-        return Page::text(StatusCode::OK, format!("ok\n{}", open_locally(proxy)));
+        return Page::text(
+            StatusCode::OK,
+            format!("ok\n{}{}", open_locally(proxy), credentials(proxy)),
+        );
     }
     Page::text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
 }
