@@ -108,7 +108,7 @@ fn a_quarantine_is_of_one_bot_or_one_host_and_its_time_is_not_nothing() {
 
 #[test]
 fn commands_of_later_versions_do_not_exist() {
-    for line in ["grant list", "tap", "top", "backup", "secret list"] {
+    for line in ["grant list", "tap", "top", "backup", "secret rotate key"] {
         assert!(parse(line).is_err(), "{line}");
     }
 }

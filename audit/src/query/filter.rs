@@ -74,7 +74,7 @@ pub enum FilterError {
     },
     /// A term has an unknown key.
     #[error(
-        "{key:?} is no key; the keys are verdict, from, to, protocol, method, path, rule, reason, kind, direction, id, since, until, status"
+        "{key:?} is no key; the keys are verdict, from, to, protocol, method, path, rule, credential, reason, kind, direction, id, since, until, status"
     )]
     Key {
         /// The key.

@@ -26,11 +26,12 @@ use crate::outside::WayOut;
 use crate::outside::address;
 use crate::outside::connect::{OutsideFault, Stream};
 
-/// The most connections of one caller to one destination that are kept open between calls.
-const IDLE_MAX: usize = 16;
+/// The most connections of one caller to one destination that are kept open between calls: as many as a bot that asks much has
+/// calls at a time, for each further one is a TLS handshake.
+const IDLE_MAX: usize = 128;
 
 /// The most of them all.
-const ALL_IDLE_MAX: usize = 1_024;
+const ALL_IDLE_MAX: usize = 2_048;
 
 /// Who calls whom, and what the mesh says of that destination.
 #[derive(Clone, Copy, Debug)]
