@@ -39,7 +39,7 @@ fn unix_ms(told: &Value) -> Option<i64> {
 }
 
 /// Serial and end of a bot's SVID that its proxy shows.
-fn svid(mesh: &Mesh, host: &str, bot: &str) -> Option<(String, i64)> {
+pub(crate) fn svid(mesh: &Mesh, host: &str, bot: &str) -> Option<(String, i64)> {
     let told = told(mesh, host, "/v1/bots")?;
     let bot = told["bots"].as_array()?.iter().find(|b| b["bot"] == bot)?.clone();
     Some((bot["serial"].as_str()?.to_owned(), unix_ms(&bot["not_after"])?))

@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::away::{folder, serial};
+use crate::away::{folder, serial, svid};
 use crate::restart::two_held;
 use crate::spine::CHECKOUT;
 use crate::support::hand::Hand;
@@ -153,6 +153,19 @@ impl Soak {
     fn second(&mut self, second: u64) {
         let plan = &self.plan;
         if let (Some(hand), Some(step)) = (&self.hand, plan.step) {
+            // Time does not outrun a machine that is busy: where an SVID is not renewed yet, it goes on in small steps. (It does
+            // not stand still, for a proxy that has just started renews after a while of the mesh's time.)
+            let step_ms = i64::try_from(step.as_millis()).expect("few");
+            for (host, bot) in HOSTS.iter().zip(["prod/checkout", "prod/orders"]) {
+                eventually("an SVID that outlives the next step", || {
+                    let (_, end) = svid(&self.mesh, host, bot)?;
+                    let outlives = end > hand.shows() + 2 * step_ms;
+                    if !outlives {
+                        hand.forward(Duration::from_secs(5));
+                    }
+                    outlives.then_some(())
+                });
+            }
             hand.forward(step);
         }
         if second.is_multiple_of(plan.apply_every) {
