@@ -6,7 +6,7 @@ use std::fmt;
 use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use zeroize::Zeroizing;
 
 use super::forms;
@@ -245,9 +245,12 @@ impl Frames {
         self.mask.holds() || self.trailers.is_some()
     }
 
-    /// How many bytes are.
-    pub(crate) fn held(&self) -> usize {
-        self.mask.held()
+    /// How much is to come: what is, and what is held back.
+    pub(crate) fn with_held(&self, hint: SizeHint) -> SizeHint {
+        match hint.exact() {
+            Some(exact) => SizeHint::with_exact(exact + self.mask.held() as u64),
+            None => hint,
+        }
     }
 
     /// Tells whether a value was found so far.

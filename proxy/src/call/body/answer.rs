@@ -27,12 +27,12 @@ pub(crate) struct AnswerBody {
     kind: AnswerKind,
     end: Option<Box<End>>,
     held: Option<Held>,
-    guard: Option<Box<Guard>>,
 }
 
-/// Takes a credential out of what passes.
+/// A body out of which a credential is taken.
 #[derive(Debug)]
-struct Guard {
+struct Guarded {
+    body: AnswerBody,
     credential: Arc<Loaded>,
     from: BotName,
     frames: Frames,
@@ -56,6 +56,8 @@ enum AnswerKind {
     },
     /// Of no call: what this proxy says to another on a control stream.
     Control(mpsc::Receiver<Bytes>),
+    /// From a callee that was shown a credential. In here, so that the many others need no room for it.
+    Guarded(Box<Guarded>),
 }
 
 impl AnswerBody {
@@ -65,7 +67,6 @@ impl AnswerBody {
             kind: AnswerKind::Whole(bytes),
             end: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -75,7 +76,6 @@ impl AnswerBody {
             kind: AnswerKind::Callee(Box::new(body)),
             end: None,
             held: Some(held),
-            guard: None,
         }
     }
 
@@ -85,7 +85,6 @@ impl AnswerBody {
             kind: AnswerKind::Stream(Box::new(body)),
             end: None,
             held: Some(held),
-            guard: None,
         }
     }
 
@@ -95,7 +94,6 @@ impl AnswerBody {
             kind: AnswerKind::Tunnel(Box::new(body)),
             end: None,
             held: Some(held),
-            guard: None,
         }
     }
 
@@ -105,7 +103,6 @@ impl AnswerBody {
             kind: AnswerKind::Hop { body, _lease: lease },
             end: None,
             held: Some(held),
-            guard: None,
         }
     }
 
@@ -115,19 +112,23 @@ impl AnswerBody {
             kind: AnswerKind::Control(said),
             end: None,
             held: None,
-            guard: None,
         }
     }
 
     /// The same body, in which a credential that the callee was shown is masked.
     pub(crate) fn guarded(mut self, credential: &Arc<Loaded>, from: &BotName) -> Self {
-        self.guard = Some(Box::new(Guard {
-            credential: Arc::clone(credential),
-            from: from.clone(),
-            frames: Frames::default(),
-            told: false,
-        }));
-        self
+        let (end, held) = (self.end.take(), self.held.take());
+        Self {
+            kind: AnswerKind::Guarded(Box::new(Guarded {
+                body: self,
+                credential: Arc::clone(credential),
+                from: from.clone(),
+                frames: Frames::default(),
+                told: false,
+            })),
+            end,
+            held,
+        }
     }
 
     /// The same call's answer without its bytes, for HEAD.
@@ -220,29 +221,7 @@ impl AnswerBody {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|source| AnswerError::Hop { source }))),
             AnswerKind::Control(said) => said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
-        }
-    }
-
-    /// The next frame as it may be passed on.
-    fn poll_guarded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        loop {
-            if let Some(guard) = self.guard.as_deref_mut().filter(|guard| guard.frames.is_over()) {
-                return Poll::Ready(guard.frames.last().map(Ok));
-            }
-            let frame = ready!(self.poll_kind(cx));
-            let Some(guard) = self.guard.as_deref_mut() else {
-                return Poll::Ready(frame);
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    // A piece of which nothing may be passed on yet is not one.
-                    if let Some(frame) = guard.pass(frame) {
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => guard.frames.end(),
-            }
+            AnswerKind::Guarded(guarded) => guarded.poll_frame(cx),
         }
     }
 
@@ -262,7 +241,7 @@ impl Body for AnswerBody {
         if let Some(reason) = this.held.as_ref().and_then(Held::cut) {
             return Poll::Ready(Some(this.cut(reason)));
         }
-        let Poll::Ready(mut frame) = this.poll_guarded(cx) else {
+        let Poll::Ready(mut frame) = this.poll_kind(cx) else {
             // Only where the body makes its reader wait does anything have to wake it.
             let held = this.held.as_ref();
             let Some(Poll::Ready(reason)) = held.map(|held| held.poll_cut(cx, Lane::Answer)) else {
@@ -301,9 +280,6 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.guard.as_ref().is_some_and(|guard| guard.frames.holds()) {
-            return false;
-        }
         match &self.kind {
             AnswerKind::Empty => true,
             AnswerKind::Whole(bytes) => bytes.is_empty(),
@@ -312,21 +288,11 @@ impl Body for AnswerBody {
             AnswerKind::Stream(body) => body.is_end_stream(),
             AnswerKind::Hop { body, .. } => body.is_end_stream(),
             AnswerKind::Control(_) => false,
+            AnswerKind::Guarded(guarded) => !guarded.frames.holds() && guarded.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.guard.as_ref().map_or(0, |guard| guard.frames.held());
-        let hint = self.kind_size();
-        match hint.exact() {
-            Some(exact) if held > 0 => SizeHint::with_exact(exact + held as u64),
-            Some(_) | None => hint,
-        }
-    }
-}
-
-impl AnswerBody {
-    fn kind_size(&self) -> SizeHint {
         match &self.kind {
             AnswerKind::Empty => SizeHint::with_exact(0),
             AnswerKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
@@ -335,17 +301,34 @@ impl AnswerBody {
             AnswerKind::Stream(body) => body.size_hint(),
             AnswerKind::Hop { body, .. } => body.size_hint(),
             AnswerKind::Control(_) => SizeHint::default(),
+            AnswerKind::Guarded(guarded) => guarded.frames.with_held(guarded.body.size_hint()),
         }
     }
 }
 
-impl Guard {
-    fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        let passed = self.frames.pass(&self.credential.finder, frame);
-        if self.frames.found() && !std::mem::replace(&mut self.told, true) {
-            self.credential.masked(&self.from);
+impl Guarded {
+    /// The next frame as it may be passed on.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        loop {
+            if self.frames.is_over() {
+                return Poll::Ready(self.frames.last().map(Ok));
+            }
+            // A piece of which nothing may be passed on yet is not one.
+            let passed = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => self.frames.pass(&self.credential.finder, frame),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    self.frames.end();
+                    None
+                }
+            };
+            if self.frames.found() && !std::mem::replace(&mut self.told, true) {
+                self.credential.masked(&self.from);
+            }
+            if let Some(passed) = passed {
+                return Poll::Ready(Some(Ok(passed)));
+            }
         }
-        passed
     }
 }
 

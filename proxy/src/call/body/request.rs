@@ -29,8 +29,6 @@ pub(crate) struct RequestBody {
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Ends the body with the call's right, where nobody else reads on for it.
     held: Option<Held>,
-    /// Ends it before a credential of this host.
-    guard: Option<Box<(Arc<Finder>, Frames)>>,
 }
 
 #[derive(Debug)]
@@ -45,6 +43,16 @@ enum RequestKind {
     Later(oneshot::Receiver<crate::http1::body::Body<ReadEnd>>),
     /// Of no call: what this proxy says to another on a control stream.
     Control(mpsc::Receiver<Bytes>),
+    /// Any of them, which ends before a credential of this host. In here, so that the many others need no room for it.
+    Guarded(Box<Guarded>),
+}
+
+/// A body in which credentials of this host are looked for.
+#[derive(Debug)]
+struct Guarded {
+    body: RequestBody,
+    live: Arc<Finder>,
+    frames: Frames,
 }
 
 /// Begins the body of a tunnel: what its connection keeps. Dropped, it leaves the body empty.
@@ -89,7 +97,6 @@ impl RequestBody {
             count: RequestCount::Known(0),
             stop: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -101,7 +108,6 @@ impl RequestBody {
             count,
             stop: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -112,7 +118,6 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -126,7 +131,6 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -140,7 +144,6 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -151,7 +154,6 @@ impl RequestBody {
             count: RequestCount::Known(0),
             stop: None,
             held: None,
-            guard: None,
         }
     }
 
@@ -163,7 +165,6 @@ impl RequestBody {
             count: RequestCount::Counted(Arc::default()),
             stop: Some(Box::pin(stop.clone().cancelled_owned())),
             held: None,
-            guard: None,
         };
         (body, Later { give, stop })
     }
@@ -185,11 +186,20 @@ impl RequestBody {
     }
 
     /// The same body, which ends before a credential of this host. One that is here whole was looked at already.
-    pub(crate) fn guarded(mut self, live: Option<Arc<Finder>>) -> Self {
-        if self.as_whole().is_none() {
-            self.guard = live.map(|live| Box::new((live, Frames::default())));
+    pub(crate) fn guarded(self, live: Option<Arc<Finder>>) -> Self {
+        match live {
+            Some(live) if self.as_whole().is_none() => Self {
+                count: self.count.clone(),
+                stop: None,
+                held: None,
+                kind: RequestKind::Guarded(Box::new(Guarded {
+                    body: self,
+                    live,
+                    frames: Frames::default(),
+                })),
+            },
+            Some(_) | None => self,
         }
-        self
     }
 
     /// Takes the body if it is here whole; then it could be sent a second time.
@@ -201,7 +211,8 @@ impl RequestBody {
             | RequestKind::Http2(_)
             | RequestKind::Hop(_)
             | RequestKind::Later(_)
-            | RequestKind::Control(_) => None,
+            | RequestKind::Control(_)
+            | RequestKind::Guarded(_) => None,
         }
     }
 
@@ -246,50 +257,6 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
         let this = self.get_mut();
-        loop {
-            if let Some((_, frames)) = this.guard.as_deref_mut().filter(|(_, frames)| frames.is_over()) {
-                return Poll::Ready(frames.last().map(Ok));
-            }
-            let frame = ready!(this.poll_kind(cx));
-            let Some((live, frames)) = this.guard.as_deref_mut() else {
-                return Poll::Ready(frame);
-            };
-            let passed = match frame {
-                Some(Ok(frame)) => frames.pass(live, frame),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    frames.end();
-                    None
-                }
-            };
-            if frames.found() {
-                this.kind = RequestKind::Empty;
-                let reason = Reason::SecretInRequest;
-                return Poll::Ready(Some(Err(RequestError::Cut { reason })));
-            }
-            if let Some(passed) = passed {
-                return Poll::Ready(Some(Ok(passed)));
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        !self.guard.as_ref().is_some_and(|guard| guard.1.holds()) && self.kind_is_over()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let held = self.guard.as_ref().map_or(0, |guard| guard.1.held()) as u64;
-        let hint = self.kind_size();
-        match hint.exact() {
-            Some(exact) if held > 0 => SizeHint::with_exact(exact + held),
-            Some(_) | None => hint,
-        }
-    }
-}
-
-impl RequestBody {
-    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
-        let this = self;
         if let Some(held) = &this.held
             && let Poll::Ready(reason) = held.poll_cut(cx, Lane::Request)
         {
@@ -321,6 +288,7 @@ impl RequestBody {
                 ready!(body.poll_frame(cx)).map(|frame| frame.map_err(|source| RequestError::Hop { source }))
             }
             RequestKind::Control(said) => return said.poll_recv(cx).map(|said| said.map(|said| Ok(Frame::data(said)))),
+            RequestKind::Guarded(guarded) => return guarded.poll_frame(cx),
         };
         strip_trailers(&mut frame);
         if let (Some(Ok(frame)), RequestCount::Counted(count)) = (&frame, &this.count)
@@ -331,7 +299,7 @@ impl RequestBody {
         Poll::Ready(frame)
     }
 
-    fn kind_is_over(&self) -> bool {
+    fn is_end_stream(&self) -> bool {
         match &self.kind {
             RequestKind::Empty => true,
             RequestKind::Whole(bytes) => bytes.is_empty(),
@@ -339,10 +307,11 @@ impl RequestBody {
             RequestKind::Http2(body) => body.is_end_stream(),
             RequestKind::Hop(body) => body.is_over(),
             RequestKind::Later(_) | RequestKind::Control(_) => false,
+            RequestKind::Guarded(guarded) => !guarded.frames.holds() && guarded.body.is_end_stream(),
         }
     }
 
-    fn kind_size(&self) -> SizeHint {
+    fn size_hint(&self) -> SizeHint {
         match &self.kind {
             RequestKind::Empty => SizeHint::with_exact(0),
             RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
@@ -350,6 +319,35 @@ impl RequestBody {
             RequestKind::Http2(body) => body.size_hint(),
             RequestKind::Hop(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             RequestKind::Later(_) | RequestKind::Control(_) => SizeHint::default(),
+            RequestKind::Guarded(guarded) => guarded.frames.with_held(guarded.body.size_hint()),
+        }
+    }
+}
+
+impl Guarded {
+    /// The next frame, unless a credential is in it.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
+        loop {
+            if self.frames.is_over() {
+                return Poll::Ready(self.frames.last().map(Ok));
+            }
+            // A piece of which nothing may be passed on yet is not one.
+            let passed = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => self.frames.pass(&self.live, frame),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    self.frames.end();
+                    None
+                }
+            };
+            if self.frames.found() {
+                self.body = RequestBody::empty();
+                let reason = Reason::SecretInRequest;
+                return Poll::Ready(Some(Err(RequestError::Cut { reason })));
+            }
+            if let Some(passed) = passed {
+                return Poll::Ready(Some(Ok(passed)));
+            }
         }
     }
 }
