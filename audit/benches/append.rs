@@ -19,8 +19,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use audit::{
-    Actor, CallId, CallRecord, Callee, Direction, EndRecord, Hop, Ledger, LedgerConfig, Party, Protocol, Record,
-    Verdict,
+    Actor, CallId, CallRecord, Callee, Direction, EndRecord, Hop, Ledger, LedgerConfig, Party, Record, Verdict,
 };
 use spiffe::id::SpiffeId;
 use spiffe::selector::Facts;
@@ -61,38 +60,30 @@ fn call() -> CallRecord {
         ..Facts::new(4711, 1001, 1001)
     };
     CallRecord {
-        id: CallId::from_bytes([7; 16]),
-        time: Timestamp::from_unix_millis(1_793_872_800_000),
-        direction: Direction::Out,
         actor: Actor::Bot,
         from: Party {
             id: id("prod/checkout"),
-            serial: None,
             facts: Some(Arc::new(facts)),
+            ..Party::default()
         },
         to: Callee {
             id: id("prod/orders"),
-            serial: None,
-            host: None,
-            outside: None,
+            ..Callee::default()
         },
-        protocol: Protocol::Http,
-        port: None,
         method: "GET".to_owned(),
         path: "/orders/1742".to_owned(),
         query: vec!["page".to_owned(), "limit".to_owned()],
         verdict: Verdict::Allow,
         rule: Some("checkout-reads-orders".to_owned()),
-        reason: None,
-        nearest: None,
         epoch: 1,
         revision: 3,
         hop: Some(Hop::Mtls),
-        tls: None,
-        peer_call: None,
         trace: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
-        credential: None,
-        shortened: false,
+        ..CallRecord::new(
+            CallId::from_bytes([7; 16]),
+            Timestamp::from_unix_millis(1_793_872_800_000),
+            Direction::Out,
+        )
     }
 }
 

@@ -114,6 +114,38 @@ pub struct CallRecord {
     pub shortened: bool,
 }
 
+impl CallRecord {
+    /// A call of which nothing is known yet, and which is refused as long as nobody allows it.
+    #[must_use]
+    pub fn new(id: CallId, time: Timestamp, direction: Direction) -> Self {
+        Self {
+            id,
+            time,
+            direction,
+            actor: Actor::Unknown,
+            from: Party::default(),
+            to: Callee::default(),
+            protocol: Protocol::default(),
+            port: None,
+            method: String::new(),
+            path: String::new(),
+            query: Vec::new(),
+            verdict: Verdict::Deny,
+            rule: None,
+            reason: None,
+            nearest: None,
+            epoch: 0,
+            revision: 0,
+            hop: None,
+            tls: None,
+            peer_call: None,
+            trace: None,
+            credential: None,
+            shortened: false,
+        }
+    }
+}
+
 /// How an allowed call ended.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -152,7 +152,7 @@ fn over(since: Timestamp, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Actor, CallId, Callee, Direction, Protocol};
+    use crate::record::{Actor, CallId, Direction};
     use spiffe::id::SpiffeId;
 
     fn at(millis: i64) -> Timestamp {
@@ -162,33 +162,15 @@ mod tests {
     fn refusal(bot: Option<&str>, reason: &str, rule: Option<&str>) -> CallRecord {
         let id = bot.map(|bot| SpiffeId::parse(&format!("spiffe://acme.internal/{bot}")).unwrap());
         CallRecord {
-            id: CallId::from_bytes([0; 16]),
-            time: at(0),
-            direction: Direction::Out,
             actor: Actor::Bot,
-            from: Party {
-                id,
-                serial: None,
-                facts: None,
-            },
-            to: Callee::default(),
-            protocol: Protocol::Http,
-            port: None,
+            from: Party { id, ..Party::default() },
             method: "GET".into(),
             path: "/".into(),
-            query: vec![],
-            verdict: Verdict::Deny,
             rule: rule.map(str::to_owned),
             reason: Some(reason.into()),
-            nearest: None,
             epoch: 1,
             revision: 1,
-            hop: None,
-            tls: None,
-            peer_call: None,
-            trace: None,
-            credential: None,
-            shortened: false,
+            ..CallRecord::new(CallId::from_bytes([0; 16]), at(0), Direction::Out)
         }
     }
 

@@ -141,38 +141,30 @@ fn record() -> CallRecord {
         ..Facts::new(4711, 1001, 1001)
     };
     CallRecord {
-        id: CallId::from_bytes([7; 16]),
-        time: Timestamp::from_unix_millis(1_793_872_800_000),
-        direction: Direction::Out,
         actor: Actor::Bot,
         from: Party {
             id: party("prod/checkout"),
-            serial: None,
             facts: Some(Arc::new(facts)),
+            ..Party::default()
         },
         to: Callee {
             id: party("prod/orders"),
-            serial: None,
-            host: None,
-            outside: None,
+            ..Callee::default()
         },
-        protocol: audit::Protocol::Http,
-        port: None,
         method: "GET".to_owned(),
         path: "/orders/17".to_owned(),
         query: vec!["page".to_owned()],
         verdict: audit::Verdict::Allow,
         rule: Some("checkout-reads-orders".to_owned()),
-        reason: None,
-        nearest: None,
         epoch: 1,
         revision: 3,
         hop: Some(Hop::Mtls),
-        tls: None,
-        peer_call: None,
         trace: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
-        credential: None,
-        shortened: false,
+        ..CallRecord::new(
+            CallId::from_bytes([7; 16]),
+            Timestamp::from_unix_millis(1_793_872_800_000),
+            Direction::Out,
+        )
     }
 }
 

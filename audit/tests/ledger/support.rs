@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use audit::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Ledger, LedgerConfig,
-    OpenError, OpenReport, Party, Protocol, Verdict, VerifyFailure, VerifyReport,
+    OpenError, OpenReport, Party, Verdict, VerifyFailure, VerifyReport,
 };
 use spiffe::id::SpiffeId;
 use spiffe::selector::Facts;
@@ -102,38 +102,26 @@ pub(crate) fn time(millis: u64) -> Timestamp {
 
 pub(crate) fn call(number: u64) -> CallRecord {
     CallRecord {
-        id: id(number),
-        time: time(number),
-        direction: Direction::Out,
         actor: Actor::Bot,
         from: Party {
             id: Some(spiffe("prod/checkout")),
-            serial: None,
             facts: Some(Arc::new(facts(1001))),
+            ..Party::default()
         },
         to: Callee {
             id: Some(spiffe("prod/orders")),
-            serial: None,
-            host: None,
-            outside: None,
+            ..Callee::default()
         },
-        protocol: Protocol::Http,
-        port: None,
         method: "GET".to_owned(),
         path: format!("/orders/{number}"),
         query: vec!["page".to_owned()],
         verdict: Verdict::Allow,
         rule: Some("checkout-reads-orders".to_owned()),
-        reason: None,
-        nearest: None,
         epoch: 1,
         revision: 3,
         hop: Some(Hop::Mtls),
-        tls: None,
-        peer_call: None,
         trace: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
-        credential: None,
-        shortened: false,
+        ..CallRecord::new(id(number), time(number), Direction::Out)
     }
 }
 

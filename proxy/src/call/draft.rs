@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use audit::{Actor, CallId, CallRecord, Callee, Direction, Party, Verdict};
+use audit::{CallId, CallRecord, Direction};
 use policy::{Destination, Protocol};
 use spiffe::time::Timestamp;
 use tokio::time::Instant;
@@ -39,33 +39,14 @@ impl Draft {
     pub(super) fn new(proxy: &Arc<Proxy>, place: Result<Place, Bound>, way: Way, id: CallId, now: Timestamp) -> Self {
         let snapshot = proxy.control.snapshot();
         let generation = snapshot.generation;
+        let direction = match way {
+            Way::Out => Direction::Out,
+            Way::In => Direction::In,
+        };
         let record = CallRecord {
-            id,
-            time: now,
-            direction: match way {
-                Way::Out => Direction::Out,
-                Way::In => Direction::In,
-            },
-            actor: Actor::Unknown,
-            from: Party::default(),
-            to: Callee::default(),
-            protocol: audit::Protocol::Http,
-            port: None,
-            method: String::new(),
-            path: String::new(),
-            query: Vec::new(),
-            verdict: Verdict::Deny,
-            rule: None,
-            reason: None,
-            nearest: None,
             epoch: generation.epoch,
             revision: generation.revision,
-            hop: None,
-            tls: None,
-            peer_call: None,
-            trace: None,
-            credential: None,
-            shortened: false,
+            ..CallRecord::new(id, now, direction)
         };
         let series = SeriesKey {
             way,

@@ -3,7 +3,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use audit::{Actor, CallId, CallRecord, Callee, Direction, Ledger, LedgerConfig, LedgerError, Party, Receipt, Verdict};
+use audit::{CallId, CallRecord, Direction, Ledger, LedgerConfig, LedgerError, Receipt, Verdict};
 use spiffe::time::{Clock, Timestamp};
 use tempfile::TempDir;
 
@@ -25,29 +25,14 @@ fn ledger() -> (TempDir, Ledger) {
 
 fn call(number: u8) -> CallRecord {
     CallRecord {
-        id: CallId::from_bytes([number; 16]),
-        time: Timestamp::from_unix_millis(0),
-        direction: Direction::Out,
-        actor: Actor::Bot,
-        from: Party::default(),
-        to: Callee::default(),
-        protocol: audit::Protocol::default(),
-        port: None,
         method: "GET".to_owned(),
         path: format!("/orders/{number}"),
-        query: Vec::new(),
         verdict: Verdict::Allow,
-        rule: None,
-        reason: None,
-        nearest: None,
-        epoch: 1,
-        revision: 1,
-        hop: None,
-        tls: None,
-        peer_call: None,
-        trace: None,
-        credential: None,
-        shortened: false,
+        ..CallRecord::new(
+            CallId::from_bytes([number; 16]),
+            Timestamp::from_unix_millis(0),
+            Direction::Out,
+        )
     }
 }
 
