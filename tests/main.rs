@@ -46,6 +46,7 @@ mod reproof;
 mod resilience;
 mod restart;
 mod rules;
+mod scan;
 mod seen;
 mod skew;
 mod soak;

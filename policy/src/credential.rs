@@ -193,6 +193,11 @@ impl Injection {
         }
     }
 
+    /// Says whether the value itself is in the request; a key that signs is not.
+    pub const fn sends_value(&self) -> bool {
+        !self.signs_body()
+    }
+
     /// Says whether the whole body has to be there before the first byte of the request is sent.
     pub const fn signs_body(&self) -> bool {
         matches!(self, Self::Hmac(_) | Self::Sigv4 { .. })

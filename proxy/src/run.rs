@@ -351,6 +351,7 @@ async fn sweep(proxy: Arc<Proxy>) {
             _tick = ticks.tick() => {}
         }
         proxy.callees.sweep();
+        proxy.credentials.sweep();
         proxy
             .limiter
             .sweep(&proxy.control.snapshot().policy, proxy.control.now());

@@ -9,7 +9,7 @@ use crate::output::Screen;
 const TEXT: &str = "\
 ## Calling other bots through botmesh
 
-1. This program is a *bot* `a/b` (for example `prod/checkout`). Who it is comes from the kernel; it holds no key, token or certificate. Do not add any.
+1. This program is a *bot* `a/b` (for example `prod/checkout`). Who it is comes from the kernel; it holds no key, token or certificate. Add none: where a service demands one, the proxy adds it.
 2. The bot `a/b` is called as `http://b.a.mesh/` (`prod/orders` is `http://orders.prod.mesh/`), plain `http`, port 80. The proxy does the TLS.
 3. Use the environment's proxy: `http_proxy=http://127.0.0.1:15080` is set by `botmesh run --as a/b -- COMMAND`. Never set `no_proxy` for `.mesh`.
 4. Python requests, Go, Ruby and curl read `http_proxy`. Node needs `NODE_USE_ENV_PROXY=1` (24 or newer), or a base URL with a `Host` header.

@@ -45,6 +45,12 @@ fn a_service_that_says_the_key_in_any_form_is_not_heard_saying_it() {
         "{}",
         zip.body
     );
+    let head = checkout.call("HEAD", "header.example.com", "/zip");
+    assert_eq!(
+        (head.status, head.body.as_str()),
+        (200, ""),
+        "there is nothing to look through"
+    );
     service.nobody_has_a_key();
     let (_, metrics) = crate::support::http_get(service.scene.host().ports.metrics, "/metrics").unwrap();
     let masked = metrics

@@ -60,6 +60,8 @@ fn a_request_to_aws_is_signed_as_botocore_signs_it() {
             "",
         ),
         ("s3", "PUT", "/s3/bucket/key", "some bytes"),
+        // Kept compressed, and passed as it is: its key was never sent.
+        ("s3", "GET", "/s3/bucket/log.gz", ""),
         ("api", "POST", "/api/a%20b/c", "{\"a\": 1}"),
         ("api", "GET", "/api/items?b=2&a=1&a=0", ""),
     ] {
@@ -75,7 +77,7 @@ fn a_request_to_aws_is_signed_as_botocore_signs_it() {
             service.log()
         );
     }
-    assert_eq!(service.said("sigv4 True"), 6);
+    assert_eq!(service.said("sigv4 True"), 7);
     let answer = checkout.call("GET", "s3.example.com", "/s3/x");
     assert_eq!(answer.status, 200);
     service.put("aws-key", "not-an-access-key");

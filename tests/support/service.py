@@ -122,7 +122,8 @@ class Service(BaseHTTPRequestHandler):
             print("sigv4", good, flush=True)
             if not good:
                 print(canonical, self.headers["Authorization"], flush=True)
-            return self.answer(200 if good else 403, b"{}")
+            packed = [("Content-Encoding", "gzip")] if url.path.endswith(".gz") else []
+            return self.answer(200 if good else 403, b"{}", packed)
         kind, key = self.given()
         good = kind in keys and key == keys[kind]
         print("request", self.command, url.path, kind, short(key), good, flush=True)

@@ -173,7 +173,7 @@ impl Scan<'_> {
             Err(error) => return self.unreadable(pid, error),
         };
         let mut here: Vec<u64> = Vec::new();
-        if self.look_near(folder.as_fd(), pid, &mut here)? {
+        if self.inodes.len() <= NEAR_INODES_MAX && self.look_near(folder.as_fd(), pid, &mut here)? {
             return Ok(());
         }
         let mut buffer = [MaybeUninit::uninit(); 8 * 1024];

@@ -72,9 +72,11 @@ fn drop_own(injection: &Injection, headers: &mut HeaderMap) {
 /// When the value does not fit the way. Nothing may be sent then.
 pub(crate) fn inject(injection: &Injection, secret: &Secret, now: Timestamp, to: Target<'_>) -> Result<(), Misfit> {
     drop_own(injection, to.headers);
-    // An answer that is compressed could not be looked through.
-    to.headers
-        .insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if injection.sends_value() {
+        // An answer that is compressed could not be looked through.
+        to.headers
+            .insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     match injection {
         Injection::Header { name, prefix } => {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| Misfit::Field)?;

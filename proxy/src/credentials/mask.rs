@@ -2,6 +2,8 @@
 //! as it had bytes, so that lengths stay true.
 
 use std::fmt;
+use std::ops::Range;
+use std::task::{Poll, ready};
 
 use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 use bytes::{Bytes, BytesMut};
@@ -65,11 +67,15 @@ impl Finder {
 
     /// Masks every form in the text, those too that overlap. Says whether there was one.
     fn mask(&self, text: &mut [u8]) -> bool {
-        let ranges: Vec<_> = self
-            .search
-            .find_overlapping_iter(&*text)
-            .map(|found| found.range())
-            .collect();
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for found in self.search.find_overlapping_iter(&*text).map(|found| found.range()) {
+            // They come in the order of their ends: those that touch become one, so that no byte is masked twice.
+            let mut start = found.start;
+            while let Some(last) = ranges.pop_if(|last| last.end >= start) {
+                start = start.min(last.start);
+            }
+            ranges.push(start..found.end);
+        }
         for range in &ranges {
             if let Some(found) = text.get_mut(range.clone()) {
                 found.fill(MASK);
@@ -206,8 +212,30 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
+    /// Asks for the next frame that may be passed on. A piece of which nothing may be yet is not one.
+    pub(crate) fn poll<E>(
+        &mut self,
+        finder: &Finder,
+        mut next: impl FnMut() -> Poll<Option<Result<Frame<Bytes>, E>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+        loop {
+            if self.over {
+                return Poll::Ready(self.last().map(Ok));
+            }
+            match ready!(next()) {
+                Some(Ok(frame)) => {
+                    if let Some(passed) = self.pass(finder, frame) {
+                        return Poll::Ready(Some(Ok(passed)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.over = true,
+            }
+        }
+    }
+
     /// Masks a frame; nothing where all of it is held back.
-    pub(crate) fn pass(&mut self, finder: &Finder, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+    fn pass(&mut self, finder: &Finder, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         match frame.into_data() {
             Ok(data) => {
                 let passed = self.mask.pass(finder, data);
@@ -223,17 +251,8 @@ impl Frames {
         }
     }
 
-    /// Nothing more comes.
-    pub(crate) const fn end(&mut self) {
-        self.over = true;
-    }
-
-    pub(crate) const fn is_over(&self) -> bool {
-        self.over
-    }
-
     /// What was held back, and then the trailers.
-    pub(crate) fn last(&mut self) -> Option<Frame<Bytes>> {
+    fn last(&mut self) -> Option<Frame<Bytes>> {
         if self.mask.holds() {
             return Some(Frame::data(self.mask.rest()));
         }
@@ -347,6 +366,13 @@ mod tests {
         let text = [b"sk-ant-".as_slice(), KEY].concat();
         let out = passed(&finder, &text.iter().map(std::slice::from_ref).collect::<Vec<_>>());
         assert_eq!(out, [b"sk-ant-".as_slice(), &vec![MASK; KEY.len()]].concat());
+    }
+
+    #[test]
+    fn forms_that_overlap_are_masked_whole() {
+        let finder = Finder::new([&b"aaaaaaaaab"[..], b"aaaaaaaab-tail"]).unwrap();
+        let out = passed(&finder, &[b"x aaaaaaaaaaab-tail aaaaaaaaab y"]);
+        assert_eq!(out, b"x aa*************** ********** y");
     }
 
     #[test]

@@ -197,11 +197,9 @@ impl Credentials {
         if age < self.ttl {
             return Some(value);
         }
-        if age >= self.ttl + self.stale {
-            // Wiped with the last call that has it.
-            (kept.value, kept.loaded) = (None, None);
+        if self.is_too_old(*read, now) {
             drop(kept);
-            self.changed();
+            self.sweep();
             return None;
         }
         let may = kept.failed.as_ref().is_none_or(|failed| failed.may_again(now));
@@ -212,6 +210,7 @@ impl Credentials {
                     let _one_at_a_time = slot.reading.lock().await;
                     let read = this.read(&name).await;
                     let _told: Result<_, _> = slot.note(&name, read);
+                    this.changed();
                 }
                 slot.kept().refreshing = false;
             }));
@@ -280,12 +279,32 @@ impl Credentials {
         Ok(())
     }
 
+    /// Wipes the values that are too old to be used, whether anybody asks for them or not.
+    pub(crate) fn sweep(&self) {
+        let (now, mut any) = (Instant::now(), false);
+        for slot in self.slots().values() {
+            let mut kept = slot.kept();
+            if kept.value.as_ref().is_some_and(|(_, read)| self.is_too_old(*read, now)) {
+                // With the last call that has it.
+                (kept.value, kept.loaded, any) = (None, None, true);
+            }
+        }
+        if any {
+            self.changed();
+        }
+    }
+
+    fn is_too_old(&self, read: Instant, now: Instant) -> bool {
+        now.duration_since(read) >= self.ttl + self.stale
+    }
+
     /// Reads a value anew, at once and whatever was found before. The one that is in use stays while that fails.
     pub(crate) async fn renew(&self, name: &CredentialName) {
         let slot = self.slot(name);
         let _one_at_a_time = slot.reading.lock().await;
         let read = self.read(name).await;
         let _told_by_the_state: Result<_, _> = slot.note(name, read);
+        self.changed();
     }
 
     /// Finds every value that is in memory, in any form; nothing where there is none.

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -309,26 +309,13 @@ impl Body for AnswerBody {
 impl Guarded {
     /// The next frame as it may be passed on.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        loop {
-            if self.frames.is_over() {
-                return Poll::Ready(self.frames.last().map(Ok));
-            }
-            // A piece of which nothing may be passed on yet is not one.
-            let passed = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => self.frames.pass(&self.credential.finder, frame),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    self.frames.end();
-                    None
-                }
-            };
-            if self.frames.found() && !std::mem::replace(&mut self.told, true) {
-                self.credential.masked(&self.from);
-            }
-            if let Some(passed) = passed {
-                return Poll::Ready(Some(Ok(passed)));
-            }
+        let body = &mut self.body;
+        let next = || Pin::new(&mut *body).poll_frame(cx);
+        let frame = self.frames.poll(&self.credential.finder, next);
+        if self.frames.found() && !std::mem::replace(&mut self.told, true) {
+            self.credential.masked(&self.from);
         }
+        frame
     }
 }
 

@@ -327,28 +327,14 @@ impl Body for RequestBody {
 impl Guarded {
     /// The next frame, unless a credential is in it.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
-        loop {
-            if self.frames.is_over() {
-                return Poll::Ready(self.frames.last().map(Ok));
-            }
-            // A piece of which nothing may be passed on yet is not one.
-            let passed = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => self.frames.pass(&self.live, frame),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    self.frames.end();
-                    None
-                }
-            };
-            if self.frames.found() {
-                self.body = RequestBody::empty();
-                let reason = Reason::SecretInRequest;
-                return Poll::Ready(Some(Err(RequestError::Cut { reason })));
-            }
-            if let Some(passed) = passed {
-                return Poll::Ready(Some(Ok(passed)));
-            }
+        let body = &mut self.body;
+        let frame = self.frames.poll(&self.live, || Pin::new(&mut *body).poll_frame(cx));
+        if self.frames.found() {
+            self.body = RequestBody::empty();
+            let reason = Reason::SecretInRequest;
+            return Poll::Ready(Some(Err(RequestError::Cut { reason })));
         }
+        frame
     }
 }
 

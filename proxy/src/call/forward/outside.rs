@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use audit::Receipt;
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{self, HeaderMap};
+use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
 use policy::{Permit, Protocol};
 use rustls::CertificateError;
 
@@ -62,11 +63,14 @@ pub(super) async fn onward(
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
     let loaded = proxy.credentials.of(&permit, mesh).await;
     let loaded = loaded.map_err(|error| no_credential(&error))?;
-    let live = proxy.credentials.live();
+    let (live, call) = (proxy.credentials.live(), permit.into_call());
+    // Nothing of a tunnel, whose bytes nobody can look through.
+    let target = call
+        .http()
+        .map_or_else(Bytes::new, |ask| target(&ask.path, query.as_ref()));
     if let Some(live) = &live {
-        holds_no_secret(live, &call_target(&permit, query.as_ref()), &headers, &body)?;
+        holds_no_secret(live, &target, &headers, &body)?;
     }
-    let call = permit.into_call();
     let said = mesh.outside_destination(&to.outside);
     let said = said.cloned().unwrap_or_default();
     let request = match call.http() {
@@ -74,7 +78,7 @@ pub(super) async fn onward(
             fields_of_http1(&mut headers, &to.host, ask.upgrade.as_ref())?;
             let request = CalleeRequest {
                 method,
-                target: target(&ask.path, query.as_ref()),
+                target,
                 headers,
                 patience: said.waits.request_timeout.unwrap_or(proxy.bounds.request),
                 connect: None,
@@ -173,11 +177,11 @@ impl Way<'_> {
         body: AnswerBody,
         from: From,
     ) -> Result<Came, Box<Refusal>> {
-        let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-        if encodings
-            .into_iter()
-            .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
+        let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+        let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+        // A key that only signs was never shown, and many objects are kept compressed.
+        let could_hold = credential.injection.sends_value() && !body.is_end_stream();
+        if could_hold && !encodings.all(is_plain) {
             let detail = "its answer is compressed although it was asked not to: nobody could see whether the credential is in it";
             return Err(Refusal::boxed(Reason::PeerUnreachable, detail));
         }
@@ -285,14 +289,6 @@ impl Way<'_> {
     fn refusal(&self, fault: &CalleeFault) -> Box<Refusal> {
         callee_refusal(self.leaving.to, fault)
     }
-}
-
-/// Path and query of a request; nothing of a tunnel, whose bytes nobody can look through.
-fn call_target(permit: &Permit, query: Option<&Bytes>) -> Bytes {
-    permit
-        .call()
-        .http()
-        .map_or_else(Bytes::new, |ask| target(&ask.path, query))
 }
 
 /// Refuses a request that has a credential of this host in it: the proxy adds those itself, where they belong, so this one leaks

@@ -70,6 +70,21 @@ fn a_credential_takes_the_place_of_what_the_bot_sent() {
 }
 
 #[test]
+fn a_field_that_this_value_does_not_need_is_not_the_bots_to_set() {
+    let sigv4 = Injection::Sigv4 {
+        region: "eu".into(),
+        service: "s3".into(),
+    };
+    let own = [("x-amz-security-token", "of-the-bot"), ("accept-encoding", "gzip")];
+    let (_, headers) = injected(&sigv4, "AKIA:secretsecret", "/", &own).unwrap();
+    assert!(headers.get("x-amz-security-token").is_none());
+    assert_eq!(
+        headers["accept-encoding"], "gzip",
+        "the value is not in the request, so nothing can echo it"
+    );
+}
+
+#[test]
 fn an_answer_is_asked_for_that_can_be_looked_through() {
     let (_, headers) = injected(&header(""), KEY, "/", &[("accept-encoding", "gzip, br")]).unwrap();
     assert_eq!(

@@ -115,6 +115,21 @@ async fn a_source_that_fails_is_lived_without_for_a_bounded_time_and_comes_back_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_value_that_nobody_asks_for_any_more_is_wiped_when_its_time_is_over() {
+    let bench = bench();
+    bench.says(Some("value-one")).await;
+    bench.load().await.unwrap();
+    let in_memory = || bench.credentials.states([name("key")].iter())[0].fingerprint.is_some();
+    assert!(bench.credentials.live().unwrap().is_in(b"a value-one"));
+    tokio::time::advance(TTL + STALE - Duration::from_secs(1)).await;
+    bench.credentials.sweep();
+    assert!(in_memory());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    bench.credentials.sweep();
+    assert!(!in_memory() && bench.credentials.live().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_failed_is_left_alone_for_a_while() {
     let bench = bench();
     bench.load().await.unwrap_err();
