@@ -1,9 +1,12 @@
 //! What every certificate of this CA looks like.
 //!
-//! The subject says `O=botmesh` and nothing else: some stacks dislike an empty
-//! subject, the trust domain may be longer than the 64 characters that RFC 5280
-//! (appendix A.1, ub-organization-name) gives an organisation, and the identity is
-//! in the URI SAN only (X509-SVID §2).
+//! The subject of a leaf says `O=botmesh`, because some stacks dislike an empty
+//! one and the trust domain may be longer than the 64 characters that RFC 5280
+//! (appendix A.1, ub-organization-name) gives an organisation, and as its common
+//! name the SPIFFE ID where that has at most 64 characters. Nobody of the mesh
+//! reads it: the identity is in the URI SAN (X509-SVID §2). It is there for servers
+//! that map clients by the common name alone, as PostgreSQL does; with its `://` it
+//! is the name of no host, for whoever still takes a common name for one.
 
 use std::time::Duration;
 
@@ -79,6 +82,9 @@ pub(super) fn root(
 /// The certificate of a bot, a host or a CA server.
 pub(super) fn leaf(id: &SpiffeId, validity: &Validity, serial: [u8; 16]) -> Result<CertificateParams, SignError> {
     let mut params = base(id, validity, serial)?;
+    if id.as_str().len() <= COMMON_NAME_MAX {
+        params.distinguished_name.push(DnType::CommonName, id.as_str());
+    }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -71,7 +71,10 @@ async fn a_leaf_has_the_fixed_profile() {
     assert!(!extended.any && !extended.code_signing && !extended.email_protection && extended.other.is_empty());
     let constraints = leaf.basic_constraints().unwrap().unwrap();
     assert!(!constraints.value.ca);
-    assert_eq!(leaf.subject().to_string(), "O=botmesh");
+    assert_eq!(
+        leaf.subject().to_string(),
+        "O=botmesh, CN=spiffe://acme.internal/prod/checkout"
+    );
     assert_eq!(leaf.extensions().len(), 6, "SAN, KU, EKU, basic constraints, SKI, AKI");
 }
 
