@@ -4,6 +4,7 @@ mod leaks;
 mod scene;
 mod sdks;
 mod signed;
+mod vault;
 
 use serde_json::json;
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use spiffe::id::{HostName, TrustDomain};
 
-use crate::credentials::Source;
+use crate::credentials::{Source, VaultConfig};
 
 pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
 pub use operator::Operator;
@@ -161,6 +161,9 @@ pub struct CredentialsConfig {
     /// Default 1 h: how long it is used after that while it cannot be read.
     #[serde(default)]
     pub stale: Option<Span>,
+    /// OpenBaos and Vaults, by a name that sources call them by.
+    #[serde(default)]
+    pub vaults: BTreeMap<String, VaultConfig>,
     /// Where values are, by name. One that is not here is where `botmesh secret put` puts it: in the state directory,
     /// encrypted to this host.
     #[serde(default)]

@@ -305,6 +305,13 @@ impl Control {
         self.shared.svids.valid(bot, self.now())
     }
 
+    /// What this host itself is known by; `None` where it has no SVID that is valid now.
+    #[must_use]
+    pub(crate) fn node_svid(&self) -> Option<Arc<CertifiedKey>> {
+        let node = self.shared.node()?;
+        (self.now() < node.svid.leaf().not_after()).then(|| node.svid.certified_key())
+    }
+
     /// Changes whenever a bot of this host got or lost an SVID.
     #[must_use]
     pub fn svids_changed(&self) -> watch::Receiver<u64> {

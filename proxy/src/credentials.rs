@@ -15,10 +15,16 @@ mod secret;
 mod sigv4;
 mod source;
 mod store;
+mod vault;
 
 pub use secret::{NoSecret, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
 pub use source::{Environment, KeyError, Sealer, Source, SourceError};
 pub(crate) use store::{Credentials, Loaded, PutError, State, Unavailable};
+pub use vault::{
+    ByCert, ByJwt, Cause, Login, Stored, VAULTS_MAX, VaultAddress, VaultAddressError, VaultConfig, VaultError,
+    VaultPath, VaultSource, VaultWord, What,
+};
+pub(crate) use vault::{NodeIdentity, Vaults};
 
 /// The longest body that is signed: all of it has to be here before the first byte of the request is sent.
 pub(crate) const SIGNED_BODY_MAX: usize = 1024 * 1024;

@@ -22,6 +22,8 @@ pub mod hello;
 pub mod resolve;
 mod tls;
 
+pub(crate) use tls::Time;
+
 /// What leads out of the mesh.
 #[derive(Debug)]
 pub struct WayOut {

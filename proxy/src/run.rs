@@ -31,7 +31,7 @@ use crate::call::Turn;
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
-use crate::credentials::{Credentials, Sealer};
+use crate::credentials::{Credentials, NodeIdentity, Sealer, Vaults};
 use crate::hop;
 use crate::http1::Limits;
 use crate::limiter::Limiter;
@@ -133,6 +133,7 @@ pub async fn start(
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|source| RunError::Metrics { source })?;
     let (limits, tasks) = (Limits::default(), TaskTracker::new());
     let way_out = WayOut::new(settings.hosts_file.clone(), control.clock(), tasks.clone());
+    let credentials = Arc::new(credentials(&settings, &control, &tasks));
     let proxy = Arc::new(Proxy {
         trust_domain: settings.trust_domain.clone(),
         host: settings.host.clone(),
@@ -144,7 +145,7 @@ pub async fn start(
         metrics,
         pool: Pool::new(settings.mesh_reuse),
         callees: Arc::new(Callees::new(limits, way_out)),
-        credentials: Arc::new(credentials(&settings, &tasks)),
+        credentials,
         local_hop: settings.local_hop,
         disclose: settings.disclose,
         limits,
@@ -168,7 +169,7 @@ pub async fn start(
 }
 
 /// What is added to calls, and what of it is said aloud.
-fn credentials(settings: &Settings, tasks: &TaskTracker) -> Credentials {
+fn credentials(settings: &Settings, control: &Control, tasks: &TaskTracker) -> Credentials {
     for (name, source) in &settings.credential_sources {
         if let crate::credentials::Source::Env(variable) = source {
             tracing::warn!(credential = %name, %variable, "a credential in the environment can be read by every process of the proxy's user");
@@ -176,9 +177,12 @@ fn credentials(settings: &Settings, tasks: &TaskTracker) -> Credentials {
     }
     let sealer = Sealer::new(&settings.state_dir);
     let sources = settings.credential_sources.clone();
+    let host = control.clone();
+    let node = NodeIdentity(Arc::new(move || host.node_svid()));
+    let vaults = Vaults::new(settings.vaults.clone(), &node, &control.clock());
     Credentials::new(
         sources,
-        (sealer, settings.environment),
+        (sealer, settings.environment, vaults),
         settings.credential_times,
         tasks.clone(),
     )
@@ -232,6 +236,7 @@ impl Running {
     pub async fn stop(self) {
         let Self { proxy, aside, .. } = self;
         drain::drain(&proxy).await;
+        proxy.credentials.log_out().await;
         event(&proxy, EventKind::Stopped);
         let ledger = proxy.ledger.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || ledger.shutdown()).await {

@@ -112,7 +112,7 @@ async fn test(name: String, server: &Server, screen: &Screen) -> Result<Exit> {
 
 async fn list(server: &Server, screen: &Screen, now: Timestamp) -> Result<Exit> {
     let told: CredentialsResponse = server.get(path::CREDENTIALS).await?;
-    let columns = ["NAME", "ADDED AS", "FROM", "USED BY", "OWNER", "DUE", "STATE"];
+    let columns = ["NAME", "ADDED AS", "FROM", "CLASS", "USED BY", "OWNER", "DUE", "STATE"];
     screen.list(&told.credentials, &columns, |status| row(status, now))?;
     if told.credentials.is_empty() {
         screen.note("no bot of this host uses a credential: see `botmesh help BM0149`");
@@ -142,6 +142,7 @@ fn row(status: &CredentialStatus, now: Timestamp) -> Vec<String> {
         printable(&status.name),
         printable(&status.injection),
         printable(&status.source),
+        printable(&status.class),
         if bots.is_empty() {
             "nobody now".to_owned()
         } else {

@@ -46,6 +46,7 @@ fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<C
         injection: credential.injection.as_str().to_owned(),
         owner: credential.owner.clone(),
         source: state.kind.to_owned(),
+        class: state.class.to_owned(),
         put,
         due: put.zip(credential.rotate_every).map(|(put, every)| put + every),
         fingerprint: state.fingerprint,

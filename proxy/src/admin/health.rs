@@ -92,8 +92,9 @@ fn credentials(proxy: &Proxy) -> String {
         } else {
             "calls that need it are refused"
         };
+        let why = crate::control::chain_of(&**error);
         Some(format!(
-            "note: credential {} cannot be read, {lives}: {error}\n",
+            "note: credential {} cannot be read, {lives}: {why}\n",
             state.name
         ))
     };

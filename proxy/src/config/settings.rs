@@ -9,7 +9,7 @@ use std::time::Duration;
 use policy::{Callee, CredentialName};
 use spiffe::id::{HostName, TrustDomain};
 
-use crate::credentials::{Environment, Source};
+use crate::credentials::{Environment, Login, Source, VAULTS_MAX, VaultAddress, VaultConfig, VaultWord};
 
 use super::{ByteSize, CaAddress, Config, Disclose, ListenAddress, ListenerConfig, LocalHop, Operator, Span};
 
@@ -108,6 +108,8 @@ pub struct Settings {
     pub hosts_file: Option<PathBuf>,
     /// Where values of credentials are, by name.
     pub credential_sources: BTreeMap<CredentialName, Source>,
+    /// The vaults that they name.
+    pub vaults: BTreeMap<VaultWord, VaultConfig>,
     /// Where credentials that are in the environment are read.
     pub environment: Environment,
     /// How long a value is used before it is read again, and how long after that while it cannot be read.
@@ -146,6 +148,7 @@ impl Config {
     pub fn resolve(self, defaults: &Defaults) -> Result<Settings, ConfigError> {
         self.check_counts()?;
         let state_dir = self.state_dir.unwrap_or_else(|| defaults.state_dir.clone());
+        let vaults = resolve_vaults(self.credentials.vaults)?;
         let listeners = self
             .listeners
             .into_iter()
@@ -183,7 +186,8 @@ impl Config {
             allow_run: self.allow_run,
             max_policy_age: resolve_policy_age(self.max_policy_age)?,
             hosts_file: self.outside.hosts_file,
-            credential_sources: resolve_sources(self.credentials.sources)?,
+            credential_sources: resolve_sources(self.credentials.sources, &vaults)?,
+            vaults,
             environment: defaults.environment,
             credential_times: resolve_times(self.credentials.ttl, self.credentials.stale)?,
             calls: resolve_calls(self.bounds.calls)?,
@@ -262,22 +266,72 @@ fn resolve_policy_age(age: Option<Span>) -> Result<Duration, ConfigError> {
     }
 }
 
-fn resolve_sources(sources: BTreeMap<String, Source>) -> Result<BTreeMap<CredentialName, Source>, ConfigError> {
+fn resolve_sources(
+    sources: BTreeMap<String, Source>,
+    vaults: &BTreeMap<VaultWord, VaultConfig>,
+) -> Result<BTreeMap<CredentialName, Source>, ConfigError> {
     if sources.len() > CREDENTIALS_MAX {
         return Err(ConfigError::Credentials { count: sources.len() });
     }
-    let named = sources.into_iter().map(|(name, source)| {
-        let is_absolute = match &source {
+    let named = sources.into_iter().map(|(name, mut source)| {
+        let is_absolute = match &mut source {
             Source::File(path) => path.is_absolute(),
             Source::Command(words) => words.first().is_some_and(|program| program.starts_with('/')),
             Source::Systemd(of) => !of.is_empty() && !of.contains('/') && of != "..",
             Source::Env(of) => !of.is_empty(),
+            Source::Vault(source) => {
+                source.of = Some(resolve_vault(&name, source.of.take(), vaults)?);
+                true
+            }
         };
         match CredentialName::parse(&name) {
             Some(name) if is_absolute => Ok((name, source)),
             Some(_) => Err(ConfigError::CredentialPath { name }),
             None => Err(ConfigError::CredentialName { name }),
         }
+    });
+    named.collect()
+}
+
+/// Which vault a source means: the one that it names, or else the only one.
+fn resolve_vault(
+    credential: &str,
+    named: Option<VaultWord>,
+    vaults: &BTreeMap<VaultWord, VaultConfig>,
+) -> Result<VaultWord, ConfigError> {
+    let only = || vaults.keys().next().filter(|_| vaults.len() == 1).cloned();
+    let found = match named {
+        Some(name) => Some(name).filter(|name| vaults.contains_key(name)),
+        None => only(),
+    };
+    found.ok_or_else(|| ConfigError::WhichVault {
+        name: credential.to_owned(),
+        count: vaults.len(),
+    })
+}
+
+fn resolve_vaults(vaults: BTreeMap<String, VaultConfig>) -> Result<BTreeMap<VaultWord, VaultConfig>, ConfigError> {
+    if vaults.len() > VAULTS_MAX {
+        return Err(ConfigError::Vaults { count: vaults.len() });
+    }
+    let named = vaults.into_iter().map(|(name, vault)| {
+        let Some(word) = VaultWord::parse(&name) else {
+            return Err(ConfigError::VaultName { name });
+        };
+        let over_tls = matches!(vault.address, VaultAddress::Https { .. });
+        let file = match &vault.login {
+            Login::Cert(_) if !over_tls => return Err(ConfigError::VaultCert { name }),
+            Login::Cert(_) => None,
+            Login::Jwt(by) => Some(&by.file),
+        };
+        let is_absolute = |path: Option<&PathBuf>| path.is_none_or(|path| path.is_absolute());
+        if !is_absolute(file) || !is_absolute(vault.ca.as_ref()) {
+            return Err(ConfigError::VaultFile { name });
+        }
+        if vault.ca.is_some() && !over_tls {
+            return Err(ConfigError::VaultCa { name });
+        }
+        Ok((word, vault))
     });
     named.collect()
 }
@@ -366,6 +420,48 @@ pub enum ConfigError {
     CredentialPath {
         /// The credential.
         name: String,
+    },
+    /// More than [`VAULTS_MAX`].
+    #[error("credentials.vaults holds {count} entries; at most {VAULTS_MAX} are used")]
+    Vaults {
+        /// How many.
+        count: usize,
+    },
+    /// No name of a vault.
+    #[error("credentials.vaults: {name:?} is no name of a vault, which has 1 to 128 letters, digits, `_`, `-` and `.`")]
+    VaultName {
+        /// The name.
+        name: String,
+    },
+    /// No certificate is shown without TLS.
+    #[error(
+        "credentials.vaults.{name}: `login: cert` needs an address that begins with https://, where this host shows its SVID"
+    )]
+    VaultCert {
+        /// The vault.
+        name: String,
+    },
+    /// Nobody shows a certificate without TLS.
+    #[error("credentials.vaults.{name}: `ca` needs an address that begins with https://")]
+    VaultCa {
+        /// The vault.
+        name: String,
+    },
+    /// A file that depends on where the proxy runs.
+    #[error("credentials.vaults.{name}: `ca` and the `file` of a login have absolute paths")]
+    VaultFile {
+        /// The vault.
+        name: String,
+    },
+    /// A source of a vault that there is not, or of one of several.
+    #[error(
+        "credentials.sources.{name}: `of` names one of credentials.vaults, which are {count}; where there is one it may be left out"
+    )]
+    WhichVault {
+        /// The credential.
+        name: String,
+        /// How many vaults there are.
+        count: usize,
     },
     /// Too short, or too long together.
     #[error(

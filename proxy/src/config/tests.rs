@@ -201,3 +201,154 @@ fn some_calls_are_carried_and_not_without_end() {
         assert_eq!(parsed.is_ok(), fits, "{calls}");
     }
 }
+
+/// A vault, with this in the place of its parts, and the source of one credential.
+fn vault(address: &str, rest: &str, source: &str) -> Result<Settings, String> {
+    parse(&format!(
+        r#""credentials":{{"vaults":{{"main":{{"address":"{address}",{rest}}}}},"sources":{{"crm":{{"vault":{source}}}}}}}"#
+    ))
+}
+
+const CERT: &str = r#""login":{"cert":{"role":"hosts"}}"#;
+const KV: &str = r#"{"path":"kv/data/crm","key":"api"}"#;
+
+#[test]
+fn a_vault_is_logged_in_to_by_what_the_host_is() {
+    use crate::credentials::{ByCert, Login, VaultPath, VaultWord};
+    let settings = vault("https://vault:8200", CERT, KV).unwrap();
+    let main = VaultWord::parse("main").unwrap();
+    let by = ByCert {
+        mount: VaultPath::parse("cert").unwrap(),
+        role: VaultWord::parse("hosts").unwrap(),
+    };
+    assert_eq!(settings.vaults[&main].login, Login::Cert(by));
+    let (_, source) = settings.credential_sources.iter().next().unwrap();
+    assert!(matches!(source, Source::Vault(source) if source.of.as_ref() == Some(&main)));
+    let jwt =
+        r#""login":{"jwt":{"mount":"k8s/a","role":"hosts","file":"/run/token"}},"ca":"/ca.pem","namespace":"a/b""#;
+    assert!(vault("https://vault:8200", jwt, KV).is_ok());
+}
+
+#[test]
+fn a_stored_token_is_refused_with_the_reason() {
+    for rest in [
+        r#""token":"s.abc","login":{"cert":{"role":"hosts"}}"#,
+        r#""token_file":"/t","login":{"cert":{"role":"hosts"}}"#,
+        r#""login":{"token":"s.abc"}"#,
+        r#""login":{"token_file":"/t"}"#,
+        r#""login":{"approle":{"role_id":"a","secret_id":"b"}}"#,
+        r#""login":{"userpass":{"username":"a","password":"b"}}"#,
+    ] {
+        let error = vault("https://vault:8200", rest, KV).unwrap_err();
+        assert!(
+            error.contains("a stored token or password is refused: whoever reads it is this host"),
+            "{rest}: {error}"
+        );
+        assert!(!error.contains("s.abc"), "{error}");
+    }
+}
+
+/// Address, the rest of the vault, the source of the credential, and words of the refusal.
+const NOT_ASKED: &[(&str, &str, &str, &str)] = &[
+    ("http://10.0.0.5:8200", CERT, KV, "not the address of a vault"),
+    (
+        "http://127.0.0.1:8200",
+        CERT,
+        KV,
+        "needs an address that begins with https://",
+    ),
+    (
+        "unix:/run/bao.sock",
+        CERT,
+        KV,
+        "needs an address that begins with https://",
+    ),
+    (
+        "http://127.0.0.1:8200",
+        r#""login":{"jwt":{"role":"hosts","file":"/t"}},"ca":"/ca.pem""#,
+        KV,
+        "`ca` needs an address",
+    ),
+    (
+        "https://vault",
+        r#""login":{"cert":{"role":"hosts"}},"ca":"ca.pem""#,
+        KV,
+        "absolute paths",
+    ),
+    (
+        "https://vault",
+        r#""login":{"jwt":{"role":"hosts","file":"token"}}"#,
+        KV,
+        "absolute paths",
+    ),
+    ("https://vault", r#""login":{}"#, KV, "write one of `cert"),
+    (
+        "https://vault",
+        r#""login":{"cert":{"role":"a"},"jwt":{"role":"a","file":"/t"}}"#,
+        KV,
+        "write one of `cert",
+    ),
+    (
+        "https://vault",
+        r#""login":{"cert":{"role":"a/b"}}"#,
+        KV,
+        "a name in a vault",
+    ),
+    ("https://vault", r#""login":{"kerberos":{}}"#, KV, "unknown field"),
+    (
+        "https://vault",
+        CERT,
+        r#"{"path":"kv/crm","key":"api"}"#,
+        "MOUNT/data/PATH",
+    ),
+    (
+        "https://vault",
+        CERT,
+        r#"{"path":"data/crm","key":"api"}"#,
+        "MOUNT/data/PATH",
+    ),
+    (
+        "https://vault",
+        CERT,
+        r#"{"path":"kv/data/../sys","key":"api"}"#,
+        "a path in a vault",
+    ),
+    ("https://vault", CERT, r#"{"path":"kv/data/crm"}"#, "vault: write `path"),
+    (
+        "https://vault",
+        CERT,
+        r#"{"of":"other","path":"kv/data/crm","key":"api"}"#,
+        "`of` names one of",
+    ),
+];
+
+#[test]
+fn a_vault_that_could_not_be_asked_is_refused_by_its_name() {
+    for (address, rest, source, words) in NOT_ASKED {
+        let error = vault(address, rest, source).unwrap_err();
+        assert!(error.contains(words), "{address} {rest} {source}: {error}");
+    }
+}
+
+#[test]
+fn a_source_means_one_vault() {
+    let error = parse(&format!(r#""credentials":{{"sources":{{"crm":{{"vault":{KV}}}}}}}"#)).unwrap_err();
+    assert!(error.contains("credentials.vaults, which are 0"), "{error}");
+    let two = format!(r#""a":{{"address":"https://a",{CERT}}},"b":{{"address":"https://b",{CERT}}}"#);
+    let error = parse(&format!(
+        r#""credentials":{{"vaults":{{{two}}},"sources":{{"crm":{{"vault":{KV}}}}}}}"#
+    ))
+    .unwrap_err();
+    assert!(error.contains("credentials.vaults, which are 2"), "{error}");
+    let many: Vec<String> = (0..=crate::credentials::VAULTS_MAX)
+        .map(|number| format!(r#""v{number}":{{"address":"https://a",{CERT}}}"#))
+        .collect();
+    let error = parse(&format!(r#""credentials":{{"vaults":{{{}}}}}"#, many.join(","))).unwrap_err();
+    assert!(error.contains("at most 16"), "{error}");
+    assert!(
+        parse(&format!(
+            r#""credentials":{{"vaults":{{"a b":{{"address":"https://a",{CERT}}}}}}}"#
+        ))
+        .is_err()
+    );
+}

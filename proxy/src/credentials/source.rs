@@ -6,6 +6,7 @@ mod sealer;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -16,6 +17,7 @@ pub use sealer::{KeyError, Sealer};
 
 use super::age::NotOpened;
 use super::secret::{NoSecret, SECRET_BYTES_MAX, Secret};
+use super::vault::{VaultError, VaultSource, Vaults};
 
 /// How long reading a value may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +37,8 @@ pub enum Source {
     Systemd(String),
     /// A variable of the proxy's environment. Every process of its user may read it, and it is said aloud at start.
     Env(String),
+    /// A secret in an OpenBao or a Vault, one of `credentials.vaults`.
+    Vault(VaultSource),
 }
 
 /// What of the environment sources need.
@@ -110,6 +114,9 @@ pub enum SourceError {
         /// The credential.
         name: String,
     },
+    /// A vault did not give it.
+    #[error(transparent)]
+    Vault(#[from] Arc<VaultError>),
     /// It took too long.
     #[error("it was not read within {}s", READ_TIMEOUT.as_secs())]
     Slow,
@@ -121,7 +128,12 @@ impl Source {
     /// # Errors
     ///
     /// See [`SourceError`]; none of them holds anything of the value.
-    pub(crate) async fn read(&self, sealer: &Sealer, environment: Environment) -> Result<Secret, SourceError> {
+    pub(crate) async fn read(
+        &self,
+        sealer: &Sealer,
+        environment: Environment,
+        vaults: &Vaults,
+    ) -> Result<Secret, SourceError> {
         let reading = async {
             match self {
                 Self::File(path) => sealer.open(path.clone()).await,
@@ -135,6 +147,7 @@ impl Source {
                     Some(value) => Ok(Secret::new(value.into_vec())?),
                     None => Err(SourceError::NoVariable { name: name.clone() }),
                 },
+                Self::Vault(source) => Ok(vaults.read(source).await?),
             }
         };
         tokio::time::timeout(READ_TIMEOUT, reading)
@@ -150,6 +163,7 @@ impl Source {
             Self::Command(_) => "command",
             Self::Systemd(_) => "systemd",
             Self::Env(_) => "env",
+            Self::Vault(_) => "vault",
         }
     }
 }

@@ -16,9 +16,16 @@ use super::inject;
 use super::mask::Finder;
 use super::secret::Secret;
 use super::source::{Environment, KeyError, Sealer, Source, SourceError};
+use super::vault::Vaults;
 
 /// How long a source that failed is left alone, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long what failed so many times in a row is left alone.
+pub(super) fn pause(times: u32) -> Duration {
+    let doubled = BACKOFF.0.saturating_mul(1 << times.saturating_sub(1).min(8));
+    doubled.min(BACKOFF.1)
+}
 
 /// The values.
 #[derive(Debug)]
@@ -26,6 +33,7 @@ pub(crate) struct Credentials {
     sources: BTreeMap<CredentialName, Source>,
     sealer: Sealer,
     environment: Environment,
+    vaults: Vaults,
     /// How long a value is used before it is read again.
     ttl: Duration,
     /// How long it is used after that while it cannot be read.
@@ -66,11 +74,7 @@ struct Failed {
 
 impl Failed {
     fn may_again(&self, now: Instant) -> bool {
-        let wait = BACKOFF
-            .0
-            .saturating_mul(1 << self.times.saturating_sub(1).min(8))
-            .min(BACKOFF.1);
-        now.duration_since(self.at) >= wait
+        now.duration_since(self.at) >= pause(self.times)
     }
 }
 
@@ -116,6 +120,8 @@ pub(crate) enum Unavailable {
 pub(crate) struct State {
     pub(crate) name: CredentialName,
     pub(crate) kind: &'static str,
+    /// How long a value lives.
+    pub(crate) class: &'static str,
     /// Of the value in use.
     pub(crate) fingerprint: Option<String>,
     /// How long ago it was read.
@@ -132,7 +138,7 @@ pub(crate) struct State {
 impl Credentials {
     pub(crate) fn new(
         sources: BTreeMap<CredentialName, Source>,
-        (sealer, environment): (Sealer, Environment),
+        (sealer, environment, vaults): (Sealer, Environment, Vaults),
         (ttl, stale): (Duration, Duration),
         tasks: TaskTracker,
     ) -> Self {
@@ -140,6 +146,7 @@ impl Credentials {
             sources,
             sealer,
             environment,
+            vaults,
             ttl,
             stale,
             tasks,
@@ -249,7 +256,7 @@ impl Credentials {
 
     async fn read(&self, name: &CredentialName) -> Result<Secret, SourceError> {
         match self.source(name) {
-            Some(source) => source.read(&self.sealer, self.environment).await,
+            Some(source) => source.read(&self.sealer, self.environment, &self.vaults).await,
             None => Err(SourceError::Nowhere { name: name.to_string() }),
         }
     }
@@ -338,6 +345,11 @@ impl Credentials {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Gives back what vaults gave, at the end of the process.
+    pub(crate) async fn log_out(&self) {
+        self.vaults.log_out().await;
+    }
+
     pub(crate) const fn sealer(&self) -> &Sealer {
         &self.sealer
     }
@@ -348,10 +360,11 @@ impl Credentials {
             .map(|name| {
                 let slot = self.slot(name);
                 let kept = slot.kept();
-                let value = kept.value.as_ref();
+                let (value, source) = (kept.value.as_ref(), self.source(name));
                 State {
                     name: name.clone(),
-                    kind: self.source(name).map_or("none", |source| source.kind()),
+                    kind: source.as_ref().map_or("none", Source::kind),
+                    class: "static",
                     fingerprint: value.map(|(secret, _)| secret.fingerprint()),
                     age: value.map(|(_, read)| read.elapsed()),
                     error: kept.failed.as_ref().map(|failed| Arc::clone(&failed.error)),

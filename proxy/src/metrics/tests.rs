@@ -232,6 +232,7 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
     let state = |number| crate::credentials::State {
         name: CredentialName::parse(&format!("key-{number}")).unwrap(),
         kind: "file",
+        class: "static",
         fingerprint: Some(String::new()),
         age: None,
         error: None,

@@ -29,7 +29,7 @@ pub enum SetUpError {
 
 /// Shows the host's time to rustls.
 #[derive(Debug)]
-struct Time(Clock);
+pub(crate) struct Time(pub(crate) Clock);
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {

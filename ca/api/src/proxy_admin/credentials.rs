@@ -24,8 +24,11 @@ pub struct CredentialStatus {
     pub injection: String,
     /// Whom to ask about it.
     pub owner: String,
-    /// Where its value is: `file`, `command`, `systemd`, `env`; `none` where this host has none.
+    /// Where its value is: `file`, `command`, `systemd`, `env`, `vault`; `none` where this host has none.
     pub source: String,
+    /// How long a value lives: `static` until somebody replaces it.
+    #[serde(default)]
+    pub class: String,
     /// When the value was put here, of one that was.
     #[serde(default)]
     pub put: Option<Timestamp>,

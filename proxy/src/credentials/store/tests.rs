@@ -20,7 +20,12 @@ fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let (sealer, tasks) = (Sealer::new(folder.path()), TaskTracker::new());
     let sources = BTreeMap::from([(name("key"), Source::File(sealer.file(&name("raw"))))]);
-    let credentials = Credentials::new(sources, (sealer, NOTHING), (TTL, STALE), tasks.clone());
+    let credentials = Credentials::new(
+        sources,
+        (sealer, NOTHING, Vaults::default()),
+        (TTL, STALE),
+        tasks.clone(),
+    );
     Bench {
         folder,
         credentials: Arc::new(credentials),
@@ -174,7 +179,7 @@ async fn what_is_put_is_used_by_the_next_call_and_found_after_a_restart() {
     );
     let restarted = Credentials::new(
         BTreeMap::new(),
-        (Sealer::new(bench.folder.path()), NOTHING),
+        (Sealer::new(bench.folder.path()), NOTHING, Vaults::default()),
         (TTL, STALE),
         bench.tasks.clone(),
     );
