@@ -1,7 +1,7 @@
 //! Credentials that the proxy adds, so that the bot holds none: what the service gets, and what the bot never does.
 
-mod leaks;
-mod scene;
+pub(crate) mod leaks;
+pub(crate) mod scene;
 mod sdks;
 mod signed;
 mod vault;

@@ -23,6 +23,7 @@ mod check;
 mod clients;
 mod crash;
 mod credentials;
+mod databases;
 mod destinations;
 mod disk;
 mod endpoints;

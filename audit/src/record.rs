@@ -71,7 +71,8 @@ pub struct CallRecord {
     /// The method, upper case. Empty, and left out, for a connection that is no request.
     #[serde(default)]
     pub method: String,
-    /// The canonical path, without the query. Empty, and left out, for a connection that is no request.
+    /// The canonical path, without the query; of a session of PostgreSQL the database. Empty, and left out, for other
+    /// connections that are no requests.
     #[serde(default)]
     pub path: String,
     /// The *names* in the query, in their order; never a value.
@@ -370,6 +371,8 @@ words! {
         Tcp = "tcp",
         /// TLS to the outside, of which the name is read.
         Tls = "tls",
+        /// PostgreSQL outside, of which the start-up is read. The path is the database.
+        Postgres = "postgres",
     }
 }
 
@@ -379,6 +382,15 @@ impl Protocol {
     pub const fn has_requests(self) -> bool {
         match self {
             Self::Http | Self::Grpc => true,
+            Self::Tcp | Self::Tls | Self::Postgres => false,
+        }
+    }
+
+    /// Says whether calls have a path: of a session of PostgreSQL it is the database.
+    #[must_use]
+    pub const fn has_path(self) -> bool {
+        match self {
+            Self::Http | Self::Grpc | Self::Postgres => true,
             Self::Tcp | Self::Tls => false,
         }
     }

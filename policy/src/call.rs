@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use spiffe::id::{BotName, IdError, SpiffeId};
 use thiserror::Error;
 
+use crate::database::Database;
 use crate::method::Method;
 use crate::outside::{Outside, OutsideError};
 use crate::path::CanonicalPath;
@@ -17,6 +18,9 @@ pub(crate) const TCP: &str = "tcp";
 
 /// The word for a TLS connection to the outside.
 pub(crate) const TLS: &str = "tls";
+
+/// The word before the database of a session of PostgreSQL.
+pub(crate) const POSTGRES: &str = "postgres";
 
 /// One call: who, to whom, what. Made once from the request; what is decided is what is recorded and forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,15 +133,21 @@ pub enum What {
     },
     /// A TLS connection to the outside, of which the name in its first message is read and nothing else.
     Tls,
+    /// A session of PostgreSQL, of which the start-up is read and nothing else.
+    Postgres {
+        /// The database that it opens.
+        database: Database,
+    },
 }
 
 impl fmt::Display for What {
-    /// Writes it as tests and `policy explain` take it: `GET /orders/17`, `tcp 5432`, `tls`.
+    /// Writes it as tests and `policy explain` take it: `GET /orders/17`, `tcp 5432`, `tls`, `postgres orders`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(ask) => write!(f, "{} {}", ask.method, ask.path),
             Self::Tcp { port } => write!(f, "{TCP} {port}"),
             Self::Tls => f.write_str(TLS),
+            Self::Postgres { database } => write!(f, "{POSTGRES} {database}"),
         }
     }
 }
@@ -148,10 +158,14 @@ impl What {
         self.http().is_some_and(|ask| ask.browser)
     }
 
-    /// Reads a connection that is no request: `tcp 5432`, `tls`. `None` for everything else.
+    /// Reads a connection that is no request: `tcp 5432`, `tls`, `postgres orders`. `None` for everything else.
     pub fn connection(text: &str) -> Option<Self> {
         if text == TLS {
             return Some(Self::Tls);
+        }
+        if let Some(database) = text.strip_prefix(POSTGRES).and_then(|rest| rest.strip_prefix(' ')) {
+            let database = Database::parse(database)?;
+            return Some(Self::Postgres { database });
         }
         let port = text.strip_prefix(TCP)?.strip_prefix(' ')?;
         let plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
@@ -163,7 +177,7 @@ impl What {
     pub fn http(&self) -> Option<&HttpAsk> {
         match self {
             Self::Http(ask) => Some(ask),
-            Self::Tcp { .. } | Self::Tls => None,
+            Self::Tcp { .. } | Self::Tls | Self::Postgres { .. } => None,
         }
     }
 }
@@ -199,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_read_as_it_is_written() {
-        for text in ["tls", "tcp 5432", "tcp 1", "tcp 65535"] {
+        for text in ["tls", "tcp 5432", "tcp 1", "tcp 65535", "postgres orders"] {
             assert_eq!(What::connection(text).unwrap().to_string(), text);
         }
         for text in [
@@ -213,6 +227,10 @@ mod tests {
             "tcp5",
             "TLS",
             "tls 443",
+            "postgres",
+            "postgres ",
+            "postgres *",
+            "postgres a b",
         ] {
             assert_eq!(What::connection(text), None, "{text:?}");
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::audit_only::AuditOnly;
 use crate::credential::{Credential, CredentialName, Injection};
+use crate::database::DatabaseMatch;
 use crate::destination::Destination;
 use crate::explain::Verdict;
 use crate::limit::{Limit, Rate};
@@ -54,6 +55,8 @@ struct RuleOut<'m> {
     inject: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     justify: Option<&'m str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    postgres: Vec<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'m str>,
     #[serde(skip_serializing_if = "<[u16]>::is_empty")]
@@ -208,6 +211,7 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         id: id.as_str(),
         inject: rule.inject.as_ref().map(CredentialName::as_str),
         justify: rule.justify.as_deref(),
+        postgres: rule.postgres.iter().map(DatabaseMatch::as_str).collect(),
         reason: rule.reason.as_deref(),
         tcp: &rule.tcp,
         to: rule.to.iter().map(ToString::to_string).collect(),
@@ -281,6 +285,8 @@ fn credential(credential: &Credential) -> Value {
             let all = others.into_iter().chain(timestamp);
             put(key, all.map(|(key, value)| (key.to_owned(), value)).collect());
         }
+        Injection::Postgres { user, svid: false } => put(key, json!({ "user": user })),
+        Injection::Postgres { user, svid: true } => put(key, json!({ "svid": true, "user": user })),
         Injection::Sigv4 { region, service } => put(key, json!({ "region": region, "service": service })),
     }
     Value::Object(out)

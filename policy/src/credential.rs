@@ -105,6 +105,13 @@ pub enum Injection {
         /// The service, such as `s3`.
         service: Box<str>,
     },
+    /// The proxy authenticates at PostgreSQL as this user.
+    Postgres {
+        /// The user of the database.
+        user: Box<str>,
+        /// Whether by the bot's SVID; else the value is the password.
+        svid: bool,
+    },
 }
 
 /// How a body is signed.
@@ -171,6 +178,7 @@ impl Injection {
             Self::Query { .. } => "query",
             Self::Hmac(_) => "hmac",
             Self::Sigv4 { .. } => "sigv4",
+            Self::Postgres { .. } => "postgres",
         }
     }
 
@@ -179,7 +187,7 @@ impl Injection {
         match self {
             Self::Header { name, .. } => vec![name],
             Self::Bearer | Self::Basic { .. } => vec!["authorization"],
-            Self::Query { .. } => Vec::new(),
+            Self::Query { .. } | Self::Postgres { .. } => Vec::new(),
             Self::Hmac(hmac) => [Some(&*hmac.header), hmac.timestamp.as_deref()]
                 .into_iter()
                 .flatten()
@@ -196,6 +204,11 @@ impl Injection {
     /// Says whether the value itself is in the request; a key that signs is not.
     pub const fn sends_value(&self) -> bool {
         !self.signs_body()
+    }
+
+    /// Says whether there is a value, which is on the hosts that need it.
+    pub const fn has_value(&self) -> bool {
+        !matches!(self, Self::Postgres { svid: true, .. })
     }
 
     /// Says whether the whole body has to be there before the first byte of the request is sent.

@@ -180,6 +180,8 @@ pub enum Attribute {
     Until,
     /// The port of a TCP connection.
     Port,
+    /// The database of a session of PostgreSQL.
+    Database,
     /// The protocol, where it is another one.
     Protocol,
     /// Whether the rule takes calls that look like a browser's.
@@ -198,6 +200,7 @@ impl Attribute {
             Self::Path => "path",
             Self::Until => "until",
             Self::Port => "port",
+            Self::Database => "database",
             Self::Protocol => "protocol",
             Self::Browser => "browser",
             Self::Upgrade => "upgrade",
@@ -241,6 +244,7 @@ mod tests {
             Attribute::Path,
             Attribute::Until,
             Attribute::Port,
+            Attribute::Database,
             Attribute::Protocol,
             Attribute::Browser,
             Attribute::Upgrade,
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!(
             attributes.map(|a| a.to_string()),
             [
-                "from", "to", "method", "path", "until", "port", "protocol", "browser", "upgrade"
+                "from", "to", "method", "path", "until", "port", "database", "protocol", "browser", "upgrade"
             ]
         );
         assert_eq!(serde_json::to_string(&attributes[4]).unwrap(), "\"until\"");

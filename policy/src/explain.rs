@@ -10,6 +10,7 @@ use spiffe::time::Timestamp;
 
 use crate::bits::Bits;
 use crate::call::{Call, Callee, What};
+use crate::database::Database;
 use crate::decision::{Attribute, DenyReason, Nearest};
 use crate::generation::Generation;
 use crate::limit::{Allowance, LimitAbout};
@@ -72,6 +73,9 @@ pub struct Explanation {
     /// The port of a TCP connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The database of a session of PostgreSQL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
     /// The answer, by the same [`Policy::decide`] that the proxies use.
     pub verdict: Verdict,
     /// Why it is refused.
@@ -172,7 +176,11 @@ impl<'m> Explainer<'m> {
             path: what.http().map(|ask| ask.path.clone()),
             port: match what {
                 What::Tcp { port } => Some(*port),
-                What::Http(_) | What::Tls => None,
+                What::Http(_) | What::Tls | What::Postgres { .. } => None,
+            },
+            database: match what {
+                What::Postgres { database } => Some(database.clone()),
+                What::Http(_) | What::Tls | What::Tcp { .. } => None,
             },
             verdict: answer.verdict,
             reason: answer.reason,

@@ -49,6 +49,9 @@ pub const OUTSIDE: &str = "outside";
 /// Credentials that proxies add to calls to the outside: `inject`.
 pub const CREDENTIALS: &str = "credentials";
 
+/// Databases of PostgreSQL, at which proxies authenticate for bots: `postgres://`.
+pub const POSTGRES: &str = "postgres";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -65,6 +68,7 @@ pub const ENFORCED: &[&str] = &[
     OUTSIDE,
     ENDPOINTS,
     CREDENTIALS,
+    POSTGRES,
 ];
 
 impl Mesh {
@@ -105,6 +109,9 @@ impl Mesh {
         }
         if self.rules.values().any(|rule| rule.inject.is_some()) {
             features.insert(CREDENTIALS);
+        }
+        if self.rules.values().any(|rule| rule.is_postgres()) {
+            features.insert(POSTGRES);
         }
         let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);
         if spoken_to.any(|to| to.outside().is_some()) {

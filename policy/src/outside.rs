@@ -21,15 +21,21 @@ pub enum Scheme {
     Http,
     /// TLS that the bot itself opens.
     Tls,
+    /// PostgreSQL over TLS that the proxy opens.
+    Postgres,
 }
 
 impl Scheme {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Https, Self::Http, Self::Tls, Self::Postgres];
+
     /// Gives the scheme as it is written.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Https => "https",
             Self::Http => "http",
             Self::Tls => "tls",
+            Self::Postgres => "postgres",
         }
     }
 
@@ -38,6 +44,7 @@ impl Scheme {
         match self {
             Self::Https | Self::Tls => 443,
             Self::Http => 80,
+            Self::Postgres => 5432,
         }
     }
 }
@@ -63,7 +70,7 @@ pub struct Outside {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OutsideError {
     /// It starts with none of the schemes.
-    #[error("a destination outside starts with https://, http:// or tls://")]
+    #[error("a destination outside starts with https://, http://, tls:// or postgres://")]
     Scheme,
     /// Its host is no DNS name.
     #[error("the host is a DNS name in lower case with a dot in it, such as api.example.com")]
@@ -198,7 +205,7 @@ pub(crate) struct OutsidePattern {
 impl OutsidePattern {
     pub(crate) fn parse(text: &str) -> Result<Self, OutsideError> {
         let (scheme, rest) = text.split_once("://").ok_or(OutsideError::Scheme)?;
-        let scheme = [Scheme::Https, Scheme::Http, Scheme::Tls]
+        let scheme = Scheme::ALL
             .into_iter()
             .find(|known| known.as_str() == scheme)
             .ok_or(OutsideError::Scheme)?;
@@ -289,6 +296,8 @@ mod tests {
             "http://a.b:443",
             "tls://www.news.example",
             "tls://www.news.example:80",
+            "postgres://db.example.com",
+            "postgres://db.example.com:6432",
             "https://xn--bcher-kva.example",
         ] {
             let outside = Outside::parse(text).unwrap();
@@ -311,6 +320,11 @@ mod tests {
             ("ftp://a.b", OutsideError::Scheme),
             ("HTTPS://a.b", OutsideError::Scheme),
             ("https://a.b:443", OutsideError::OwnPort),
+            ("postgres://a.b:5432", OutsideError::OwnPort),
+            ("postgres://*.a.b", OutsideError::Wildcard),
+            ("postgresql://a.b", OutsideError::Scheme),
+            ("postgres://u@a.b", OutsideError::Path),
+            ("postgres://a.b/orders", OutsideError::Path),
             ("http://a.b:80", OutsideError::OwnPort),
             ("https://a.b:0", OutsideError::Port),
             ("https://a.b:", OutsideError::Port),

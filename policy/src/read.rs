@@ -37,7 +37,7 @@ pub(crate) use audit_only::AuditDraft;
 pub(crate) use credentials::CredentialDraft;
 pub(crate) use destinations::{DestinationDraft, OutsideDraft};
 pub(crate) use keys::{
-    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, SERVE, SIGV4, TEST,
+    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, POSTGRES, SERVE, SIGV4, TEST,
     rule as rule_keys,
 };
 pub(crate) use limits::LimitDraft;

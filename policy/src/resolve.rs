@@ -5,6 +5,7 @@ mod build;
 use std::collections::BTreeMap;
 
 use crate::code;
+use crate::credential::Injection;
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::lint;
 use crate::mesh::{Mesh, Serve, ServeKind, Target};
@@ -169,7 +170,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// A rule that adds a credential names one that exists, and calls one place outside by verified TLS.
+    /// A rule that adds a credential names one that exists, and calls one place outside by verified TLS, in the way in which
+    /// the credential is added.
     fn injects(&mut self, rule: &RuleDraft) {
         let (Some(name), Some(span)) = (&rule.rule.inject, rule.inject) else {
             return;
@@ -179,13 +181,27 @@ impl Resolver<'_> {
             let message = format!("`inject` names credential `{name}`, which is not defined");
             self.push(Draft::new(code::CREDENTIAL, span, message, "unknown credential").maybe_help(help));
         }
-        let verified = |subject: &Subject| subject.outside().is_some_and(|to| to.scheme() == Scheme::Https);
+        let verified = |subject: &Subject| {
+            let scheme = subject.outside().map(OutsidePattern::scheme);
+            matches!(scheme, Some(Scheme::Https | Scheme::Postgres))
+        };
         if let Some((to, place)) = rule.to.iter().find(|(to, _)| !verified(to)) {
-            let message = format!("a credential is added to https:// only, and the rule calls `{to}`");
-            let draft = Draft::new(code::CREDENTIAL, span, message, "no credential").also(*place, "not https://");
+            let message = format!("a credential is added to https:// and postgres:// only, and the rule calls `{to}`");
+            let draft = Draft::new(code::CREDENTIAL, span, message, "no credential").also(*place, "neither");
             self.push(draft.help(
                 "a bot of the mesh needs none: it is called by an SVID; http:// shows it to everybody on the way",
             ));
+        }
+        let is_postgres = |subject: &Subject| subject.outside().is_some_and(|to| to.scheme() == Scheme::Postgres);
+        if let Some(found) = self.draft.credentials.get(name) {
+            let wanted = matches!(found.credential.injection, Injection::Postgres { .. });
+            let way = found.credential.injection.as_str();
+            let other = |to: &Subject| verified(to) && is_postgres(to) != wanted;
+            if let Some((to, place)) = rule.to.iter().find(|(to, _)| other(to)) {
+                let message = format!("credential `{name}` is added by `{way}`, and the rule calls `{to}`");
+                let draft = Draft::new(code::CREDENTIAL, span, message, "does not fit").also(*place, "called");
+                self.push(draft.help("postgres:// takes a credential with `postgres`, and https:// every other one"));
+            }
         }
         if !rule.rule.upgrade.is_empty() {
             let message = "a call that switches protocols gets no credential: nobody would look at what comes back";

@@ -9,6 +9,7 @@ use spiffe::time::Timestamp;
 
 use crate::call;
 use crate::credential::CredentialName;
+use crate::database::DatabaseMatch;
 use crate::grpc;
 use crate::mesh::ServeKind;
 use crate::method::Method;
@@ -150,12 +151,14 @@ pub(crate) struct Rule {
     pub(crate) from: Vec<Subject>,
     pub(crate) to: Vec<Subject>,
     /// The protocol whose calls the rule speaks of; `None` for a deny rule that covers every call, and for rules about
-    /// TLS to the outside, where there is nothing to choose from.
+    /// TLS and PostgreSQL outside, where the destination says it.
     pub(crate) kind: Option<ServeKind>,
     /// Empty for a deny rule that covers every call. A method of gRPC is the `POST` that calls it.
     pub(crate) http: Vec<HttpMatch>,
     /// The ports of a rule about TCP, in order, each once.
     pub(crate) tcp: Vec<u16>,
+    /// The databases of a rule about PostgreSQL, in order, each once.
+    pub(crate) postgres: Vec<DatabaseMatch>,
     /// Why a bot may have a connection into which nobody looks.
     pub(crate) justify: Option<Arc<str>>,
     pub(crate) until: Option<Timestamp>,
@@ -177,13 +180,30 @@ impl Rule {
         };
         let ports = self.tcp.iter().map(|port| format!("{} {port}", call::TCP));
         let tls = self.is_tls().then(|| call::TLS.to_owned());
-        self.http.iter().map(write).chain(ports).chain(tls).collect()
+        let databases = self.postgres.iter();
+        let databases = databases.map(|database| format!("{} {}", call::POSTGRES, database.as_str()));
+        self.http
+            .iter()
+            .map(write)
+            .chain(ports)
+            .chain(tls)
+            .chain(databases)
+            .collect()
     }
 
     /// Says whether the rule is about TLS to the outside.
     pub(crate) fn is_tls(&self) -> bool {
-        let tls = |subject: &Subject| matches!(subject, Subject::Outside(outside) if outside.scheme() == Scheme::Tls);
-        self.to.iter().any(tls)
+        self.is_about(Scheme::Tls)
+    }
+
+    /// Says whether the rule is about databases of PostgreSQL.
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.is_about(Scheme::Postgres)
+    }
+
+    fn is_about(&self, scheme: Scheme) -> bool {
+        let about = |subject: &Subject| subject.outside().is_some_and(|outside| outside.scheme() == scheme);
+        self.to.iter().any(about)
     }
 }
 
@@ -192,7 +212,7 @@ impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
         (self.effect, &self.from, &self.to) == (other.effect, &other.from, &other.to)
             && (self.kind, &self.http, &self.tcp) == (other.kind, &other.http, &other.tcp)
-            && self.justify == other.justify
+            && (&self.postgres, &self.justify) == (&other.postgres, &other.justify)
             && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
             && (&self.upgrade, &self.inject) == (&other.upgrade, &other.inject)
     }

@@ -62,7 +62,7 @@ pub fn json_schema() -> Value {
 const BOT_NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,5}$";
 
 /// A destination outside, as rules name it.
-const OUTSIDE: &str = "^(https|http|tls)://[a-z0-9*.-]+(:[0-9]+)?$";
+const OUTSIDE: &str = "^(https|http|tls|postgres)://[a-z0-9*.-]+(:[0-9]+)?$";
 
 fn definitions() -> Value {
     json!({
@@ -71,7 +71,7 @@ fn definitions() -> Value {
         "id": {"type": "string", "pattern": "^[a-z0-9-]{1,63}$", "description": "Unique; shown in refusals, records and metrics."},
         "bots": {"type": "string", "description": "A bot, or a pattern: prod/orders, prod/*, prod/report-*, staging/**."},
         "subjects": one_or_many(&json!({
-            "type": "string", "description": "A bot, a pattern, or group:NAME; in `to` also https://HOST, http://HOST, tls://HOST.",
+            "type": "string", "description": "A bot, a pattern, or group:NAME; in `to` also https://HOST, http://HOST, tls://HOST, postgres://HOST.",
         })),
         "http": one_or_many(&json!({
             "type": "string", "pattern": "^(\\*|[A-Z][A-Z-]{0,31}) /",
@@ -82,8 +82,8 @@ fn definitions() -> Value {
             "description": "SERVICE/METHOD: acme.orders.v1.Orders/Get. `*` is a whole name, or the end of one.",
         })),
         "calls": one_or_many(&json!({
-            "type": "string", "pattern": "^([A-Z][A-Z-]{0,31} /|grpc [^/]+/|tcp [1-9][0-9]*$|tls$)",
-            "description": "METHOD and path, or grpc and SERVICE/METHOD, or tcp and a port, or tls.",
+            "type": "string", "pattern": "^([A-Z][A-Z-]{0,31} /|grpc [^/]+/|tcp [1-9][0-9]*$|tls$|postgres [A-Za-z0-9_.$-]+$)",
+            "description": "METHOD and path, or grpc and SERVICE/METHOD, or tcp and a port, or tls, or postgres and a database.",
         })),
         "time": {"type": "string", "format": "date-time"},
         "bot": bot(),
@@ -94,6 +94,7 @@ fn definitions() -> Value {
         "outside": destination(true),
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
         "tcp": one_or_many(&json!({"$ref": "#/$defs/port"})),
+        "postgres": one_or_many(&json!({"type": "string", "pattern": "^(\\*|[A-Za-z0-9_.$-]{1,63})$"})),
         "limit": limit(),
         "audit_only": audit_only(),
         "credential": credential(),
@@ -165,7 +166,7 @@ fn attest() -> Value {
 }
 
 /// The keys that say which calls a rule speaks of.
-const CALLS: [&str; 3] = ["http", "grpc", "tcp"];
+const CALLS: [&str; 4] = ["http", "grpc", "tcp", "postgres"];
 
 fn rule(allow: bool) -> Value {
     let mut properties = json!({
@@ -175,6 +176,7 @@ fn rule(allow: bool) -> Value {
         "http": {"$ref": "#/$defs/http"},
         "grpc": {"$ref": "#/$defs/grpc"},
         "tcp": {"$ref": "#/$defs/tcp", "description": "Ports."},
+        "postgres": {"$ref": "#/$defs/postgres", "description": "Databases of postgres://; `*` is every one."},
         "until": {"$ref": "#/$defs/time", "description": "At this moment the rule has ended."},
         "reason": {"$ref": "#/$defs/text"},
     });
@@ -236,7 +238,7 @@ fn destination(outside: bool) -> Value {
 fn credential() -> Value {
     let field = json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "description": "The name of a field."});
     let word = json!({"type": "string", "maxLength": 64});
-    let ways = ["header", "bearer", "basic", "query", "hmac", "sigv4"];
+    let ways = ["header", "bearer", "basic", "query", "hmac", "sigv4", "postgres"];
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner"],
         "oneOf": ways.map(|way| json!({"required": [way]})),
@@ -258,6 +260,13 @@ fn credential() -> Value {
             "sigv4": {
                 "type": "object", "additionalProperties": false, "required": ["region", "service"],
                 "properties": {"region": word, "service": word},
+            },
+            "postgres": {
+                "type": "object", "additionalProperties": false, "required": ["user"],
+                "properties": {
+                    "user": {"type": "string", "pattern": "^[A-Za-z0-9_.$-]{1,63}$", "description": "The user of the database."},
+                    "svid": {"const": true, "description": "By the bot's SVID; else the value is the password."},
+                },
             },
             "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
             "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
@@ -312,8 +321,8 @@ mod tests {
 
     use super::*;
     use crate::read::{
-        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, SERVE, SIGV4, TEST,
-        rule_keys,
+        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, POSTGRES, SERVE, SIGV4,
+        TEST, rule_keys,
     };
     use crate::rule::Effect;
 
@@ -349,6 +358,7 @@ mod tests {
         assert_eq!(keys(of("credential")), known(&CREDENTIAL));
         assert_eq!(keys(&of("credential")["properties"]["hmac"]), known(&HMAC));
         assert_eq!(keys(&of("credential")["properties"]["sigv4"]), known(&SIGV4));
+        assert_eq!(keys(&of("credential")["properties"]["postgres"]), known(&POSTGRES));
         assert_eq!(keys(of("test")), known(&TEST));
     }
 
@@ -381,8 +391,8 @@ mod tests {
         let one = CALLS.map(|key| json!({"required": [key]}));
         let none = json!({"not": {"anyOf": one}});
         let tls = json!({"required": ["justify"], "not": {"anyOf": one}});
-        assert_eq!(of("allow")["oneOf"], json!([one[0], one[1], one[2], tls]));
-        assert_eq!(of("deny")["oneOf"], json!([one[0], one[1], one[2], none]));
+        assert_eq!(of("allow")["oneOf"], json!([one[0], one[1], one[2], one[3], tls]));
+        assert_eq!(of("deny")["oneOf"], json!([one[0], one[1], one[2], one[3], none]));
         assert_eq!(
             of("allow")["dependentRequired"],
             json!({"until": ["reason"], "reason": ["until"]})

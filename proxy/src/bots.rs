@@ -283,6 +283,10 @@ fn may_open_outside(authority: &Authority, route: Arc<OutsideRoute>) -> Result<L
             to: To::Outside(route),
             tcp: None,
         }),
+        Scheme::Postgres => {
+            let detail = "a database is called by a listener of its own, and not by CONNECT";
+            Err(Refusal::boxed(Reason::OutsideForbidden, detail).to(&route))
+        }
         Scheme::Tls => Ok(Leads {
             to: To::Outside(route),
             tcp: Some(port),

@@ -116,6 +116,10 @@ pub(crate) async fn open(proxy: &Arc<Proxy>, door: &Door, opening: Opening, pati
     let Ok(mut draft) = accept::begin(proxy, door) else {
         return respond::unnamed(proxy, door);
     };
+    draft.record.protocol = match &opening.to {
+        Ok(To::Outside(_)) => audit::Protocol::Tls,
+        Ok(To::Bot(_)) | Err(_) => audit::Protocol::Tcp,
+    };
     let opened = match begin_opening(&mut draft, door, opening) {
         Ok((who, plain)) => carry(&mut draft, door, who, plain, patience).await,
         Err(refusal) => Err(refusal),
@@ -126,11 +130,26 @@ pub(crate) async fn open(proxy: &Arc<Proxy>, door: &Door, opening: Opening, pati
     }
 }
 
-fn begin_opening<'a>(draft: &mut Draft, door: &'a Door, opening: Opening) -> Result<(&'a Who, Plain), Box<Refusal>> {
-    draft.record.protocol = match &opening.to {
-        Ok(To::Outside(_)) => audit::Protocol::Tls,
-        Ok(To::Bot(_)) | Err(_) => audit::Protocol::Tcp,
+/// Begins a session of PostgreSQL, which is one call, by the start-up that goes with the body.
+pub(crate) async fn begin_session(proxy: &Arc<Proxy>, door: &Door, opening: Opening) -> Answer {
+    let Ok(mut draft) = accept::begin(proxy, door) else {
+        return respond::unnamed(proxy, door);
     };
+    draft.record.protocol = audit::Protocol::Postgres;
+    if let Some(start) = opening.body.start() {
+        draft.record.path = start.database.as_str().to_owned();
+    }
+    let begun = match begin_opening(&mut draft, door, opening) {
+        Ok((who, plain)) => carry(&mut draft, door, who, plain, &mut Deadline::default()).await,
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
+        Ok(answer) => answer,
+        Err(refusal) => respond::refuse(draft, door, *refusal),
+    }
+}
+
+fn begin_opening<'a>(draft: &mut Draft, door: &'a Door, opening: Opening) -> Result<(&'a Who, Plain), Box<Refusal>> {
     draft.record.port = Some(opening.port);
     accept::accept(draft)?;
     let who = identify::identify(draft, door)?;

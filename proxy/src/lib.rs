@@ -37,6 +37,7 @@ pub mod outside;
 mod places;
 mod plain;
 mod pool;
+pub mod postgres;
 pub mod privileges;
 mod proven;
 mod proxy;

@@ -210,7 +210,11 @@ impl Metrics {
         self.tell_policy(in_force, counted.rejected_revision);
         self.ledger.set(&proxy.ledger.stats());
         self.calls.set(&proxy.places, &proxy.upstreams);
-        let named = snapshot.mesh.credentials().map(|(name, _)| name);
+        let valued = snapshot
+            .mesh
+            .credentials()
+            .filter(|(_, credential)| credential.injection.has_value());
+        let named = valued.map(|(name, _)| name);
         self.credentials.set(&proxy.credentials.states(named));
         self.encode()
     }

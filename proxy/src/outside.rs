@@ -6,12 +6,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use policy::{Endpoint, Outside, OutsideDestination};
+use rustls::sign::CertifiedKey;
 use spiffe::time::Clock;
 use tokio_util::task::TaskTracker;
 
-use connect::{Connected, OutsideFault};
+use connect::{Connected, Database, OutsideFault};
 use endpoints::Names;
 use resolve::{ResolveError, Resolver};
 
@@ -50,6 +52,22 @@ impl WayOut {
     /// As [`connect::connect`].
     pub async fn connect(&self, outside: &Outside, said: &OutsideDestination) -> Result<Connected, OutsideFault> {
         connect::connect(&self.resolver, &self.clock, outside, said).await
+    }
+
+    /// Connects to a server of PostgreSQL, to nobody but it, and shows a certificate where it asks for one; at one address
+    /// alone, where one is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect::connect`].
+    pub(crate) async fn reach_database(
+        &self,
+        outside: &Outside,
+        said: &OutsideDestination,
+        shown: Option<Arc<CertifiedKey>>,
+        at: Option<SocketAddr>,
+    ) -> Result<Database, OutsideFault> {
+        connect::database(&self.resolver, &self.clock, (outside, said), shown, at).await
     }
 
     /// Gives the addresses at which a bot that opens its own mutual TLS can be tried.

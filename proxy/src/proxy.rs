@@ -22,6 +22,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::pool::Pool;
+use crate::postgres::keys::Keys;
 use crate::upstream::Upstreams;
 use crate::windows::Windows;
 
@@ -84,6 +85,8 @@ pub(crate) struct Proxy {
     pub(crate) pool: Pool,
     pub(crate) callees: Arc<Callees>,
     pub(crate) credentials: Arc<Credentials>,
+    /// Of the sessions with databases.
+    pub(crate) database_keys: Arc<Keys>,
     pub(crate) local_hop: LocalHop,
     pub(crate) disclose: Disclose,
     pub(crate) limits: http1::Limits,

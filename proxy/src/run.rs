@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit::{EventKind, EventRecord, Ledger, LedgerConfig};
+use policy::Scheme;
 use spiffe::id::SpiffeId;
 use spiffe::time::Clock;
 use spiffe_tls::{BundleSource, ClientAuth, ServerIdentity, server_config};
@@ -27,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::attest::{AttestConfig, Attestor, Helper, Mode};
 use crate::bots::{self, Listeners, Source, WayIn, Ways};
-use crate::call::Turn;
+use crate::call::{To, Turn};
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
@@ -146,6 +147,7 @@ pub async fn start(
         pool: Pool::new(settings.mesh_reuse),
         callees: Arc::new(Callees::new(limits, way_out)),
         credentials,
+        database_keys: Arc::default(),
         local_hop: settings.local_hop,
         disclose: settings.disclose,
         limits,
@@ -337,9 +339,10 @@ fn serve_bots(proxy: &Arc<Proxy>, shared: Vec<(Source, &'static str)>, fixed: Ve
     drop(proxy.tasks.spawn(own_sockets));
     for (source, leads) in fixed {
         let own = source.address();
-        let ways = match leads.tcp {
-            Some(_) => Ways::Tcp(Arc::new(leads)),
-            None => Ways::Http(Arc::new(WayIn::Fixed { own, to: leads.to })),
+        let ways = match (leads.tcp, &leads.to) {
+            (None, To::Outside(to)) if to.outside.scheme() == Scheme::Postgres => Ways::Postgres(Arc::clone(to)),
+            (Some(_), _) => Ways::Tcp(Arc::new(leads)),
+            (None, _) => Ways::Http(Arc::new(WayIn::Fixed { own, to: leads.to })),
         };
         serve(source, ways, "listener");
     }

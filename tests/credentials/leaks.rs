@@ -223,7 +223,7 @@ impl Drop for Running {
 }
 
 /// All memory of a process that can be read.
-fn memory(pid: u32) -> Vec<u8> {
+pub(crate) fn memory(pid: u32) -> Vec<u8> {
     use std::os::unix::fs::FileExt as _;
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let file = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::outside::scene::Scene;
 use crate::support::{PYTHON, both, botmesh, eventually};
 
-pub(super) const X_KEY: &str = "sk-ant-0123456789/+ABCDEF\"~";
+pub(crate) const X_KEY: &str = "sk-ant-0123456789/+ABCDEF\"~";
 const BEARER: &str = "sk-proj-bearer-0123456789";
 const BASIC: &str = "pass word-0123456789";
 const QUERY: &str = "AIza query/0123456789";
@@ -142,16 +142,7 @@ impl Service {
     }
 
     pub(super) fn try_put(&self, name: &str, value: &str) -> String {
-        let mut command = botmesh();
-        command.args(["secret", "put", name, "--server", &self.scene.host().admin()]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
-        both(&child.wait_with_output().unwrap())
+        try_put(&self.scene, name, value)
     }
 
     /// The newest record of a call.
@@ -162,24 +153,43 @@ impl Service {
 
     /// Looks for the keys, in four forms, in everything that the mesh has written: state, ledgers, logs, metrics.
     pub(super) fn nobody_has_a_key(&self) {
-        let mut files = vec![self.scene.mesh.dir().to_owned()];
-        let mut looked = 0;
-        while let Some(path) = files.pop() {
-            if path.is_dir() {
-                files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            } else if path.is_file() {
-                no_key_in(&path.display().to_string(), &fs::read(&path).unwrap());
-                looked += 1;
-            }
-        }
-        assert!(looked > 10, "{looked} files");
-        let (_, metrics) = crate::support::http_get(self.scene.host().ports.metrics, "/metrics").unwrap();
-        no_key_in("metrics", metrics.as_bytes());
+        nobody_has_a_key(&self.scene);
     }
 }
 
+/// Puts a value on the host, and gives what that said.
+pub(crate) fn try_put(scene: &Scene, name: &str, value: &str) -> String {
+    let mut command = botmesh();
+    command.args(["secret", "put", name, "--server", &scene.host().admin()]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+    both(&child.wait_with_output().unwrap())
+}
+
+/// Looks for the keys, in four forms, in everything that a mesh has written: state, ledgers, logs, metrics.
+pub(crate) fn nobody_has_a_key(scene: &Scene) {
+    let mut files = vec![scene.mesh.dir().to_owned()];
+    let mut looked = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.is_file() {
+            no_key_in(&path.display().to_string(), &fs::read(&path).unwrap());
+            looked += 1;
+        }
+    }
+    assert!(looked > 10, "{looked} files");
+    let (_, metrics) = crate::support::http_get(scene.host().ports.metrics, "/metrics").unwrap();
+    no_key_in("metrics", metrics.as_bytes());
+}
+
 /// Asserts that no key is in the bytes, as it is, in Base64, in hexadecimal or percent-encoded.
-pub(super) fn no_key_in(what: &str, bytes: &[u8]) {
+pub(crate) fn no_key_in(what: &str, bytes: &[u8]) {
     use base64::Engine as _;
     for (name, key) in KEYS {
         let raw = key.as_bytes();

@@ -199,7 +199,7 @@ impl Term {
                 .ok_or(wrong("in or out")),
             "protocol" => word(Protocol::ALL, Protocol::as_str, value)
                 .map(Self::Protocol)
-                .ok_or(wrong("http, grpc, tcp or tls")),
+                .ok_or(wrong("http, grpc, tcp, tls or postgres")),
             "from" if is_id => pattern().map(Self::FromId),
             "from" => pattern().map(Self::From),
             "to" if is_id => pattern().map(Self::ToId),

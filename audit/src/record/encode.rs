@@ -34,6 +34,8 @@ impl Line {
             }
             if record.protocol.has_requests() {
                 json.text("method", &record.method);
+            }
+            if record.protocol.has_path() {
                 json.text("path", &record.path);
             }
             if !record.query.is_empty() {

@@ -75,7 +75,8 @@ prop_compose! {
         (protocol, port) in (select(Protocol::ALL), option::of(any::<u16>())),
         (hop, tls, peer_call) in (option::of(select(Hop::ALL)), option::of(text().prop_map(Arc::from)), option::of(call_id())),
     ) -> CallRecord {
-        let (method, path) = if protocol.has_requests() { (method, path) } else { Default::default() };
+        let method = if protocol.has_requests() { method } else { String::new() };
+        let path = if protocol.has_path() { path } else { String::new() };
         CallRecord {
             id, time, direction, actor, from, to, protocol, port, method, path, query, verdict, rule, reason, nearest, epoch,
             revision, hop,

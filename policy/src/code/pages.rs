@@ -335,10 +335,11 @@ Write a rule of the bot's own protocol, or correct what the bot serves.
         OUTSIDE,
         "BM0147: a destination outside of the mesh
 
-`to` names a destination outside as https://, http:// or tls://, a DNS name in lower case and a port
-where it is not the scheme's own: https://api.example.com:8443. Only tls:// takes a wildcard, one
-label: tls://*.news.example; such a rule has a `justify`, because nobody sees what is said inside.
-https:// and http:// rules have `http` items. A rule names bots, or requests to the outside, or TLS.
+`to` names a destination outside as https://, http://, tls:// or postgres://, a DNS name in lower
+case and a port where it is not the scheme's own: https://api.example.com:8443. Only tls:// takes a
+wildcard, one label: tls://*.news.example; such a rule has a `justify`, because nobody sees what is
+said inside. https:// and http:// rules have `http` items. postgres:// rules have `postgres` items,
+which are databases or `*`, and an `inject`. A rule is about one of bots, requests, TLS, databases.
 `destinations` says of one: `addresses`, the only ranges that it may be in (without it every public
 address and no other), and `ca`, the PEM text of the certificates that vouch for it.
 ",
@@ -364,8 +365,11 @@ Correct the port, or what the bot serves.
   query: NAME              the value as a parameter, with `unsafe_query: REASON`
   hmac: {header: …}        the body signed with the value: hash, encoding, prefix, timestamp
   sigv4: {region: …, service: …}   signed as AWS asks; the value is ID:SECRET
+  postgres: {user: …}      the proxy authenticates by SCRAM, the value is the password;
+                           with `svid: true` by the bot's SVID, and there is no value
 The value is never here: each host reads it by `credentials` of its own proxy.yaml.
-A rule adds it by `inject: NAME`. It calls https:// and nothing else, and switches to no protocol.
+A rule adds it by `inject: NAME`. It calls https://, or postgres:// for
+a credential with `postgres`, and nothing else, and switches to no protocol.
 ",
     ),
     (

@@ -3,6 +3,7 @@
 use spiffe::time::Timestamp;
 
 use crate::call::{self, HttpAsk, What};
+use crate::database::DatabaseMatch;
 use crate::decision::{Attribute, Difference};
 use crate::mesh::ServeKind;
 use crate::rule::{HttpMatch, Rule};
@@ -35,10 +36,12 @@ pub(super) fn count(rule: &Rule, what: &What, now: Timestamp) -> usize {
     items + ended + usize::from(call.browser && !rule.browser) + usize::from(!switches(rule, call))
 }
 
-/// Compares what is no pair of requests: the port of a TCP connection, or the protocol where they differ in that.
+/// Compares what is no pair of requests: the port of a TCP connection, the database of a session, or the protocol where
+/// they differ in that.
 fn other(rule: &Rule, what: &What) -> Option<(bool, Difference)> {
     let has = match rule.kind {
         Some(kind) => kind.as_str(),
+        None if rule.is_postgres() => call::POSTGRES,
         None => call::TLS,
     };
     let called = match what {
@@ -47,10 +50,16 @@ fn other(rule: &Rule, what: &What) -> Option<(bool, Difference)> {
             let port_has = difference(Attribute::Port, ports.join(", "), &port.to_string());
             return Some((rule.tcp.binary_search(port).is_ok(), port_has));
         }
+        What::Postgres { database } if rule.is_postgres() => {
+            let names: Vec<_> = rule.postgres.iter().map(DatabaseMatch::as_str).collect();
+            let has = difference(Attribute::Database, names.join(", "), database.as_str());
+            return Some((rule.postgres.iter().any(|item| item.matches(database)), has));
+        }
         What::Tls if rule.is_tls() => return None,
         What::Http(_) => ServeKind::Http.as_str(),
         What::Tcp { .. } => call::TCP,
         What::Tls => call::TLS,
+        What::Postgres { .. } => call::POSTGRES,
     };
     Some((false, difference(Attribute::Protocol, has.to_owned(), called)))
 }

@@ -57,8 +57,14 @@ impl Compiled {
     fn covers(&self, what: &What) -> bool {
         match (self.rule.kind, what) {
             (Some(ServeKind::Tcp), What::Tcp { port }) => self.rule.tcp.binary_search(port).is_ok(),
-            (None, What::Tls) => true,
-            (Some(_), _) | (None, What::Tcp { .. } | What::Http(_)) => self.rule.effect == Effect::Deny,
+            (None, What::Tls) if self.rule.is_tls() => true,
+            // A deny rule may speak of every database.
+            (None, What::Postgres { database }) if !self.rule.postgres.is_empty() => {
+                self.rule.postgres.iter().any(|item| item.matches(database))
+            }
+            (Some(_), _) | (None, What::Tcp { .. } | What::Http(_) | What::Tls | What::Postgres { .. }) => {
+                self.rule.effect == Effect::Deny
+            }
         }
     }
 }
@@ -113,7 +119,7 @@ impl Side {
                         self.better(&mut best, rules.all(from, to), &filter);
                     }
                 }),
-                What::Tcp { .. } | What::Tls => {
+                What::Tcp { .. } | What::Tls | What::Postgres { .. } => {
                     self.better(&mut best, from.both(to), |rule: &Compiled| {
                         rule.covers(ask.what) && filter(rule)
                     });

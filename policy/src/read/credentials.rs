@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CREDENTIAL, HMAC, Reader, SIGV4};
+use super::{CREDENTIAL, HMAC, POSTGRES, Reader, SIGV4};
 use crate::code;
 use crate::credential::{
     Credential, CredentialName, Hmac, HmacEncoding, HmacHash, Injection, is_field_for_credentials,
 };
+use crate::database::Database;
 use crate::diagnostics::Draft;
 use crate::read::fields::Fields;
 use crate::source::Span;
@@ -21,7 +22,7 @@ pub(crate) struct CredentialDraft {
 }
 
 /// The keys that say how a credential is added, of which there is one.
-const INJECTIONS: [&str; 6] = ["header", "bearer", "basic", "query", "hmac", "sigv4"];
+const INJECTIONS: [&str; 7] = ["header", "bearer", "basic", "query", "hmac", "sigv4", "postgres"];
 
 /// The longest prefix, user, parameter, region or service, in bytes.
 const WORD_BYTES_MAX: usize = 64;
@@ -96,7 +97,7 @@ impl Reader {
                     let draft = Draft::new(code::CREDENTIAL, at, message, "missing here");
                     self.push(
                         draft
-                            .help("header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…} or sigv4: {…}"),
+                            .help("header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…} or postgres: {…}"),
                     );
                 }
                 return None;
@@ -124,6 +125,7 @@ impl Reader {
             }),
             "query" => self.query(fields, node),
             "hmac" => self.hmac(node).map(Injection::Hmac),
+            "postgres" => self.postgres_user(node),
             _ => self.sigv4(node),
         }
     }
@@ -244,6 +246,32 @@ impl Reader {
         Some(Injection::Sigv4 {
             region: region?,
             service: service?,
+        })
+    }
+
+    /// Reads the user of a database, whose name has what PostgreSQL keeps of one.
+    fn postgres_user(&mut self, node: &Node) -> Option<Injection> {
+        let fields = self.fields(node, &POSTGRES)?;
+        let user = self.required(&fields, "user", node.span);
+        let user = user.and_then(|node| {
+            let text = self.text(node)?;
+            let name = Database::parse(text);
+            if name.is_none() {
+                let message = "`user` has 1 to 63 letters, digits, `_`, `-`, `.` and `$`";
+                self.error(code::CREDENTIAL, node.span, message, "not such a name");
+            }
+            name
+        });
+        let svid = match fields.get("svid") {
+            Some(node) if node.value != Value::Bool(true) => {
+                self.error(code::CREDENTIAL, node.span, "`svid` is true", "not true");
+                return None;
+            }
+            found => found.is_some(),
+        };
+        Some(Injection::Postgres {
+            user: user?.as_str().into(),
+            svid,
         })
     }
 

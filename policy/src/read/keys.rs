@@ -61,14 +61,15 @@ pub(crate) const SERVE: Keys = Keys {
 const ALLOW: Keys = Keys {
     of: "an allow rule",
     known: &[
-        "id", "from", "to", "http", "grpc", "tcp", "until", "reason", "justify", "browser", "upgrade", "inject",
+        "id", "from", "to", "http", "grpc", "tcp", "postgres", "until", "reason", "justify", "browser", "upgrade",
+        "inject",
     ],
     later: &["headers", "when"],
 };
 
 const DENY: Keys = Keys {
     of: "a deny rule",
-    known: &["id", "from", "to", "http", "grpc", "tcp", "until", "reason"],
+    known: &["id", "from", "to", "http", "grpc", "tcp", "postgres", "until", "reason"],
     later: &["headers", "when"],
 };
 
@@ -112,6 +113,7 @@ pub(crate) const CREDENTIAL: Keys = Keys {
         "unsafe_query",
         "hmac",
         "sigv4",
+        "postgres",
         "rotate_every",
         "shared",
     ],
@@ -128,6 +130,12 @@ pub(crate) const SIGV4: Keys = Keys {
     of: "sigv4",
     known: &["region", "service"],
     later: &[],
+};
+
+pub(crate) const POSTGRES: Keys = Keys {
+    of: "postgres",
+    known: &["user", "svid"],
+    later: &["lease"],
 };
 
 pub(crate) const LIMIT: Keys = Keys {

@@ -122,6 +122,11 @@ impl Reader {
             );
             return None;
         }
+        if method == call::POSTGRES {
+            let message = "a session is postgres and a database: postgres orders";
+            self.error(code::TEST, node.span, message, "not a database");
+            return None;
+        }
         if method == grpc::WORD {
             return self.grpc_call(node, path, expected);
         }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{Reader, RuleDraft, rule_keys};
 use crate::code;
+use crate::database::DatabaseMatch;
 use crate::diagnostics::Draft;
 use crate::grpc;
 use crate::mesh::ServeKind;
 use crate::method::Method;
-use crate::outside::Scheme;
+use crate::outside::{OutsidePattern, Scheme};
 use crate::pattern::PathPattern;
 use crate::read::fields::Fields;
 use crate::rule::{Effect, HttpMatch, MethodMatch, Rule, RuleId, Subject};
@@ -25,11 +26,32 @@ struct Calls {
     kind: Option<ServeKind>,
     http: Vec<HttpMatch>,
     tcp: Vec<u16>,
+    postgres: Vec<DatabaseMatch>,
 }
 
-fn is_tls(to: &[(Subject, Span)]) -> bool {
-    let tls = |subject: &Subject| subject.outside().is_some_and(|outside| outside.scheme() == Scheme::Tls);
-    to.iter().any(|(subject, _)| tls(subject))
+fn is_about(to: &[(Subject, Span)], scheme: Scheme) -> bool {
+    let about = |subject: &Subject| subject.outside().is_some_and(|outside| outside.scheme() == scheme);
+    to.iter().any(|(subject, _)| about(subject))
+}
+
+/// In which way somebody is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Mesh,
+    Requests,
+    Tls,
+    Postgres,
+}
+
+impl From<&Subject> for Speech {
+    fn from(subject: &Subject) -> Self {
+        match subject.outside().map(OutsidePattern::scheme) {
+            None => Self::Mesh,
+            Some(Scheme::Https | Scheme::Http) => Self::Requests,
+            Some(Scheme::Tls) => Self::Tls,
+            Some(Scheme::Postgres) => Self::Postgres,
+        }
+    }
 }
 
 impl Reader {
@@ -50,8 +72,13 @@ impl Reader {
         let span = id_node.map_or(node.span, |node| node.span);
         let from = self.callers(&fields, span);
         let to = self.callees(&fields, span);
-        let tls = is_tls(&to);
-        let Calls { kind, http, tcp } = self.calls(&fields, effect, &to, span);
+        let tls = is_about(&to, Scheme::Tls);
+        let Calls {
+            kind,
+            http,
+            tcp,
+            postgres,
+        } = self.calls(&fields, effect, &to, span);
         let rule = Rule {
             effect,
             from: Vec::new(),
@@ -59,6 +86,7 @@ impl Reader {
             kind,
             http,
             tcp,
+            postgres,
             justify: self.justify(&fields, effect, tls, span),
             until: fields.get("until").and_then(|node| self.timestamp(node)),
             reason: fields
@@ -73,6 +101,10 @@ impl Reader {
             },
         };
         self.until_and_reason(&fields, effect, span);
+        if effect == Effect::Allow && is_about(&to, Scheme::Postgres) && fields.get("inject").is_none() {
+            let message = "a rule about postgres:// has an `inject`: the proxy authenticates, and not the bot";
+            self.error(code::CREDENTIAL, span, message, "`inject` is missing");
+        }
         let Some(id) = id else {
             return;
         };
@@ -130,11 +162,12 @@ impl Reader {
     /// Reads `to`: bots, or destinations outside that are spoken to in one way.
     pub(super) fn callees(&mut self, fields: &Fields<'_>, at: Span) -> Vec<(Subject, Span)> {
         let to = self.subjects(fields, "to", at);
-        let way = |subject: &Subject| subject.outside().map(|outside| outside.scheme() == Scheme::Tls);
+        let way = |subject: &Subject| Speech::from(subject);
         if let Some((first, _)) = to.first()
             && let Some((_, span)) = to.iter().find(|(subject, _)| way(subject) != way(first))
         {
-            let message = "`to` names bots, or requests to the outside, or TLS to the outside, and no two of them";
+            let message =
+                "`to` names bots, or requests to the outside, or TLS to the outside, or databases, and no two of them";
             let draft = Draft::new(code::OUTSIDE, *span, message, "another kind");
             self.push(draft.help("write a second rule for it"));
         }
@@ -212,6 +245,16 @@ impl Reader {
 
     /// Reads which calls a rule speaks of: those of one protocol, or all of them.
     fn calls(&mut self, fields: &Fields<'_>, effect: Effect, to: &[(Subject, Span)], at: Span) -> Calls {
+        // Where the destination could not be read, the databases say what was meant.
+        let named = fields.get("postgres");
+        if is_about(to, Scheme::Postgres) || (to.is_empty() && named.is_some()) {
+            return self.databases(fields, effect, at);
+        }
+        if let Some(node) = named {
+            let message = "`postgres` names databases of postgres:// outside";
+            self.error(code::OUTSIDE, node.span, message, "no such destination");
+            return Calls::default();
+        }
         let kinds = [ServeKind::Http, ServeKind::Grpc, ServeKind::Tcp];
         let mut named = kinds
             .into_iter()
@@ -230,7 +273,7 @@ impl Reader {
             }
             (None, _) => {
                 // A rule of another protocol has been refused already, by its key.
-                if effect == Effect::Allow && !fields.refused() && !is_tls(to) {
+                if effect == Effect::Allow && !fields.refused() && !is_about(to, Scheme::Tls) {
                     let draft = Draft::new(
                         code::NO_MATCH,
                         at,
@@ -266,6 +309,45 @@ impl Reader {
         }
         calls.tcp.sort_unstable();
         calls.tcp.dedup();
+        calls
+    }
+
+    /// Reads the databases of a rule about PostgreSQL. A deny rule without them covers every one.
+    fn databases(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> Calls {
+        let (mut calls, mut other) = (Calls::default(), false);
+        for key in ["http", "grpc", "tcp", "upgrade"] {
+            if let Some(node) = fields.get(key) {
+                let message = format!("a rule about postgres:// has no `{key}`");
+                self.error(code::OUTSIDE, node.span, message, "another protocol's");
+                other = true;
+            }
+        }
+        let Some(node) = fields.get("postgres") else {
+            if effect == Effect::Allow && !other && !fields.refused() {
+                let message = "the rule says who but not what";
+                let draft = Draft::new(code::NO_MATCH, at, message, "`postgres` is missing");
+                self.push(draft.help("name databases, as in postgres: [orders]; `*` is every one"));
+            }
+            return calls;
+        };
+        let items = self.items(node);
+        if items.is_empty() {
+            self.error(code::NO_MATCH, node.span, "`postgres` has no items", "empty");
+        }
+        for item in items {
+            let Some(text) = self.text(item) else { continue };
+            match DatabaseMatch::parse(text) {
+                Some(database) => calls.postgres.push(database),
+                None => self.error(
+                    code::OUTSIDE,
+                    item.span,
+                    "a database is `*`, or 1 to 63 letters, digits, `_`, `-`, `.` and `$`",
+                    "not such a name",
+                ),
+            }
+        }
+        calls.postgres.sort();
+        calls.postgres.dedup();
         calls
     }
 

@@ -12,6 +12,7 @@ mod credentials;
 mod generate;
 mod golden;
 mod limits;
+mod postgres;
 mod properties;
 mod protocols;
 mod verdicts;

@@ -49,13 +49,13 @@ fn call(from: &str, to: &str, what: What) -> Call {
     Call { from, to, what }
 }
 
-fn get(path: &str) -> What {
+pub(super) fn get(path: &str) -> What {
     let path = policy::CanonicalPath::parse(path.as_bytes()).unwrap();
     What::Http(HttpAsk::new(Method::parse("GET").unwrap(), path))
 }
 
 /// The rule, or the reason and the attributes in which the nearest rule differs.
-fn decide(mesh: &Mesh, from: &str, to: &str, what: What) -> String {
+pub(super) fn decide(mesh: &Mesh, from: &str, to: &str, what: What) -> String {
     let policy = mesh.compile(Generation::default());
     match policy.decide(now(), call(from, to, what)) {
         Ok(permit) => permit.rule().map_or_else(|| "audit".to_owned(), ToString::to_string),

@@ -41,12 +41,17 @@ pub(super) fn list(proxy: &Proxy) -> Page {
 
 fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<Consumer>) -> CredentialStatus {
     let put = put_at(proxy, &state);
+    let (source, class) = if credential.injection.has_value() {
+        (state.kind, state.class)
+    } else {
+        ("svid", "svid")
+    };
     CredentialStatus {
         name: state.name.to_string(),
         injection: credential.injection.as_str().to_owned(),
         owner: credential.owner.clone(),
-        source: state.kind.to_owned(),
-        class: state.class.to_owned(),
+        source: source.to_owned(),
+        class: class.to_owned(),
         put,
         due: put.zip(credential.rotate_every).map(|(put, every)| put + every),
         fingerprint: state.fingerprint,
@@ -73,8 +78,9 @@ pub(super) async fn put(proxy: &Proxy, asker: Asker, body: &[u8]) -> Page {
         // What is wrong with it is not told by its text, which may hold the value.
         Err(_page) => return bad_request("The request is none", "a name and a value are expected"),
     };
-    let (name, _) = match known(proxy, &request.name) {
-        Ok(found) => found,
+    let name = match known(proxy, &request.name) {
+        Ok((name, credential)) if credential.injection.has_value() => name,
+        Ok(_) => return without_value(),
         Err(page) => return page,
     };
     let secret = match Secret::new(request.value.into_bytes()) {
@@ -114,6 +120,9 @@ pub(super) async fn test(proxy: &Proxy, body: &[u8]) -> Page {
         Ok(found) => found,
         Err(page) => return page,
     };
+    if !credential.injection.has_value() {
+        return without_value();
+    }
     proxy.credentials.renew(&name).await;
     let _told_by_the_list: Result<_, _> = proxy.credentials.load(&name, &credential).await;
     list(proxy)
@@ -134,6 +143,15 @@ fn known(proxy: &Proxy, name: &str) -> Result<(CredentialName, Credential), Page
             "it is named in `credentials` of the mesh file, and a rule whose caller may run on this host says `inject: NAME`",
         )
     })
+}
+
+fn without_value() -> Page {
+    problem(
+        StatusCode::CONFLICT,
+        "no_value",
+        "This credential has no value",
+        "the bot's own SVID proves who it is",
+    )
 }
 
 fn unavailable(title: &str, error: &(dyn std::error::Error + 'static)) -> Page {

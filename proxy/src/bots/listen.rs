@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BotSide, WayIn};
 use crate::attest::{Caller, Unattested, Witnessed};
-use crate::call::{Door, Nobody, Who};
+use crate::call::{Door, Nobody, OutsideRoute, Who};
 use crate::connection::{self, Handler};
 use crate::ends::{self, ReadEnd, WriteEnd};
+use crate::postgres;
 use crate::proxy::Proxy;
 use crate::seldom::Seldom;
 use crate::tcp::{self, Leads};
@@ -62,6 +63,8 @@ pub(crate) enum Ways {
     Http(Arc<WayIn>),
     /// Nothing is read on them, and each is a call.
     Tcp(Arc<Leads>),
+    /// The start-up of PostgreSQL is read on them, and each is a call.
+    Postgres(Arc<OutsideRoute>),
 }
 
 enum Accepted {
@@ -148,6 +151,7 @@ async fn meet(proxy: Arc<Proxy>, accepted: Accepted, ways: Ways, mut open: Open)
             Box::pin(connection::serve(&proxy, read, write, handler)).await;
         }
         Ways::Tcp(leads) => Box::pin(tcp::serve(&proxy, read, write, &door, &leads)).await,
+        Ways::Postgres(to) => Box::pin(postgres::serve(&proxy, read, write, &door, &to)).await,
     }
 }
 

@@ -5,6 +5,7 @@ mod admit;
 mod bot;
 mod outside;
 mod own;
+mod postgres;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -160,7 +161,10 @@ fn local_at(draft: &Draft, to: &Route, what: &What) -> Option<At> {
     let target = match (serve, what) {
         (Serve::Http(target) | Serve::Grpc(target), What::Http(_)) => target,
         (Serve::Tcp(serve), What::Tcp { port }) => serve.ports.get(port)?,
-        (Serve::Http(_) | Serve::Grpc(_) | Serve::Tcp(_), What::Http(_) | What::Tcp { .. } | What::Tls) => return None,
+        (
+            Serve::Http(_) | Serve::Grpc(_) | Serve::Tcp(_),
+            What::Http(_) | What::Tcp { .. } | What::Tls | What::Postgres { .. },
+        ) => return None,
     };
     let elsewhere = matches!(target, Target::Elsewhere | Target::Endpoints(_));
     let here = bot.may_run_on(&draft.snapshot.host) && !elsewhere;

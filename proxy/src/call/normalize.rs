@@ -147,9 +147,12 @@ pub(super) fn opening(draft: &mut Draft, who: &Who, opening: Opening) -> Result<
     let call = policy::Call {
         from: who.id.clone(),
         to: to.callee(),
-        what: match to {
-            To::Bot(_) => What::Tcp { port },
-            To::Outside(_) => What::Tls,
+        what: match (&to, body.start()) {
+            (To::Bot(_), _) => What::Tcp { port },
+            (To::Outside(_), None) => What::Tls,
+            (To::Outside(_), Some(start)) => What::Postgres {
+                database: start.database.clone(),
+            },
         },
     };
     // Of the fields the trace alone is for the other end.

@@ -267,6 +267,10 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     if draft.record.protocol == audit::Protocol::Tls {
         return Some(rule_line(from, to, "justify: WHY"));
     }
+    if draft.record.protocol == audit::Protocol::Postgres {
+        let calls = format!("postgres: [{}], inject: CREDENTIAL", draft.record.path);
+        return (!draft.record.path.is_empty()).then(|| rule_line(from, to, &calls));
+    }
     if let (audit::Protocol::Tcp, Some(port)) = (draft.record.protocol, draft.record.port) {
         return Some(rule_line(from, to, &format!("tcp: [{port}]")));
     }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use policy::{Outside, OutsideDestination};
+use rustls::sign::CertifiedKey;
 use spiffe::id::BotName;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -24,7 +25,7 @@ use crate::http1::status::AnswerHead;
 use crate::live::Held;
 use crate::outside::WayOut;
 use crate::outside::address;
-use crate::outside::connect::{OutsideFault, Stream};
+use crate::outside::connect::{Database, OutsideFault, Stream};
 
 /// The most connections of one caller to one destination that are kept open between calls: as many as a bot that asks much has
 /// calls at a time, for each further one is a TLS handshake.
@@ -162,6 +163,33 @@ impl Callees {
             address,
             kept: false,
         })
+    }
+
+    /// Connects to a server of PostgreSQL, as [`WayOut::reach_database`] does.
+    pub(crate) async fn reach_database(
+        &self,
+        to: &Outside,
+        said: &OutsideDestination,
+        shown: Option<Arc<CertifiedKey>>,
+        at: Option<SocketAddr>,
+    ) -> Result<Database, OutsideFault> {
+        self.outside.way_out.reach_database(to, said, shown, at).await
+    }
+
+    /// Has `body` be said to a server at which the proxy has authenticated, and gives what it says.
+    pub(crate) fn pass(
+        &self,
+        leaving: Leaving<'_>,
+        database: Database,
+        body: RequestBody,
+        tasks: &TaskTracker,
+    ) -> TunnelBody {
+        let whose = Whose::Outside(OfOutside {
+            key: leaving.key(),
+            address: database.address,
+        });
+        let connection = self.connection(ends::tls(database.stream), whose);
+        TunnelBody::open(*connection, body, Guard::None, tasks)
     }
 
     /// Sends a request to a destination and reads the head of its answer.

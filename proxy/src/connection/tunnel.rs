@@ -35,7 +35,7 @@ pub(super) struct Asking {
 }
 
 /// Why a tunnel does not go on, as its record tells it; nothing where both directions came to their end.
-type Outcome = Option<&'static str>;
+pub(crate) type Outcome = Option<&'static str>;
 
 impl Conversation<'_> {
     /// Tells the caller that the protocol is another, and carries bytes until the end. The connection ends with it.
@@ -164,7 +164,7 @@ impl Line<'_> {
     }
 
     /// Tells the caller that the tunnel is open.
-    async fn opened(&mut self, body: &AnswerBody) -> Result<(), Outcome> {
+    pub(crate) async fn opened(&mut self, body: &AnswerBody) -> Result<(), Outcome> {
         let mut writing = std::pin::pin!(self.writer.send(Tail::default()));
         let written = match body.call_held() {
             Some(held) => held.while_allowed(Lane::Writer, writing.as_mut()).await,

@@ -33,6 +33,9 @@ pub(crate) enum Misfit {
     /// It cannot stand in the field.
     #[error("the value cannot stand in its field")]
     Field,
+    /// It is for databases.
+    #[error("the value is for a database, and not for requests")]
+    Database,
     /// A signature of AWS needs two parts.
     #[error("the value is not ID:SECRET or ID:SECRET:SESSION_TOKEN, as sigv4 needs it")]
     AccessKey,
@@ -54,7 +57,11 @@ pub(crate) fn guarded(injection: &Injection, secret: &Secret) -> Vec<Zeroizing<V
             }
             None => vec![whole()],
         },
-        Injection::Header { .. } | Injection::Bearer | Injection::Query { .. } | Injection::Hmac(_) => vec![whole()],
+        Injection::Header { .. }
+        | Injection::Bearer
+        | Injection::Query { .. }
+        | Injection::Hmac(_)
+        | Injection::Postgres { .. } => vec![whole()],
     }
 }
 
@@ -89,6 +96,7 @@ pub(crate) fn inject(injection: &Injection, secret: &Secret, now: Timestamp, to:
             Ok(())
         }
         Injection::Hmac(of) => hmac::sign(of, secret, now, to.headers, to.body),
+        Injection::Postgres { .. } => Err(Misfit::Database),
         Injection::Sigv4 { region, service } => {
             let key = sigv4::AccessKey::read(secret.bytes()).ok_or(Misfit::AccessKey)?;
             sigv4::sign(&key, sigv4::Scope { region, service }, now, to)

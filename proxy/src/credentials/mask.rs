@@ -94,6 +94,11 @@ impl Finder {
             .unwrap_or_default()
     }
 
+    /// Masks values in a whole text. Says whether there was one.
+    pub(crate) fn mask_text(&self, text: &mut [u8]) -> bool {
+        self.mask(text)
+    }
+
     /// Masks values in fields. Says whether there was one.
     pub(crate) fn mask_fields(&self, fields: &mut HeaderMap) -> bool {
         let mut any = false;

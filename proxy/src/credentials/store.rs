@@ -95,6 +95,11 @@ impl Loaded {
         tracing::warn!(credential = %self.name, %from, "a service had the credential in its answer; the bot got asterisks");
     }
 
+    /// The value, for as long as somebody works with it.
+    pub(crate) fn shared(&self) -> Arc<Secret> {
+        Arc::clone(&self.secret)
+    }
+
     pub(crate) fn secret(&self) -> &Secret {
         &self.secret
     }

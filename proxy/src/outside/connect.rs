@@ -2,12 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{Outside, OutsideDestination, Scheme};
+use rustls::ClientConfig;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
 use spiffe::time::Clock;
 use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -15,8 +19,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::address::{self, Forbidden};
 use super::resolve::{ResolveError, Resolver};
-use super::tls;
+use super::tls::{self, ShownOnce};
 pub use crate::ends::Wide;
+use crate::postgres::wire;
 
 pub use super::tls::SetUpError;
 
@@ -88,6 +93,12 @@ pub enum OutsideFault {
         #[source]
         source: SetUpError,
     },
+    /// It takes no TLS.
+    #[error("{address} takes no TLS")]
+    NoTls {
+        /// Where.
+        address: SocketAddr,
+    },
     /// It took too long.
     #[error("it took too long")]
     Slow,
@@ -122,6 +133,67 @@ pub async fn connect(
         .map_err(|_elapsed| OutsideFault::Slow)?;
     let stream = Stream::Tls(Box::new(shaken.map_err(failed)?));
     Ok(Connected { stream, address })
+}
+
+/// A connection to a server of PostgreSQL, over TLS to the verified name.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) stream: TlsStream<Wide>,
+    pub(crate) address: SocketAddr,
+    /// Whether the server asked for the certificate that there was for it.
+    pub(crate) shown: bool,
+}
+
+/// Connects to a server of PostgreSQL, and verifies who is there.
+///
+/// # Errors
+///
+/// As [`connect`], and when the server takes no TLS.
+pub(crate) async fn database(
+    resolver: &Resolver,
+    clock: &Clock,
+    (outside, said): (&Outside, &OutsideDestination),
+    shown: Option<Arc<CertifiedKey>>,
+    at: Option<SocketAddr>,
+) -> Result<Database, OutsideFault> {
+    let until = Instant::now() + said.waits.connect_timeout.unwrap_or(CONNECT);
+    let found = match at {
+        Some(address) => vec![address],
+        None => {
+            let left = until.saturating_duration_since(Instant::now());
+            let found = resolver.look_up(outside.host(), outside.port(), left).await;
+            found.map_err(|source| OutsideFault::Resolve { source })?
+        }
+    };
+    let (stream, address) = reach(&permitted(found, said)?, until).await?;
+    let shown = ShownOnce::new(shown);
+    let config = tls::database_config(said.ca.as_deref(), clock, Arc::clone(&shown));
+    let config = config.map_err(|source| OutsideFault::SetUp { source })?;
+    let stream = timeout_at(until, secured(stream, address, outside, config)).await;
+    let stream = stream.map_err(|_elapsed| OutsideFault::Slow)??;
+    Ok(Database {
+        stream,
+        address,
+        shown: shown.was_shown(),
+    })
+}
+
+/// Asks for TLS and opens it. What a server says in the clear beside its `S` is taken for TLS, and is none.
+async fn secured(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    outside: &Outside,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<Wide>, OutsideFault> {
+    let broken = |source| OutsideFault::Connect { address, source };
+    stream.write_all(&wire::ask_for_tls()).await.map_err(broken)?;
+    if stream.read_u8().await.map_err(broken)? != b'S' {
+        return Err(OutsideFault::NoTls { address });
+    }
+    let failed = |source| OutsideFault::Tls { address, source };
+    let name = ServerName::try_from(outside.host().to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+    let shaking = TlsConnector::from(config).connect(name, Wide::new(stream));
+    shaking.await.map_err(failed)
 }
 
 /// Leaves out what may not be called; an error where nothing is left.

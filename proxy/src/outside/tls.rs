@@ -4,10 +4,12 @@
 //! calls is then the same on all hosts, and no file of a host can widen it. TLS 1.3 only.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption, WantsClientCert};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use spiffe::time::Clock;
@@ -40,6 +42,59 @@ impl TimeProvider for Time {
 
 /// Sets up TLS in nobody's name: the outside knows no SVIDs.
 pub(super) fn config(ca: Option<&str>, clock: &Clock) -> Result<Arc<ClientConfig>, SetUpError> {
+    let mut config = verifying(ca, clock)?.with_no_client_auth();
+    // A resumed session would tell the destination that two bots of this host are one client.
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A certificate that is shown to whoever asks for one, and whether somebody has.
+#[derive(Debug)]
+pub(super) struct ShownOnce {
+    pub(super) certificate: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+impl ShownOnce {
+    pub(super) fn new(certificate: Option<Arc<CertifiedKey>>) -> Arc<Self> {
+        Arc::new(Self {
+            certificate,
+            asked: AtomicBool::new(false),
+        })
+    }
+
+    /// Tells whether it was shown.
+    pub(super) fn was_shown(&self) -> bool {
+        self.certificate.is_some() && self.asked.load(Ordering::Acquire)
+    }
+}
+
+impl ResolvesClientCert for ShownOnce {
+    fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Release);
+        self.certificate.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.certificate.is_some()
+    }
+}
+
+/// Sets up TLS with a database, which may be shown the certificate of a bot.
+pub(super) fn database_config(
+    ca: Option<&str>,
+    clock: &Clock,
+    shown: Arc<ShownOnce>,
+) -> Result<Arc<ClientConfig>, SetUpError> {
+    let mut config = verifying(ca, clock)?.with_client_cert_resolver(shown);
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}
+
+fn verifying(ca: Option<&str>, clock: &Clock) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, SetUpError> {
     let roots = match ca {
         Some(pem) => given(pem)?,
         None => RootCertStore {
@@ -47,16 +102,10 @@ pub(super) fn config(ca: Option<&str>, clock: &Clock) -> Result<Arc<ClientConfig
         },
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
+    let config = ClientConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|source| SetUpError::Tls { source })?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    // A resumed session would tell the destination that two bots of this host are one client.
-    config.resumption = Resumption::disabled();
-    config.enable_early_data = false;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        .map_err(|source| SetUpError::Tls { source })?;
+    Ok(config.with_root_certificates(roots))
 }
 
 fn given(pem: &str) -> Result<RootCertStore, SetUpError> {

@@ -68,11 +68,15 @@ fn call(record: &Value) -> String {
     line
 }
 
-/// The request, or the protocol and the port of a connection that is none.
+/// The request, or the protocol of a connection that is none and its database or port.
 fn what(record: &Value) -> String {
     let (protocol, port) = (text(record, "protocol"), number(record, "port"));
     if port.is_empty() {
         return format!("{} {}", text(record, "method"), text(record, "path"));
+    }
+    let database = text(record, "path");
+    if !database.is_empty() {
+        return format!("{protocol} {database}");
     }
     format!("{protocol} {port}")
 }

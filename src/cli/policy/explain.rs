@@ -152,7 +152,7 @@ impl Question {
         }
         let [method, target] = words.as_slice() else {
             let message = format!(
-                "`{}` is no call, such as 'GET /orders/17', 'grpc acme.Orders/Get', 'tcp 5432' or tls",
+                "`{}` is no call, such as 'GET /orders/17', 'grpc acme.Orders/Get', 'tcp 5432', tls or 'postgres orders'",
                 call.join(" ")
             );
             return Err(Failure::usage(message).into());

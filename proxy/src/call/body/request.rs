@@ -18,6 +18,7 @@ use crate::ends::ReadEnd;
 use crate::hop;
 use crate::http1::body::BodyError;
 use crate::live::{Held, Lane};
+use crate::postgres::start::Start;
 use crate::reason::Reason;
 
 /// The body of a request.
@@ -40,7 +41,8 @@ enum RequestKind {
     /// From another proxy.
     Hop(hop::Body),
     /// What a caller says once it is told that its connection is another protocol's; no byte comes before that.
-    Later(oneshot::Receiver<crate::http1::body::Body<ReadEnd>>),
+    /// With it goes the session of PostgreSQL that the caller begins, where it is one.
+    Later(oneshot::Receiver<crate::http1::body::Body<ReadEnd>>, Option<Arc<Start>>),
     /// Of no call: what this proxy says to another on a control stream.
     Control(mpsc::Receiver<Bytes>),
     /// Any of them, which ends before a credential of this host. In here, so that the many others need no room for it.
@@ -159,9 +161,14 @@ impl RequestBody {
 
     /// A body that may begin later, with a tunnel.
     pub(crate) fn later() -> (Self, Later) {
+        Self::later_of(None)
+    }
+
+    /// The same, of a session that begins.
+    pub(crate) fn later_of(start: Option<Arc<Start>>) -> (Self, Later) {
         let ((give, arrives), stop) = (oneshot::channel(), CancellationToken::new());
         let body = Self {
-            kind: RequestKind::Later(arrives),
+            kind: RequestKind::Later(arrives, start),
             count: RequestCount::Counted(Arc::default()),
             stop: Some(Box::pin(stop.clone().cancelled_owned())),
             held: None,
@@ -173,11 +180,25 @@ impl RequestBody {
     pub(crate) fn held(mut self, held: &Held) -> Self {
         if matches!(
             self.kind,
-            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Hop(_) | RequestKind::Later(_)
+            RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Hop(_) | RequestKind::Later(..)
         ) {
             self.held = Some(held.clone());
         }
         self
+    }
+
+    /// The session that begins with it, where one does.
+    pub(crate) const fn start(&self) -> Option<&Arc<Start>> {
+        match &self.kind {
+            RequestKind::Later(_, start) => start.as_ref(),
+            RequestKind::Empty
+            | RequestKind::Whole(_)
+            | RequestKind::Http1(_)
+            | RequestKind::Http2(_)
+            | RequestKind::Hop(_)
+            | RequestKind::Control(_)
+            | RequestKind::Guarded(_) => None,
+        }
     }
 
     /// Counts its bytes.
@@ -210,7 +231,7 @@ impl RequestBody {
             RequestKind::Http1(_)
             | RequestKind::Http2(_)
             | RequestKind::Hop(_)
-            | RequestKind::Later(_)
+            | RequestKind::Later(..)
             | RequestKind::Control(_)
             | RequestKind::Guarded(_) => None,
         }
@@ -269,12 +290,12 @@ impl Body for RequestBody {
             this.kind = RequestKind::Empty;
             return Poll::Ready(Some(Err(RequestError::Gone)));
         }
-        if let RequestKind::Later(arrives) = &mut this.kind {
+        if let RequestKind::Later(arrives, _) = &mut this.kind {
             // What never begins is empty.
             this.kind = ready!(Pin::new(arrives).poll(cx)).map_or(RequestKind::Empty, RequestKind::Http1);
         }
         let mut frame = match &mut this.kind {
-            RequestKind::Later(_) | RequestKind::Empty => return Poll::Ready(None),
+            RequestKind::Later(..) | RequestKind::Empty => return Poll::Ready(None),
             RequestKind::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = RequestKind::Empty;
@@ -306,7 +327,7 @@ impl Body for RequestBody {
             RequestKind::Http1(body) => body.is_end_stream(),
             RequestKind::Http2(body) => body.is_end_stream(),
             RequestKind::Hop(body) => body.is_over(),
-            RequestKind::Later(_) | RequestKind::Control(_) => false,
+            RequestKind::Later(..) | RequestKind::Control(_) => false,
             RequestKind::Guarded(guarded) => !guarded.frames.holds() && guarded.body.is_end_stream(),
         }
     }
@@ -318,7 +339,7 @@ impl Body for RequestBody {
             RequestKind::Http1(body) => body.size_hint(),
             RequestKind::Http2(body) => body.size_hint(),
             RequestKind::Hop(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
-            RequestKind::Later(_) | RequestKind::Control(_) => SizeHint::default(),
+            RequestKind::Later(..) | RequestKind::Control(_) => SizeHint::default(),
             RequestKind::Guarded(guarded) => guarded.frames.with_held(guarded.body.size_hint()),
         }
     }

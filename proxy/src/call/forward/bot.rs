@@ -49,8 +49,7 @@ pub(super) async fn to_callee(
     headers.insert(CLIENT_CERT, client_cert(draft, who, &to)?);
     let call = permit.into_call();
     let ask = request_of(&call)?;
-    let target = target(&ask.path, query.as_ref());
-    let upgrade = ask.upgrade.clone();
+    let (target, upgrade) = (target(&ask.path, query.as_ref()), ask.upgrade.clone());
     let held = hold(draft, who, call)?;
     let proxy = draft.proxy();
     let (waits, count) = (draft.snapshot.mesh.destination(&to.bot), body.count());

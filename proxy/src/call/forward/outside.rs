@@ -22,7 +22,7 @@ use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::OutsideRoute;
 use super::bot::{callee_refusal, fields_of_http1};
-use super::{Came, From, ended, hold, own_svid, target};
+use super::{Came, From, ended, hold, own_svid, postgres, target};
 use crate::callee::{CalleeFault, CalleeRequest, Leaving, OutsideLine, Switched, Wish};
 use crate::credentials::inject::{Misfit, Target, inject};
 use crate::credentials::mask::Finder;
@@ -33,7 +33,7 @@ use crate::outside::resolve::ResolveError;
 use crate::reason::Reason;
 
 /// How long nothing may move in a tunnel where the mesh does not say: as between bots.
-const TUNNEL_IDLE: Duration = Duration::from_hours(1);
+pub(super) const TUNNEL_IDLE: Duration = Duration::from_hours(1);
 
 /// Refuses a caller that has no identity at the moment: it makes no call, wherever that would lead. And one of gRPC, whose
 /// client would wait for trailers that HTTP/1.1 does not bring.
@@ -50,9 +50,12 @@ pub(super) fn may_leave(draft: &mut Draft, who: &Who) -> Result<(), Box<Refusal>
 pub(super) async fn onward(
     draft: &Draft,
     who: &Who,
-    (permit, _receipt, rest): (Permit, Receipt, Rest<Arc<OutsideRoute>>),
+    (permit, receipt, rest): (Permit, Receipt, Rest<Arc<OutsideRoute>>),
     end: &mut End,
 ) -> Result<Came, Box<Refusal>> {
+    if rest.body.start().is_some() {
+        return Box::pin(postgres::onward(draft, who, (permit, receipt, rest), end)).await;
+    }
     let Rest {
         to,
         method,
@@ -304,7 +307,7 @@ fn holds_no_secret(live: &Finder, target: &[u8], headers: &HeaderMap, body: &Req
 }
 
 /// What the bot is told of a credential that was not read. Where it is and what is wrong there is the operator's to read.
-fn no_credential(error: &Unavailable) -> Box<Refusal> {
+pub(super) fn no_credential(error: &Unavailable) -> Box<Refusal> {
     tracing::info!(
         error = error as &dyn std::error::Error,
         "a call was not made for want of its credential"
@@ -340,7 +343,7 @@ fn unsigned(error: &WholeError) -> Box<Refusal> {
 
 /// What the bot is told of a destination that was not reached. Which address it was, and what the system said, is the
 /// operator's to read.
-fn not_reached(leaving: Leaving<'_>, fault: &OutsideFault) -> Box<Refusal> {
+pub(super) fn not_reached(leaving: Leaving<'_>, fault: &OutsideFault) -> Box<Refusal> {
     let to = leaving.to;
     tracing::info!(%to, from = %leaving.from, error = fault as &dyn std::error::Error, "a destination outside was not reached");
     let (reason, detail) = match fault {
@@ -363,6 +366,10 @@ fn not_reached(leaving: Leaving<'_>, fault: &OutsideFault) -> Box<Refusal> {
         OutsideFault::SetUp { .. } => (
             Reason::PeerMismatch,
             "the authorities that the mesh file names for it cannot be used",
+        ),
+        OutsideFault::NoTls { .. } => (
+            Reason::PeerUnreachable,
+            "it takes no TLS, without which nothing is sent",
         ),
         OutsideFault::Slow => (Reason::Timeout, "it was not reached in time"),
     };

@@ -1,0 +1,183 @@
+//! PostgreSQL outside of the mesh, at which the proxy authenticates for its bots, so that no bot holds a password.
+//!
+//! A bot connects to a listener of its own host as it would to the server, without TLS and without a password. The proxy
+//! reads the start-up and nothing after it: which database is wanted is the call, decided and recorded before anything
+//! leaves. Then it opens TLS with the server, says the credential's user in place of the bot's, proves it ([`login`]),
+//! and bytes pass both ways for as long as the call has its right.
+//!
+//! What is refused is said in an error of PostgreSQL ([`refusal`]).
+
+pub(crate) mod binding;
+pub(crate) mod keys;
+pub(crate) mod login;
+mod refusal;
+pub mod scram;
+pub(crate) mod start;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::call::{self, Door, Opening, OutsideRoute, Refusal, RequestBody, To};
+use crate::connection::tunnel::Line;
+use crate::ends::{ReadEnd, WriteEnd};
+use crate::http1::read::Reader;
+use crate::http1::write::{Tail, Writer};
+use crate::proxy::Proxy;
+use crate::reason::Reason;
+use keys::Key;
+use start::Start;
+use wire::{First, KEY_BYTES, WireError};
+
+/// How long a bot may take for its start-up, with all that it asks for before.
+const START_UP: Duration = Duration::from_secs(10);
+
+/// How long the end of a statement may take that another connection asks for.
+const CANCEL: Duration = Duration::from_secs(10);
+
+/// What a connection wants.
+#[derive(Debug)]
+enum Wanted {
+    Session(Vec<(String, String)>),
+    Cancel([u8; KEY_BYTES]),
+}
+
+/// Why a connection wants nothing.
+#[derive(Debug, Error)]
+enum Unread {
+    /// It said nothing, not enough, or too late. There is nobody to answer.
+    #[error("the start-up broke off")]
+    Gone,
+    /// It said what is no start-up.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// Serves a connection of a listener to its end.
+pub(crate) async fn serve(proxy: &Arc<Proxy>, mut read: ReadEnd, write: WriteEnd, door: &Door, to: &Arc<OutsideRoute>) {
+    let mut writer = Writer::new(write, proxy.limits.body_idle);
+    let wanted = timeout(START_UP, wanted(&mut read, &mut writer)).await;
+    let start = match wanted.unwrap_or(Err(Unread::Gone)) {
+        Ok(Wanted::Session(parameters)) => Start::new(parameters).map_err(|error| bad(error.to_string(), to)),
+        Ok(Wanted::Cancel(key)) => return Box::pin(cancel(proxy, door, to, key)).await,
+        Err(Unread::Wire(error)) => Err(bad(error.to_string(), to)),
+        Err(Unread::Gone) => return,
+    };
+    let (start, leads) = match start {
+        Ok(start) => (Some(Arc::new(start)), Ok(To::Outside(Arc::clone(to)))),
+        Err(refusal) => (None, Err(refusal)),
+    };
+    let (body, later) = RequestBody::later_of(start.clone());
+    let count = body.count();
+    let opening = Opening {
+        to: leads,
+        port: to.outside.port(),
+        headers: HeaderMap::new(),
+        body,
+    };
+    let mut answer = call::begin_session(proxy, door, opening).await;
+    let told = start.as_ref().and_then(|start| start.told.get().cloned());
+    if answer.status != StatusCode::OK {
+        // The server's own error, or else the proxy's.
+        let error = match told {
+            Some(error) => error,
+            None => refusal::error(answer).await,
+        };
+        return last_word(&mut writer, error).await;
+    }
+    writer.out().extend_from_slice(&told.unwrap_or_default());
+    let mut line = Line {
+        door,
+        writer: &mut writer,
+        silence: None,
+    };
+    if let Err(outcome) = line.opened(&answer.body).await {
+        return answer.body.ended(outcome.unwrap_or(call::CALLER_GONE));
+    }
+    let reader = Box::new(Reader::new(read, proxy.limits));
+    line.carry(reader, answer.body, later, &count).await;
+}
+
+fn bad(detail: String, to: &Arc<OutsideRoute>) -> Box<Refusal> {
+    Refusal::boxed(Reason::BadRequest, detail).to(to)
+}
+
+/// Reads what a connection wants. Encryption is not: the listener is of this host, and TLS would tell the bot nothing that
+/// the kernel does not.
+async fn wanted(read: &mut ReadEnd, writer: &mut Writer<WriteEnd>) -> Result<Wanted, Unread> {
+    let (mut tls, mut gss) = (false, false);
+    loop {
+        let mut length = [0; 4];
+        read.read_exact(&mut length).await.map_err(|_gone| Unread::Gone)?;
+        let mut rest = vec![0; wire::first_length(length)?];
+        read.read_exact(&mut rest).await.map_err(|_gone| Unread::Gone)?;
+        let asked = match wire::first(&rest)? {
+            First::Startup(parameters) => return Ok(Wanted::Session(parameters)),
+            First::Cancel(key) => return Ok(Wanted::Cancel(key)),
+            First::Tls => &mut tls,
+            First::Gss => &mut gss,
+        };
+        // Each is asked once, as the server has it.
+        if std::mem::replace(asked, true) {
+            return Err(WireError::Version.into());
+        }
+        let no = Tail::new(Bytes::from_static(b"N"));
+        writer.send(no).await.map_err(|_gone| Unread::Gone)?;
+    }
+}
+
+/// Says why, and that there is nothing more.
+async fn last_word(writer: &mut Writer<WriteEnd>, error: Bytes) {
+    let said = writer.send(Tail::new(error)).await;
+    if said.is_err() || writer.shutdown().await.is_err() {
+        tracing::debug!("a client of PostgreSQL was gone before it was told why");
+    }
+}
+
+/// Ends a statement of a session of the same bot, at the address where that session is. Nobody is told what came of it:
+/// the protocol has no answer.
+async fn cancel(proxy: &Arc<Proxy>, door: &Door, to: &Arc<OutsideRoute>, key: [u8; KEY_BYTES]) {
+    let Door::Bot { who, .. } = door else {
+        return tracing::info!(to = %to.outside, "somebody who is no bot would end a statement");
+    };
+    let of = Key {
+        from: who.bot.clone(),
+        to: to.outside.clone(),
+        key,
+    };
+    let Some(address) = proxy.database_keys.find(&of) else {
+        return tracing::info!(from = %who.bot, to = %to.outside, "a bot would end a statement of a session that it does not have");
+    };
+    let snapshot = proxy.control.snapshot();
+    let said = snapshot
+        .mesh
+        .outside_destination(&to.outside)
+        .cloned()
+        .unwrap_or_default();
+    let asking = async {
+        let mut server = proxy
+            .callees
+            .reach_database(&to.outside, &said, None, Some(address))
+            .await?;
+        let written = server.stream.write_all(&wire::cancel(key)).await;
+        // The server says nothing, and ends the connection once it has done it.
+        let ended = server.stream.shutdown().await;
+        if written.and(ended).is_err() {
+            tracing::debug!(to = %to.outside, "a server did not hear that a statement is to end");
+        }
+        Ok::<(), crate::outside::connect::OutsideFault>(())
+    };
+    match timeout(CANCEL, asking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::info!(to = %to.outside, error = &error as &dyn std::error::Error, "a statement was not ended");
+        }
+        Err(_elapsed) => tracing::info!(to = %to.outside, "a statement was not ended in time"),
+    }
+}
