@@ -1,5 +1,7 @@
 //! A database outside, at which the proxy authenticates, so that no bot has a password: a real PostgreSQL, psql and psycopg2.
 
+mod drivers;
+mod hostile;
 mod server;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -235,6 +237,17 @@ fn a_bot_is_known_by_its_svid_and_another_one_is_not() {
         .find(|line| line.contains("checkout-db"))
         .unwrap_or_default();
     assert!(line.contains("svid") && !line.contains("no value"), "{listed}");
+    let told = try_put(&server.scene, "checkout-db", X_KEY);
+    assert!(told.contains("This credential has no value"), "{told}");
+    let admin = server.scene.host().admin();
+    let told = both(&run(botmesh().args([
+        "secret",
+        "test",
+        "checkout-db",
+        "--server",
+        &admin,
+    ])));
+    assert!(told.contains("This credential has no value"), "{told}");
 }
 
 #[test]
@@ -440,5 +453,10 @@ fn a_database_whose_certificate_or_address_is_another_one_gets_nothing() {
     tries(
         &format!(r#""{NAME}": {{addresses: [HERE], ca: CA}}"#),
         "peer_unreachable",
+    );
+    let refused = server.checkout("orders", "select 1");
+    assert!(
+        refused.contains("it takes no TLS, without which nothing is sent"),
+        "{refused}"
     );
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use policy::{CredentialName, Injection, Mesh, Permit};
 use spiffe::id::BotName;
 use spiffe::svid::Serial;
 use spiffe::time::Timestamp;
@@ -41,6 +42,15 @@ pub(crate) struct Subject {
     pub(crate) from: BotName,
     /// What a peer that calls has proved, now and later.
     pub(crate) from_proven: Option<Arc<Proven>>,
+    /// As whom it is for as long as it goes on, where the proxy has said that once.
+    pub(crate) granted: Option<Box<Granted>>,
+}
+
+/// The credential with which a session was begun.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) name: CredentialName,
+    pub(crate) injection: Injection,
 }
 
 impl Subject {
@@ -55,9 +65,19 @@ impl Subject {
             return Some(Reason::Quarantined);
         }
         match snapshot.policy.decide(now, self.call.clone()) {
+            // As somebody else it would be another session, which no rule allows by this one.
+            Ok(permit) if !self.is_granted_by(&snapshot.mesh, &permit) => Some(Reason::NoRule),
             Ok(_still) => None,
             Err(denial) => Some(denial.reason.into()),
         }
+    }
+
+    fn is_granted_by(&self, mesh: &Mesh, permit: &Permit) -> bool {
+        let Some(granted) = &self.granted else {
+            return true;
+        };
+        let found = mesh.credential_of(permit);
+        found.is_some_and(|(name, credential)| *name == granted.name && credential.injection == granted.injection)
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! A bot connects to a listener of its own host as it would to the server, without TLS and without a password. The proxy
 //! reads the start-up and nothing after it: which database is wanted is the call, decided and recorded before anything
-//! leaves. Then it opens TLS with the server, says the credential's user in place of the bot's, proves it ([`login`]),
+//! leaves. Then it opens TLS with the server, says the credential's user in place of the bot's, proves it (`login`),
 //! and bytes pass both ways for as long as the call has its right.
 //!
-//! What is refused is said in an error of PostgreSQL ([`refusal`]).
+//! What is refused is said in an error of PostgreSQL (`refusal`).
 
 pub(crate) mod binding;
 pub(crate) mod keys;
@@ -31,9 +31,10 @@ use crate::http1::read::Reader;
 use crate::http1::write::{Tail, Writer};
 use crate::proxy::Proxy;
 use crate::reason::Reason;
+use crate::seldom::Seldom;
 use keys::Key;
 use start::Start;
-use wire::{First, KEY_BYTES, WireError};
+use wire::{Asked, First, KEY_BYTES, WireError};
 
 /// How long a bot may take for its start-up, with all that it asks for before.
 const START_UP: Duration = Duration::from_secs(10);
@@ -41,10 +42,13 @@ const START_UP: Duration = Duration::from_secs(10);
 /// How long the end of a statement may take that another connection asks for.
 const CANCEL: Duration = Duration::from_secs(10);
 
+/// A process that tries again and again must not fill the log.
+static NOT_THEIRS: Seldom = Seldom::new();
+
 /// What a connection wants.
 #[derive(Debug)]
 enum Wanted {
-    Session(Vec<(String, String)>),
+    Session(Asked),
     Cancel([u8; KEY_BYTES]),
 }
 
@@ -62,9 +66,8 @@ enum Unread {
 /// Serves a connection of a listener to its end.
 pub(crate) async fn serve(proxy: &Arc<Proxy>, mut read: ReadEnd, write: WriteEnd, door: &Door, to: &Arc<OutsideRoute>) {
     let mut writer = Writer::new(write, proxy.limits.body_idle);
-    let wanted = timeout(START_UP, wanted(&mut read, &mut writer)).await;
-    let start = match wanted.unwrap_or(Err(Unread::Gone)) {
-        Ok(Wanted::Session(parameters)) => Start::new(parameters).map_err(|error| bad(error.to_string(), to)),
+    let start = match wanted(&mut read, &mut writer).await {
+        Ok(Wanted::Session(asked)) => Start::new(asked).map_err(|error| bad(error.to_string(), to)),
         Ok(Wanted::Cancel(key)) => return Box::pin(cancel(proxy, door, to, key)).await,
         Err(Unread::Wire(error)) => Err(bad(error.to_string(), to)),
         Err(Unread::Gone) => return,
@@ -91,6 +94,9 @@ pub(crate) async fn serve(proxy: &Arc<Proxy>, mut read: ReadEnd, write: WriteEnd
         };
         return last_word(&mut writer, error).await;
     }
+    if let Some(start) = &start {
+        writer.out().extend_from_slice(&start.negotiated);
+    }
     writer.out().extend_from_slice(&told.unwrap_or_default());
     let mut line = Line {
         door,
@@ -108,9 +114,15 @@ fn bad(detail: String, to: &Arc<OutsideRoute>) -> Box<Refusal> {
     Refusal::boxed(Reason::BadRequest, detail).to(to)
 }
 
-/// Reads what a connection wants. Encryption is not: the listener is of this host, and TLS would tell the bot nothing that
-/// the kernel does not.
+/// Reads what a connection wants, which it has a while to say.
 async fn wanted(read: &mut ReadEnd, writer: &mut Writer<WriteEnd>) -> Result<Wanted, Unread> {
+    let said = timeout(START_UP, said(read, writer)).await;
+    said.unwrap_or(Err(Unread::Gone))
+}
+
+/// Reads what it says. Encryption is not what it wants: the listener is of this host, and TLS would tell the bot nothing that
+/// the kernel does not.
+async fn said(read: &mut ReadEnd, writer: &mut Writer<WriteEnd>) -> Result<Wanted, Unread> {
     let (mut tls, mut gss) = (false, false);
     loop {
         let mut length = [0; 4];
@@ -118,7 +130,7 @@ async fn wanted(read: &mut ReadEnd, writer: &mut Writer<WriteEnd>) -> Result<Wan
         let mut rest = vec![0; wire::first_length(length)?];
         read.read_exact(&mut rest).await.map_err(|_gone| Unread::Gone)?;
         let asked = match wire::first(&rest)? {
-            First::Startup(parameters) => return Ok(Wanted::Session(parameters)),
+            First::Startup(asked) => return Ok(Wanted::Session(asked)),
             First::Cancel(key) => return Ok(Wanted::Cancel(key)),
             First::Tls => &mut tls,
             First::Gss => &mut gss,
@@ -144,15 +156,21 @@ async fn last_word(writer: &mut Writer<WriteEnd>, error: Bytes) {
 /// the protocol has no answer.
 async fn cancel(proxy: &Arc<Proxy>, door: &Door, to: &Arc<OutsideRoute>, key: [u8; KEY_BYTES]) {
     let Door::Bot { who, .. } = door else {
-        return tracing::info!(to = %to.outside, "somebody who is no bot would end a statement");
+        if let Some(left_out) = NOT_THEIRS.due() {
+            tracing::info!(to = %to.outside, left_out, "somebody who is no bot would end a statement");
+        }
+        return;
     };
     let of = Key {
         from: who.bot.clone(),
         to: to.outside.clone(),
         key,
     };
-    let Some(address) = proxy.database_keys.find(&of) else {
-        return tracing::info!(from = %who.bot, to = %to.outside, "a bot would end a statement of a session that it does not have");
+    let Some(session) = proxy.database_keys.find(&of) else {
+        if let Some(left_out) = NOT_THEIRS.due() {
+            tracing::info!(from = %who.bot, to = %to.outside, left_out, "a bot would end a statement of a session that it does not have");
+        }
+        return;
     };
     let snapshot = proxy.control.snapshot();
     let said = snapshot
@@ -161,9 +179,11 @@ async fn cancel(proxy: &Arc<Proxy>, door: &Door, to: &Arc<OutsideRoute>, key: [u
         .cloned()
         .unwrap_or_default();
     let asking = async {
+        // One at a time: else a bot with one session could have this host open any number of connections with the server.
+        let _turn = session.cancelling.lock().await;
         let mut server = proxy
             .callees
-            .reach_database(&to.outside, &said, None, Some(address))
+            .reach_database(&to.outside, &said, None, Some(session.address))
             .await?;
         let written = server.stream.write_all(&wire::cancel(key)).await;
         // The server says nothing, and ends the connection once it has done it.
@@ -179,5 +199,22 @@ async fn cancel(proxy: &Arc<Proxy>, door: &Door, to: &Arc<OutsideRoute>, key: [u
             tracing::info!(to = %to.outside, error = &error as &dyn std::error::Error, "a statement was not ended");
         }
         Err(_elapsed) => tracing::info!(to = %to.outside, "a statement was not ended in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_up_that_does_not_come_to_its_end_in_time_is_none() {
+        let (mut bot, proxy) = UnixStream::pair().unwrap();
+        let (mut read, write) = crate::ends::unix(proxy);
+        let mut writer = Writer::new(write, START_UP);
+        bot.write_all(&[0, 0, 0, 9, 0, 3]).await.unwrap();
+        let waited = timeout(START_UP * 2, wanted(&mut read, &mut writer)).await;
+        assert!(matches!(waited, Ok(Err(Unread::Gone))), "{waited:?}");
     }
 }

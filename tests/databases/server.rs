@@ -111,21 +111,12 @@ impl Server {
 
     /// Port of the listener.
     pub(super) fn port(&self) -> String {
-        let listener = self.scene.listener(NAME);
-        listener.rsplit_once(':').unwrap().1.to_owned()
+        port_of(&self.scene)
     }
 
     /// What `psql` of a user of this host says, with the words after the statement as parts of the connection string.
     pub(super) fn psql(&self, uid: u32, database: &str, sql: &str, more: &str) -> String {
-        let mut psql = Command::new(programs().join("psql"));
-        psql.uid(uid).gid(uid).current_dir("/").env_clear();
-        psql.stdin(Stdio::null());
-        let dsn = format!(
-            "host=127.0.0.1 port={} user=nobody dbname={database} {more}",
-            self.port()
-        );
-        psql.args(["-X", "-q", "-A", "-t", "-w", "-c", sql, &dsn]);
-        crate::support::both(&psql.output().unwrap())
+        psql(&self.port(), uid, database, sql, more)
     }
 
     pub(super) fn checkout(&self, database: &str, sql: &str) -> String {
@@ -135,6 +126,22 @@ impl Server {
     pub(super) fn report(&self, database: &str, sql: &str) -> String {
         self.psql(REPORT, database, sql, "")
     }
+}
+
+/// Port of the listener that leads to the database.
+pub(super) fn port_of(scene: &Scene) -> String {
+    let listener = scene.listener(NAME);
+    listener.rsplit_once(':').unwrap().1.to_owned()
+}
+
+/// What `psql` of a user of this host says, at a port of this host.
+pub(super) fn psql(port: &str, uid: u32, database: &str, sql: &str, more: &str) -> String {
+    let mut psql = Command::new(programs().join("psql"));
+    psql.uid(uid).gid(uid).current_dir("/").env_clear();
+    psql.stdin(Stdio::null());
+    let dsn = format!("host=127.0.0.1 port={port} user=nobody dbname={database} {more}");
+    psql.args(["-X", "-q", "-A", "-t", "-w", "-c", sql, &dsn]);
+    crate::support::both(&psql.output().unwrap())
 }
 
 /// Says where it listens, whom it believes, and what it writes down.

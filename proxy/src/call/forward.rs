@@ -35,7 +35,7 @@ use super::turn;
 use crate::config::LocalHop;
 use crate::grpc;
 use crate::http1::deadline::Deadline;
-use crate::live::{Held, Subject};
+use crate::live::{Granted, Held, Subject};
 use crate::metrics::{SeriesKey, Way};
 use crate::reason::{Reason, Side};
 use crate::upstream::Admitted;
@@ -364,10 +364,16 @@ fn refused_as_callee(draft: &Draft, mut record: CallRecord, refusal: Box<Refusal
 
 /// Enters the call among those that are decided again with each change.
 fn hold(draft: &Draft, who: &Who, call: policy::Call) -> Result<Held, Box<Refusal>> {
+    hold_as(draft, who, call, None)
+}
+
+/// The same for what goes on as somebody.
+fn hold_as(draft: &Draft, who: &Who, call: policy::Call, granted: Option<Box<Granted>>) -> Result<Held, Box<Refusal>> {
     let subject = Subject {
         call,
         from: who.bot.clone(),
         from_proven: who.proven.clone(),
+        granted,
     };
     let proxy = draft.proxy();
     proxy.live.hold(proxy, subject, &draft.snapshot).map_err(ended)

@@ -33,6 +33,7 @@ fn subject() -> Subject {
         },
         from: BotName::parse("prod/checkout").unwrap(),
         from_proven: Some(Proven::by_serial(serial(1))),
+        granted: None,
     }
 }
 

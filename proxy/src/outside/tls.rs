@@ -91,6 +91,8 @@ pub(super) fn database_config(
     let mut config = verifying(ca, clock)?.with_client_cert_resolver(shown);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    // As libpq says it: a server of another protocol that has the same certificate does not take it (RFC 9325 §3.7).
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(Arc::new(config))
 }
 

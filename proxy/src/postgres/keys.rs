@@ -9,9 +9,18 @@ use spiffe::id::BotName;
 
 use super::wire::KEY_BYTES;
 
-/// The keys, and where their sessions are.
+/// The keys, and their sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(Mutex<BTreeMap<Key, SocketAddr>>);
+pub(crate) struct Keys(Mutex<BTreeMap<Key, Arc<Session>>>);
+
+/// A session that goes on.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Where it is.
+    pub(crate) address: SocketAddr,
+    /// Held by whoever ends a statement of it.
+    pub(crate) cancelling: tokio::sync::Mutex<()>,
+}
 
 /// A key, with whose and at whom it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,20 +40,22 @@ pub(crate) struct Given {
 impl Keys {
     /// Notes a key for as long as its session goes on.
     pub(crate) fn give(self: &Arc<Self>, key: Key, address: SocketAddr) -> Given {
-        self.all().insert(key.clone(), address);
+        let cancelling = tokio::sync::Mutex::default();
+        let session = Arc::new(Session { address, cancelling });
+        self.all().insert(key.clone(), session);
         Given {
             keys: Arc::clone(self),
             key,
         }
     }
 
-    /// Says where the session of a key is.
-    pub(crate) fn find(&self, key: &Key) -> Option<SocketAddr> {
-        self.all().get(key).copied()
+    /// Gives the session of a key.
+    pub(crate) fn find(&self, key: &Key) -> Option<Arc<Session>> {
+        self.all().get(key).cloned()
     }
 
     /// A thread that panicked while it held the lock left whole entries.
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, SocketAddr>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Session>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,15 +83,16 @@ mod tests {
         let (keys, address) = (Arc::new(Keys::default()), "192.0.2.1:5432".parse().unwrap());
         let own = key("prod/a", "postgres://db.example.com", b"12345678");
         let given = keys.give(own.clone(), address);
-        assert_eq!(keys.find(&own), Some(address));
+        let found = |key: &Key| keys.find(key).map(|session| session.address);
+        assert_eq!(found(&own), Some(address));
         for other in [
             key("prod/b", "postgres://db.example.com", b"12345678"),
             key("prod/a", "postgres://db.example.com:6432", b"12345678"),
             key("prod/a", "postgres://db.example.com", b"12345679"),
         ] {
-            assert_eq!(keys.find(&other), None, "{other:?}");
+            assert_eq!(found(&other), None, "{other:?}");
         }
         drop(given);
-        assert_eq!(keys.find(&own), None);
+        assert_eq!(found(&own), None);
     }
 }

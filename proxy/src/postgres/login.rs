@@ -17,9 +17,10 @@ use super::scram::{Client, Last, ScramError};
 use super::wire::{self, KEY_BYTES};
 use crate::credentials::Secret;
 
-/// The longest message of a start-up, and the most of them.
+/// The longest message of a start-up, the most of them, and all that a client is told.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 const MESSAGES_MAX: usize = 256;
+const TOLD_BYTES_MAX: usize = 64 * 1024;
 
 /// How the user is proved.
 #[derive(Debug)]
@@ -112,6 +113,9 @@ where
                 return Ok(Begun { told, key });
             }
             _ => return Err(LoginError::Protocol),
+        }
+        if told.len() + body.len() > TOLD_BYTES_MAX {
+            return Err(LoginError::Protocol);
         }
         told.extend_from_slice(&wire::message(kind, &body));
     }
@@ -241,6 +245,8 @@ mod tests {
         for message in says {
             server.write_all(message).await.unwrap();
         }
+        // Whoever waits for more than that hears that there is none.
+        server.shutdown().await.unwrap();
         let startup = wire::startup([("user", "robot")]);
         let (mut read, _write) = tokio::io::split(server);
         let begun = login(&mut client, &startup, proof).await;
@@ -314,6 +320,9 @@ mod tests {
         );
         let [settings, key, _] = rest();
         let many = std::iter::once(asks(0, b"")).chain(std::iter::repeat_n(settings, MESSAGES_MAX));
+        let long = wire::message(b'N', &vec![b'x'; TOLD_BYTES_MAX / 3]);
+        let long = std::iter::once(asks(0, b"")).chain(std::iter::repeat_n(long, 3));
+        let [_, _, ready] = rest();
         for says in [
             vec![Bytes::from_static(b"R\0\0\0\x03")],
             vec![Bytes::from_static(b"R\0\0\xff\xff")],
@@ -323,6 +332,7 @@ mod tests {
             vec![asks(0, b""), wire::message(b'K', b"longer than it is")],
             vec![asks(0, b""), key.clone(), key],
             many.collect(),
+            long.chain([ready]).collect(),
         ] {
             let refused = told(&says, &Proof::Certificate).await.unwrap_err();
             assert!(matches!(refused, LoginError::Protocol), "{says:?}: {refused:?}");

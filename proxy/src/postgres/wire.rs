@@ -29,7 +29,16 @@ pub enum First {
     /// It ends a statement of another connection, whose key this is.
     Cancel([u8; KEY_BYTES]),
     /// It begins a session.
-    Startup(Vec<(String, String)>),
+    Startup(Asked),
+}
+
+/// What a session is asked for with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Of the version, after 3: a server that speaks an older one says so, and the session goes on in that.
+    pub minor: u16,
+    /// Names and values.
+    pub parameters: Vec<(String, String)>,
 }
 
 /// Why a message is none.
@@ -39,8 +48,13 @@ pub enum WireError {
     #[error("a first message of this length is none of PostgreSQL")]
     Length,
     /// It is of another version.
-    #[error("the proxy speaks version 3.0 of the protocol of PostgreSQL, and this is another one")]
+    #[error("the proxy speaks version 3 of the protocol of PostgreSQL, and this is another one")]
     Version,
+    /// It begins with TLS.
+    #[error(
+        "the connection begins with TLS, which a listener of this host does not take: connect with sslmode=disable"
+    )]
+    DirectTls,
     /// Its parameters are not text, each once, to the end.
     #[error("the parameters of the start-up could be read in more than one way, or not at all")]
     Parameters,
@@ -52,6 +66,10 @@ pub enum WireError {
 ///
 /// When there are too few or too many.
 pub fn first_length(length: [u8; 4]) -> Result<usize, WireError> {
+    // A record of a TLS handshake (RFC 8446 §5.1), from a client that asks for nothing first.
+    if length.starts_with(&[22, 3]) {
+        return Err(WireError::DirectTls);
+    }
     let length = u32::from_be_bytes(length) as usize;
     if !(8..=STARTUP_BYTES_MAX).contains(&length) {
         return Err(WireError::Length);
@@ -77,7 +95,11 @@ pub fn first(bytes: &[u8]) -> Result<First, WireError> {
         TLS => alone(First::Tls),
         GSS => alone(First::Gss),
         CANCEL => rest.try_into().map(First::Cancel).map_err(|_other| WireError::Length),
-        PROTOCOL_3_0 => parameters(rest).map(First::Startup),
+        code if code >> 16 == PROTOCOL_3_0 >> 16 => {
+            let parameters = parameters(rest)?;
+            let minor = u16::try_from(code & 0xffff).unwrap_or(u16::MAX);
+            Ok(First::Startup(Asked { minor, parameters }))
+        }
         _ => Err(WireError::Version),
     }
 }
@@ -138,6 +160,18 @@ pub fn startup<'t>(parameters: impl IntoIterator<Item = (&'t str, &'t str)>) -> 
     out.put_u8(0);
     with_length(&mut out, 0);
     out.freeze()
+}
+
+/// Writes that the session goes on in version 3.0, without these options of the protocol.
+pub fn negotiate<'t>(unknown: impl ExactSizeIterator<Item = &'t str>) -> Bytes {
+    let mut body = BytesMut::new();
+    body.put_u32(PROTOCOL_3_0);
+    body.put_u32(u32::try_from(unknown.len()).unwrap_or(u32::MAX));
+    for option in unknown {
+        body.put_slice(option.as_bytes());
+        body.put_u8(0);
+    }
+    message(b'v', &body)
 }
 
 /// Writes a message of a kind.
@@ -210,11 +244,12 @@ mod tests {
         first(rest)
     }
 
-    fn pairs(found: &[(&str, &str)]) -> Vec<(String, String)> {
-        found
+    fn asked(minor: u16, found: &[(&str, &str)]) -> First {
+        let parameters = found
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+            .collect();
+        First::Startup(Asked { minor, parameters })
     }
 
     #[test]
@@ -224,8 +259,15 @@ mod tests {
         assert_eq!(read(&cancel(*b"pid_secr")), Ok(First::Cancel(*b"pid_secr")));
         let known = b"\0\0\0\x24\0\x03\0\0user\0robot\0database\0orders\0\0".to_vec();
         let wanted = [("user", "robot"), ("database", "orders")];
-        assert_eq!(read(&known), Ok(First::Startup(pairs(&wanted))));
+        assert_eq!(read(&known), Ok(asked(0, &wanted)));
         assert_eq!(startup(wanted), known);
+        let newer = b"\0\0\0\x10\0\x03\0\x02user\0\x61\0\0".to_vec();
+        assert_eq!(read(&newer), Ok(asked(2, &[("user", "a")])));
+        assert_eq!(
+            &negotiate(["_pq_.a"].into_iter())[..],
+            b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.a\0"
+        );
+        assert_eq!(&negotiate([].into_iter())[..], b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0");
     }
 
     #[test]
@@ -244,7 +286,7 @@ mod tests {
         ] {
             assert_eq!(of(rest), Err(WireError::Parameters), "{rest:?}");
         }
-        assert_eq!(of(b"\0"), Ok(First::Startup(Vec::new())));
+        assert_eq!(of(b"\0"), Ok(asked(0, &[])));
         let many: Vec<u8> = (0..=PARAMETERS_MAX)
             .flat_map(|number| format!("p{number}\0\0").into_bytes())
             .chain([0])
@@ -252,7 +294,7 @@ mod tests {
         assert_eq!(of(&many), Err(WireError::Parameters));
         for other in [
             &b"\0\x02\0\0"[..],
-            b"\0\x03\0\x02user\0a\0\0",
+            b"\0\x04\0\0user\0a\0\0",
             b"\x04\xd2\x16\x31",
             b"GET ",
         ] {
@@ -263,6 +305,7 @@ mod tests {
         for length in [0, 7, 10_001, u32::MAX] {
             assert_eq!(first_length(length.to_be_bytes()), Err(WireError::Length), "{length}");
         }
+        assert_eq!(first_length([22, 3, 1, 2]), Err(WireError::DirectTls));
     }
 
     #[test]
@@ -286,7 +329,7 @@ mod tests {
         #[test]
         fn a_start_up_is_read_as_it_was_written(names in prop::collection::btree_set("[a-z_]{1,12}", 0..20), value in "[^\0]{0,30}") {
             let parameters: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
-            prop_assert_eq!(read(&startup(parameters.clone())), Ok(First::Startup(pairs(&parameters))));
+            prop_assert_eq!(read(&startup(parameters.clone())), Ok(asked(0, &parameters)));
         }
 
         #[test]

@@ -183,6 +183,8 @@ impl RequestBody {
             RequestKind::Http1(_) | RequestKind::Http2(_) | RequestKind::Hop(_) | RequestKind::Later(..)
         ) {
             self.held = Some(held.clone());
+        } else if let RequestKind::Guarded(guarded) = &mut self.kind {
+            guarded.body.held = Some(held.clone());
         }
         self
     }
@@ -351,8 +353,12 @@ impl Guarded {
         let body = &mut self.body;
         let frame = self.frames.poll(&self.live, || Pin::new(&mut *body).poll_frame(cx));
         if self.frames.found() {
-            self.body = RequestBody::empty();
             let reason = Reason::SecretInRequest;
+            // Who waits for the other direction of a tunnel hears the same.
+            if let Some(held) = &self.body.held {
+                held.end(reason);
+            }
+            self.body = RequestBody::empty();
             return Poll::Ready(Some(Err(RequestError::Cut { reason })));
         }
         frame

@@ -56,6 +56,16 @@ pub(super) async fn onward(
     if rest.body.start().is_some() {
         return Box::pin(postgres::onward(draft, who, (permit, receipt, rest), end)).await;
     }
+    ask(draft, who, (permit, receipt, rest), end).await
+}
+
+/// Carries out what begins no session of a database.
+async fn ask(
+    draft: &Draft,
+    who: &Who,
+    (permit, _receipt, rest): (Permit, Receipt, Rest<Arc<OutsideRoute>>),
+    end: &mut End,
+) -> Result<Came, Box<Refusal>> {
     let Rest {
         to,
         method,

@@ -19,10 +19,10 @@ use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::OutsideRoute;
 use super::outside::{TUNNEL_IDLE, no_credential, not_reached};
-use super::{Came, From, ended, hold};
+use super::{Came, From, ended, hold_as};
 use crate::callee::Leaving;
 use crate::credentials::Loaded;
-use crate::live::{Held, Lane};
+use crate::live::{Granted, Held, Lane};
 use crate::outside::connect::Database;
 use crate::postgres::binding;
 use crate::postgres::keys::Key;
@@ -57,8 +57,8 @@ pub(super) async fn onward(
     let no_start = || Refusal::boxed(Reason::BadRequest, "the call begins no session");
     let start = Arc::clone(body.start().ok_or_else(no_start)?);
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
-    let identity = identity(draft, who, &permit).await?;
-    let held = hold(draft, who, permit.into_call())?;
+    let (identity, granted) = identity(draft, who, &permit).await?;
+    let held = hold_as(draft, who, permit.into_call(), Some(granted))?;
     let said = mesh.outside_destination(&to.outside).cloned().unwrap_or_default();
     let leaving = Leaving {
         from: &who.bot,
@@ -77,16 +77,18 @@ pub(super) async fn onward(
         // It is begun once.
         drop(start.given.set(given));
     }
-    drop(start.told.set(begun.told));
+    drop(start.told.set(masked(&begun.told, &identity, leaving)));
     let (count, idle) = (body.count(), said.waits.stream_idle.unwrap_or(TUNNEL_IDLE));
-    let body = proxy.callees.pass(leaving, database, body.held(&held), &proxy.tasks);
+    // What is held back of a statement is never its end, for which the server waits: that is no character of a value.
+    let body = body.held(&held).guarded(proxy.credentials.live());
+    let body = proxy.callees.pass(leaving, database, body, &proxy.tasks);
     held.may_stand_still(Some(idle), count);
     let body = AnswerBody::tunnel(body, held);
     Ok((StatusCode::OK, HeaderMap::new(), (body, From::Bot)))
 }
 
 /// Finds out as whom the session is begun: by the credential of the rule that allowed it.
-async fn identity(draft: &Draft, who: &Who, permit: &Permit) -> Result<Identity, Box<Refusal>> {
+async fn identity(draft: &Draft, who: &Who, permit: &Permit) -> Result<(Identity, Box<Granted>), Box<Refusal>> {
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
     let found = mesh.credential_of(permit);
     let Some((name, credential)) = found else {
@@ -103,8 +105,10 @@ async fn identity(draft: &Draft, who: &Who, permit: &Permit) -> Result<Identity,
         let loaded = proxy.credentials.load(name, credential).await;
         By::Password(loaded.map_err(|error| no_credential(&error))?)
     };
+    let (name, injection) = (name.clone(), credential.injection.clone());
+    let granted = Box::new(Granted { name, injection });
     let user = user.clone();
-    Ok(Identity { user, by })
+    Ok((Identity { user, by }, granted))
 }
 
 /// Where the mesh file was read, it had one that fits.
