@@ -1,6 +1,7 @@
 //! Credentials that the proxy adds, so that the bot holds none: what the service gets, and what the bot never does.
 
 pub(crate) mod leaks;
+mod oauth;
 pub(crate) mod scene;
 mod sdks;
 mod signed;

@@ -11,6 +11,7 @@ use crate::audit_only::AuditOnly;
 use crate::credential::{Credential, CredentialName, Injection};
 use crate::database::DatabaseMatch;
 use crate::destination::Destination;
+use crate::exchange::OAuth;
 use crate::explain::Verdict;
 use crate::limit::{Limit, Rate};
 use crate::mesh::{Bot, Mesh, Serve, ServeKind, Target};
@@ -288,8 +289,28 @@ fn credential(credential: &Credential) -> Value {
         Injection::Postgres { user, svid: false } => put(key, json!({ "user": user })),
         Injection::Postgres { user, svid: true } => put(key, json!({ "svid": true, "user": user })),
         Injection::Sigv4 { region, service } => put(key, json!({ "region": region, "service": service })),
+        Injection::OAuth(oauth) => put(key, self::oauth(oauth)),
     }
     Value::Object(out)
+}
+
+fn oauth(oauth: &OAuth) -> Value {
+    let always = [
+        ("auth", oauth.auth.as_str().to_owned()),
+        ("client_id", oauth.client_id.to_string()),
+        ("grant", oauth.grant.as_str().to_owned()),
+        ("token_url", oauth.token_url.to_string()),
+    ];
+    let maybe = [
+        ("audience", &oauth.audience),
+        ("resource", &oauth.resource),
+        ("scope", &oauth.scope),
+    ];
+    let maybe = maybe
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.as_ref()?.to_string())));
+    let all = always.into_iter().chain(maybe);
+    all.map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
 }
 
 fn limit<'m>((id, limit): (&'m RuleId, &'m Limit)) -> LimitOut<'m> {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use spiffe::time::Timestamp;
 
+use crate::exchange::{Grant, OAuth, TokenUrl};
 use crate::mesh::Mesh;
+use crate::outside::OutsidePattern;
 use crate::rule::{Effect, Rule};
 
 /// The longest name of a credential, in bytes.
@@ -71,6 +73,14 @@ pub struct Credential {
     pub shared: Option<Arc<str>>,
 }
 
+impl Credential {
+    /// Gives where it is exchanged, as rules would name that place.
+    pub(crate) fn exchanged_at(&self) -> Option<OutsidePattern> {
+        let url = self.injection.token_url()?;
+        Some(OutsidePattern::from(url.outside().clone()))
+    }
+}
+
 /// How a credential is added to a request. What the bot sends in its place is dropped first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Injection {
@@ -112,6 +122,8 @@ pub enum Injection {
         /// Whether by the bot's SVID; else the value is the password.
         svid: bool,
     },
+    /// The value is exchanged for a token by OAuth 2, which is added as [`Injection::Bearer`] adds a value.
+    OAuth(Box<OAuth>),
 }
 
 /// How a body is signed.
@@ -179,6 +191,7 @@ impl Injection {
             Self::Hmac(_) => "hmac",
             Self::Sigv4 { .. } => "sigv4",
             Self::Postgres { .. } => "postgres",
+            Self::OAuth(_) => "oauth",
         }
     }
 
@@ -186,7 +199,7 @@ impl Injection {
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::Header { name, .. } => vec![name],
-            Self::Bearer | Self::Basic { .. } => vec!["authorization"],
+            Self::Bearer | Self::Basic { .. } | Self::OAuth(_) => vec!["authorization"],
             Self::Query { .. } | Self::Postgres { .. } => Vec::new(),
             Self::Hmac(hmac) => [Some(&*hmac.header), hmac.timestamp.as_deref()]
                 .into_iter()
@@ -201,7 +214,7 @@ impl Injection {
         }
     }
 
-    /// Says whether the value itself is in the request; a key that signs is not.
+    /// Says whether the value, or the token that it was exchanged for, is in the request; a key that signs is not.
     pub const fn sends_value(&self) -> bool {
         !self.signs_body()
     }
@@ -209,6 +222,25 @@ impl Injection {
     /// Says whether there is a value, which is on the hosts that need it.
     pub const fn has_value(&self) -> bool {
         !matches!(self, Self::Postgres { svid: true, .. })
+    }
+
+    /// Gives where the value is exchanged for what is sent in its place; nothing where it is used itself.
+    pub fn token_url(&self) -> Option<&TokenUrl> {
+        match self {
+            Self::OAuth(oauth) => Some(&oauth.token_url),
+            Self::Header { .. }
+            | Self::Bearer
+            | Self::Basic { .. }
+            | Self::Query { .. }
+            | Self::Hmac(_)
+            | Self::Sigv4 { .. }
+            | Self::Postgres { .. } => None,
+        }
+    }
+
+    /// Says whether the value may be a document of several lines: it stands in no field itself.
+    pub fn takes_lines(&self) -> bool {
+        matches!(self, Self::OAuth(oauth) if oauth.grant == Grant::RefreshToken)
     }
 
     /// Says whether the whole body has to be there before the first byte of the request is sent.

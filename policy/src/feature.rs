@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::credential::Injection;
 use crate::destination::Destination;
 use crate::mesh::{Mesh, Serve, ServeKind, Target};
 
@@ -52,6 +53,9 @@ pub const CREDENTIALS: &str = "credentials";
 /// Databases of PostgreSQL, at which proxies authenticate for bots: `postgres://`.
 pub const POSTGRES: &str = "postgres";
 
+/// Credentials that proxies exchange for short tokens: `oauth`.
+pub const OAUTH: &str = "oauth";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -69,6 +73,7 @@ pub const ENFORCED: &[&str] = &[
     ENDPOINTS,
     CREDENTIALS,
     POSTGRES,
+    OAUTH,
 ];
 
 impl Mesh {
@@ -113,6 +118,18 @@ impl Mesh {
         if self.rules.values().any(|rule| rule.is_postgres()) {
             features.insert(POSTGRES);
         }
+        let injected = self.rules.values().filter_map(|rule| rule.inject.as_ref());
+        let injected = injected.filter_map(|name| self.credentials.get(name));
+        features.extend(injected.filter_map(|credential| match credential.injection {
+            Injection::OAuth(_) => Some(OAUTH),
+            Injection::Header { .. }
+            | Injection::Bearer
+            | Injection::Basic { .. }
+            | Injection::Query { .. }
+            | Injection::Hmac(_)
+            | Injection::Sigv4 { .. }
+            | Injection::Postgres { .. } => None,
+        }));
         let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);
         if spoken_to.any(|to| to.outside().is_some()) {
             features.insert(OUTSIDE);

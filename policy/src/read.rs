@@ -4,6 +4,7 @@ mod audit_only;
 mod bots;
 mod credentials;
 mod destinations;
+mod exchange;
 mod fields;
 mod keys;
 mod limits;
@@ -37,8 +38,8 @@ pub(crate) use audit_only::AuditDraft;
 pub(crate) use credentials::CredentialDraft;
 pub(crate) use destinations::{DestinationDraft, OutsideDraft};
 pub(crate) use keys::{
-    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, POSTGRES, SERVE, SIGV4, TEST,
-    rule as rule_keys,
+    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE, POSTGRES, SERVE, SIGV4,
+    TEST, rule as rule_keys,
 };
 pub(crate) use limits::LimitDraft;
 

@@ -138,10 +138,13 @@ impl Resolver<'_> {
         }
     }
 
-    /// A destination outside that no rule speaks of would be looked for in vain.
+    /// A destination outside that no rule speaks of, and where no credential is exchanged, would be looked for in vain.
     fn outsides(&mut self) {
         let rules = self.draft.rules.values().flat_map(|rule| &rule.to);
-        let called: Vec<&OutsidePattern> = rules.filter_map(|(subject, _)| subject.outside()).collect();
+        let called = rules.filter_map(|(subject, _)| subject.outside()).cloned();
+        let credentials = self.draft.credentials.values();
+        let exchanged = credentials.filter_map(|found| found.credential.exchanged_at());
+        let called: Vec<OutsidePattern> = called.chain(exchanged).collect();
         for (name, found) in &self.draft.outsides {
             if !called.iter().any(|rule| rule.covers(name) || name.covers(rule)) {
                 let message = format!("`destinations` names {name}, and no rule does");

@@ -238,7 +238,9 @@ fn destination(outside: bool) -> Value {
 fn credential() -> Value {
     let field = json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "description": "The name of a field."});
     let word = json!({"type": "string", "maxLength": 64});
-    let ways = ["header", "bearer", "basic", "query", "hmac", "sigv4", "postgres"];
+    let ways = [
+        "header", "bearer", "basic", "query", "hmac", "sigv4", "postgres", "oauth",
+    ];
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner"],
         "oneOf": ways.map(|way| json!({"required": [way]})),
@@ -268,8 +270,24 @@ fn credential() -> Value {
                     "svid": {"const": true, "description": "By the bot's SVID; else the value is the password."},
                 },
             },
+            "oauth": oauth(),
             "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
             "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
+        },
+    })
+}
+
+fn oauth() -> Value {
+    let text = json!({"type": "string", "maxLength": 1024});
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["token_url", "client_id"],
+        "description": "The value is exchanged for a token (RFC 6749), which is added as Authorization: Bearer.",
+        "properties": {
+            "token_url": {"type": "string", "pattern": "^https://", "description": "Where; `destinations` says more of its host."},
+            "client_id": text, "audience": text, "resource": text,
+            "scope": {"type": "string", "maxLength": 1024, "description": "Names with one space between them."},
+            "grant": {"enum": ["client_credentials", "refresh_token"], "description": "What the value is; by default a client's secret."},
+            "auth": {"enum": ["basic", "post", "none"], "description": "How the client says who it is; basic by default."},
         },
     })
 }
@@ -321,8 +339,8 @@ mod tests {
 
     use super::*;
     use crate::read::{
-        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OUTSIDE, POSTGRES, SERVE, SIGV4,
-        TEST, rule_keys,
+        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE, POSTGRES, SERVE,
+        SIGV4, TEST, rule_keys,
     };
     use crate::rule::Effect;
 
@@ -359,6 +377,7 @@ mod tests {
         assert_eq!(keys(&of("credential")["properties"]["hmac"]), known(&HMAC));
         assert_eq!(keys(&of("credential")["properties"]["sigv4"]), known(&SIGV4));
         assert_eq!(keys(&of("credential")["properties"]["postgres"]), known(&POSTGRES));
+        assert_eq!(keys(&of("credential")["properties"]["oauth"]), known(&OAUTH));
         assert_eq!(keys(of("test")), known(&TEST));
     }
 

@@ -1,11 +1,13 @@
 //! Credentials that this proxy adds to calls of its bots, so that no bot holds one.
 //!
 //! The mesh file names them and says how they are added; the values are on this host (`source`), are kept in memory for a
-//! bounded time and wiped after it (`store`), are handed out against a `Permit` alone, and are taken out of whatever a
+//! bounded time and wiped after it (`store`), are exchanged for short tokens where the mesh file says so (`exchange`,
+//! `token`), are handed out against a `Permit` alone, and are taken out of whatever a
 //! service answers (`mask`). Errors, logs and records hold names and fingerprints, never a value.
 
 pub mod age;
 pub mod detect;
+pub mod exchange;
 mod forms;
 mod hmac;
 pub(crate) mod inject;
@@ -15,11 +17,16 @@ mod secret;
 mod sigv4;
 mod source;
 mod store;
+mod token;
 mod vault;
 
 pub use secret::{NoSecret, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
+pub(crate) use source::Shape;
 pub use source::{Environment, KeyError, Sealer, Source, SourceError};
-pub(crate) use store::{Credentials, Loaded, PutError, State, Unavailable};
+pub(crate) use store::{Credentials, Loaded, Outward, PutError, State, Unavailable};
+#[cfg(test)]
+pub(crate) use token::Counts;
+pub(crate) use token::TokenState;
 pub use vault::{
     ByCert, ByJwt, Cause, Login, Stored, VAULTS_MAX, VaultAddress, VaultAddressError, VaultConfig, VaultError,
     VaultPath, VaultSource, VaultWord, What,

@@ -32,7 +32,7 @@ use crate::call::{To, Turn};
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
-use crate::credentials::{Credentials, NodeIdentity, Sealer, Vaults};
+use crate::credentials::{Credentials, NodeIdentity, Outward, Sealer, Vaults};
 use crate::hop;
 use crate::http1::Limits;
 use crate::limiter::Limiter;
@@ -182,9 +182,14 @@ fn credentials(settings: &Settings, control: &Control, tasks: &TaskTracker) -> C
     let host = control.clone();
     let node = NodeIdentity(Arc::new(move || host.node_svid()));
     let vaults = Vaults::new(settings.vaults.clone(), &node, &control.clock());
+    let outward = Outward {
+        way_out: WayOut::new(settings.hosts_file.clone(), control.clock(), tasks.clone()),
+        clock: control.clock(),
+    };
     Credentials::new(
         sources,
         (sealer, settings.environment, vaults),
+        outward,
         settings.credential_times,
         tasks.clone(),
     )

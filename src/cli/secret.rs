@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ca_api::proxy_admin::{CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, path};
@@ -95,19 +96,38 @@ async fn test(name: String, server: &Server, screen: &Screen) -> Result<Exit> {
         screen.document(&status)?;
     } else if let Some(error) = &status.error {
         screen.line(format!("{} {name}: {}", red("not read"), printable(error)))?;
+    } else if let Some(error) = unexchanged(&status) {
+        screen.line(format!("{} {name}: {}", red("not exchanged"), printable(error)))?;
     } else {
         let print = status.fingerprint.as_deref().unwrap_or_default();
         screen.line(format!(
-            "{} {name}: read from {} (fingerprint {print})",
+            "{} {name}: read from {} (fingerprint {print}){}",
             green("ok"),
-            status.source
+            status.source,
+            token(&status)
         ))?;
     }
-    Ok(if status.error.is_some() {
+    Ok(if status.error.is_some() || unexchanged(&status).is_some() {
         Exit::Findings
     } else {
         Exit::Fine
     })
+}
+
+/// Why the value was not exchanged the last time.
+fn unexchanged(status: &CredentialStatus) -> Option<&String> {
+    status.token.as_ref()?.error.as_ref()
+}
+
+/// What is told of the token that the value was exchanged for.
+fn token(status: &CredentialStatus) -> String {
+    let told = status.token.as_ref().and_then(|token| {
+        let print = token.fingerprint.as_deref()?;
+        let now = Timestamp::from_unix_millis(0);
+        let left = span(now, now + Duration::from_secs(token.left_s.unwrap_or_default()));
+        Some(format!(", token {} for {left}", printable(print)))
+    });
+    told.unwrap_or_default()
 }
 
 async fn list(server: &Server, screen: &Screen, now: Timestamp) -> Result<Exit> {
@@ -157,7 +177,10 @@ fn row(status: &CredentialStatus, now: Timestamp) -> Vec<String> {
 fn state(status: &CredentialStatus) -> String {
     let mut words = match (&status.error, &status.fingerprint) {
         (Some(error), _) => red(&format!("not read: {}", printable(error))),
-        (None, Some(print)) => green(&format!("in use {print}")),
+        (None, Some(print)) => match unexchanged(status) {
+            Some(error) => red(&format!("not exchanged: {}", printable(error))) + &token(status),
+            None => green(&format!("in use {print}")) + &token(status),
+        },
         (None, None) if status.source == "none" => red("no value here: botmesh secret put"),
         (None, None) => "not needed yet".to_owned(),
     };

@@ -173,25 +173,35 @@ pub(crate) fn try_put(scene: &Scene, name: &str, value: &str) -> String {
 
 /// Looks for the keys, in four forms, in everything that a mesh has written: state, ledgers, logs, metrics.
 pub(crate) fn nobody_has_a_key(scene: &Scene) {
+    nobody_wrote(scene, &KEYS);
+}
+
+/// The same for other keys.
+pub(crate) fn nobody_wrote(scene: &Scene, keys: &[(&str, &str)]) {
     let mut files = vec![scene.mesh.dir().to_owned()];
     let mut looked = 0;
     while let Some(path) = files.pop() {
         if path.is_dir() {
             files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.is_file() {
-            no_key_in(&path.display().to_string(), &fs::read(&path).unwrap());
+            none_in(&path.display().to_string(), &fs::read(&path).unwrap(), keys);
             looked += 1;
         }
     }
     assert!(looked > 10, "{looked} files");
     let (_, metrics) = crate::support::http_get(scene.host().ports.metrics, "/metrics").unwrap();
-    no_key_in("metrics", metrics.as_bytes());
+    none_in("metrics", metrics.as_bytes(), keys);
 }
 
 /// Asserts that no key is in the bytes, as it is, in Base64, in hexadecimal or percent-encoded.
 pub(crate) fn no_key_in(what: &str, bytes: &[u8]) {
+    none_in(what, bytes, &KEYS);
+}
+
+/// The same for other keys.
+pub(crate) fn none_in(what: &str, bytes: &[u8], keys: &[(&str, &str)]) {
     use base64::Engine as _;
-    for (name, key) in KEYS {
+    for (name, key) in keys {
         let raw = key.as_bytes();
         let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
         let percent: String = raw
@@ -204,7 +214,7 @@ pub(crate) fn no_key_in(what: &str, bytes: &[u8]) {
         let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw);
         // Without its end, which depends on what stands behind.
         let encoded = encoded[..encoded.len() - 2].to_owned();
-        for form in [key.to_owned(), hex, percent, encoded] {
+        for form in [(*key).to_owned(), hex, percent, encoded] {
             assert!(
                 memchr::memmem::find(bytes, form.as_bytes()).is_none(),
                 "{what} has {name} as {form}"

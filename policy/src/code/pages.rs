@@ -367,6 +367,8 @@ Correct the port, or what the bot serves.
   sigv4: {region: …, service: …}   signed as AWS asks; the value is ID:SECRET
   postgres: {user: …}      the proxy authenticates by SCRAM, the value is the password;
                            with `svid: true` by the bot's SVID, and there is no value
+  oauth: {token_url: …, client_id: …}   exchanged for a token, which is sent as bearer: grant,
+                           auth, scope, audience, resource
 The value is never here: each host reads it by `credentials` of its own proxy.yaml.
 A rule adds it by `inject: NAME`. It calls https://, or postgres:// for
 a credential with `postgres`, and nothing else, and switches to no protocol.

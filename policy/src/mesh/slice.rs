@@ -35,8 +35,8 @@ pub(super) fn cut(mesh: &Mesh, host: &HostName) -> Mesh {
             rules.push((id, rule));
         }
     }
-    let outsides = outsides(mesh, &rules);
     let credentials = credentials(mesh, &rules);
+    let outsides = outsides(mesh, &rules, &credentials);
     let audit_only = audits(mesh, &mut roster, &own, &mut kept);
     let destinations = destinations(mesh, &mut roster, &own);
     let limits = limits(mesh, &mut roster, &own);
@@ -128,10 +128,16 @@ fn destinations<'m>(mesh: &'m Mesh, roster: &mut Roster<'m>, own: &Bits) -> BTre
     needed.map(|(name, found)| (name.clone(), *found)).collect()
 }
 
-/// Gives what is said of the destinations outside that some rules speak of.
-fn outsides(mesh: &Mesh, rules: &[(&RuleId, &Arc<Rule>)]) -> BTreeMap<OutsidePattern, OutsideDestination> {
+/// Gives what is said of the destinations outside that some rules speak of, and of those where their credentials are exchanged.
+fn outsides(
+    mesh: &Mesh,
+    rules: &[(&RuleId, &Arc<Rule>)],
+    credentials: &BTreeMap<CredentialName, Credential>,
+) -> BTreeMap<OutsidePattern, OutsideDestination> {
     let called = rules.iter().flat_map(|(_, rule)| &rule.to);
-    let called: BTreeSet<&OutsidePattern> = called.filter_map(Subject::outside).collect();
+    let called = called.filter_map(Subject::outside).cloned();
+    let exchanged = credentials.values().filter_map(Credential::exchanged_at);
+    let called: BTreeSet<OutsidePattern> = called.chain(exchanged).collect();
     let needed = mesh
         .outsides
         .iter()

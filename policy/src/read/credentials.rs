@@ -22,7 +22,9 @@ pub(crate) struct CredentialDraft {
 }
 
 /// The keys that say how a credential is added, of which there is one.
-const INJECTIONS: [&str; 7] = ["header", "bearer", "basic", "query", "hmac", "sigv4", "postgres"];
+const INJECTIONS: [&str; 8] = [
+    "header", "bearer", "basic", "query", "hmac", "sigv4", "postgres", "oauth",
+];
 
 /// The longest prefix, user, parameter, region or service, in bytes.
 const WORD_BYTES_MAX: usize = 64;
@@ -95,10 +97,9 @@ impl Reader {
                 if !fields.refused() {
                     let message = "the credential does not say how it is added to a request";
                     let draft = Draft::new(code::CREDENTIAL, at, message, "missing here");
-                    self.push(
-                        draft
-                            .help("header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…} or postgres: {…}"),
-                    );
+                    self.push(draft.help(
+                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…} or oauth: {…}",
+                    ));
                 }
                 return None;
             }
@@ -126,6 +127,7 @@ impl Reader {
             "query" => self.query(fields, node),
             "hmac" => self.hmac(node).map(Injection::Hmac),
             "postgres" => self.postgres_user(node),
+            "oauth" => self.oauth(node),
             _ => self.sigv4(node),
         }
     }

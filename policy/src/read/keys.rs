@@ -114,10 +114,25 @@ pub(crate) const CREDENTIAL: Keys = Keys {
         "hmac",
         "sigv4",
         "postgres",
+        "oauth",
         "rotate_every",
         "shared",
     ],
-    later: &["oauth", "github_app", "jwt_svid"],
+    later: &["github_app", "jwt_svid"],
+};
+
+pub(crate) const OAUTH: Keys = Keys {
+    of: "oauth",
+    known: &[
+        "token_url",
+        "client_id",
+        "grant",
+        "auth",
+        "scope",
+        "audience",
+        "resource",
+    ],
+    later: &[],
 };
 
 pub(crate) const HMAC: Keys = Keys {

@@ -75,7 +75,7 @@ fn every_way_is_read_and_written_as_it_was() {
         Some("one contract for all")
     );
     let words: Vec<_> = mesh.credentials().map(|(_, found)| found.injection.as_str()).collect();
-    for word in ["header", "bearer", "basic", "query", "hmac", "sigv4"] {
+    for word in ["header", "bearer", "basic", "query", "hmac", "sigv4", "oauth"] {
         assert!(words.contains(&word), "{word}");
     }
 }
@@ -94,6 +94,13 @@ fn a_mesh_that_says_something_else_of_a_credential_is_another_mesh() {
         ("unsafe_query: it takes", "unsafe_query: it took"),
         ("region: eu-west-1", "region: eu-west-2"),
         ("service: s3", "service: s4"),
+        ("oauth2/token", "oauth2/tokens"),
+        ("client_id: bot-7", "client_id: bot-9"),
+        ("scope: read write", "scope: read"),
+        ("audience: crm, ", ""),
+        ("https://crm.example.com/", "https://crm.example.com/x"),
+        ("grant: refresh_token", "grant: client_credentials"),
+        ("auth: post", "auth: basic"),
         ("one contract", "two contracts"),
         ("https://a.example.com", "https://aa.example.com"),
         ("inject: together", "inject: openai"),
@@ -117,6 +124,7 @@ fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
         names("web-1"),
         [
             "anthropic",
+            "crm",
             "gitlab",
             "hooks",
             "maps",
@@ -127,7 +135,7 @@ fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
             "together"
         ]
     );
-    assert_eq!(names("web-2"), ["openai", "together"]);
+    assert_eq!(names("web-2"), ["mailbox", "openai", "together"]);
     assert_eq!(names("web-3"), [] as [&str; 0]);
     let slice = read(&mesh.slice(&HostName::parse("web-2").unwrap()));
     assert_eq!(
@@ -136,6 +144,21 @@ fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
     );
     assert!(slice.features().contains("credentials"));
     assert!(mesh.not_enforced().is_empty());
+}
+
+#[test]
+fn a_host_is_told_of_the_places_where_its_own_credentials_are_exchanged() {
+    let mesh = mesh();
+    let told = |host: &str, place: &str| {
+        let slice = read(&mesh.slice(&HostName::parse(host).unwrap()));
+        let said = slice.outside_destination(&Outside::parse(place).unwrap()).cloned();
+        (said, slice.features().contains("oauth"))
+    };
+    let (said, feature) = told("web-1", "https://login.example.com");
+    assert_eq!((said.unwrap().addresses.len(), feature), (1, true));
+    assert_eq!(told("web-2", "https://login.example.com"), (None, true));
+    assert!(told("web-2", "https://login.example.com:8443").0.is_some());
+    assert_eq!(told("web-3", "https://login.example.com"), (None, false));
 }
 
 #[test]

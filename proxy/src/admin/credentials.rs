@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use audit::EventKind;
-use ca_api::proxy_admin::{Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse};
+use ca_api::proxy_admin::{
+    Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, TokenStatus,
+};
 use http::StatusCode;
 use policy::{Credential, CredentialName};
 use serde_json::Value;
@@ -12,7 +14,7 @@ use spiffe::time::Timestamp;
 
 use super::quarantines::{bad_request, operator, read};
 use super::{Asker, json, problem};
-use crate::credentials::{PutError, Secret, State};
+use crate::credentials::{PutError, Shape, State, TokenState};
 use crate::plain::Page;
 use crate::proxy::Proxy;
 
@@ -41,8 +43,10 @@ pub(super) fn list(proxy: &Proxy) -> Page {
 
 fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<Consumer>) -> CredentialStatus {
     let put = put_at(proxy, &state);
+    // What a service gets lives minutes where the value is exchanged, wherever that is.
+    let exchanged = credential.injection.token_url().map(|_anywhere| "short");
     let (source, class) = if credential.injection.has_value() {
-        (state.kind, state.class)
+        (state.kind, exchanged.unwrap_or(state.class))
     } else {
         ("svid", "svid")
     };
@@ -57,9 +61,19 @@ fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<C
         fingerprint: state.fingerprint,
         age_s: state.age.map(|age| age.as_secs()),
         error: state.error.map(|error| crate::control::chain_of(&*error)),
+        token: state.token.map(token),
         masked: state.masked,
         shared: credential.shared.as_deref().map(ToOwned::to_owned),
         consumers,
+    }
+}
+
+fn token(state: TokenState) -> TokenStatus {
+    TokenStatus {
+        fingerprint: state.fingerprint,
+        left_s: state.left.map(|left| left.as_secs()),
+        error: state.error.map(|error| crate::control::chain_of(&*error)),
+        exchanges: state.counts.ok,
     }
 }
 
@@ -78,12 +92,12 @@ pub(super) async fn put(proxy: &Proxy, asker: Asker, body: &[u8]) -> Page {
         // What is wrong with it is not told by its text, which may hold the value.
         Err(_page) => return bad_request("The request is none", "a name and a value are expected"),
     };
-    let name = match known(proxy, &request.name) {
-        Ok((name, credential)) if credential.injection.has_value() => name,
+    let (name, credential) = match known(proxy, &request.name) {
+        Ok(found) if found.1.injection.has_value() => found,
         Ok(_) => return without_value(),
         Err(page) => return page,
     };
-    let secret = match Secret::new(request.value.into_bytes()) {
+    let secret = match Shape::of(&credential.injection).secret(request.value.into_bytes()) {
         Ok(secret) => secret,
         Err(error) => return bad_request("This is no value of a credential", &error.to_string()),
     };
@@ -123,8 +137,9 @@ pub(super) async fn test(proxy: &Proxy, body: &[u8]) -> Page {
     if !credential.injection.has_value() {
         return without_value();
     }
-    proxy.credentials.renew(&name).await;
-    let _told_by_the_list: Result<_, _> = proxy.credentials.load(&name, &credential).await;
+    let mesh = &proxy.control.snapshot().mesh;
+    proxy.credentials.renew(&name, &credential, mesh).await;
+    let _told_by_the_list: Result<_, _> = proxy.credentials.load(&name, &credential, mesh).await;
     list(proxy)
 }
 

@@ -98,7 +98,22 @@ fn credentials(proxy: &Proxy) -> String {
             state.name
         ))
     };
-    states.iter().filter_map(line).collect()
+    let exchanged = |state: &State| {
+        let token = state.token.as_ref()?;
+        let error = token.error.as_ref()?;
+        let lives = if token.fingerprint.is_some() {
+            "its old token is used for a time"
+        } else {
+            "calls that need it are refused"
+        };
+        let error = crate::control::chain_of(&**error);
+        Some(format!(
+            "note: credential {} cannot be exchanged, {lives}: {error}\n",
+            state.name
+        ))
+    };
+    let unread = states.iter().filter_map(line);
+    unread.chain(states.iter().filter_map(exchanged)).collect()
 }
 
 /// Ready where calls can be carried: nothing is missing, and they can be recorded.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::percent::{self, Plus};
 use super::secret::Secret;
-use super::{hmac, sigv4};
+use super::{exchange, hmac, sigv4};
 
 /// What of a request a credential is added to, or signs.
 #[derive(Debug)]
@@ -43,9 +43,10 @@ pub(crate) enum Misfit {
 
 /// The parts of a value that nobody but the service may read. Of an access key the first part is public.
 pub(crate) fn guarded(injection: &Injection, secret: &Secret) -> Vec<Zeroizing<Vec<u8>>> {
-    let whole = || Zeroizing::new(secret.bytes().to_vec());
+    let whole = || secret.copy();
     match injection {
         Injection::Basic { user } => vec![whole(), basic(user, secret)],
+        Injection::OAuth(oauth) => exchange::parts(oauth, secret),
         Injection::Sigv4 { .. } => match sigv4::AccessKey::read(secret.bytes()) {
             Some(key) => {
                 let parts = [Some(key.secret), key.session];
@@ -89,7 +90,8 @@ pub(crate) fn inject(injection: &Injection, secret: &Secret, now: Timestamp, to:
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| Misfit::Field)?;
             put(to.headers, name, &[prefix.as_bytes(), secret.bytes()])
         }
-        Injection::Bearer => put(to.headers, AUTHORIZATION, &[b"Bearer ", secret.bytes()]),
+        // What stands there was exchanged for the value.
+        Injection::Bearer | Injection::OAuth(_) => put(to.headers, AUTHORIZATION, &[b"Bearer ", secret.bytes()]),
         Injection::Basic { user } => put(to.headers, AUTHORIZATION, &[b"Basic ", &basic(user, secret)]),
         Injection::Query { name, .. } => {
             *to.target = with_parameter(to.target, name, secret.bytes());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::task::{Poll, ready};
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
@@ -15,6 +15,10 @@ use super::forms;
 
 /// What stands where a value stood.
 const MASK: u8 = b'*';
+
+/// The most bytes of forms that are looked for by a table with a row for each of them: a row has half a KiB, and tokens that say
+/// who they are for are long.
+const TABLE_BYTES_MAX: usize = 4 * 1024;
 
 /// Finds the forms of values.
 pub(crate) struct Finder {
@@ -44,8 +48,10 @@ impl Finder {
     /// When they are too many or too long together to be looked for.
     pub(crate) fn new<'v>(values: impl IntoIterator<Item = &'v [u8]>) -> Result<Self, BuildError> {
         let forms: Vec<_> = values.into_iter().flat_map(forms::of).collect();
+        let long = forms.iter().map(|form| form.len()).sum::<usize>() > TABLE_BYTES_MAX;
         let search = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
+            .kind(long.then_some(AhoCorasickKind::ContiguousNFA))
             .build(forms.iter().map(|form| form.as_slice()))?;
         let longest = forms.iter().map(|form| form.len()).max().unwrap_or_default();
         Ok(Self {

@@ -43,6 +43,19 @@ impl Secret {
     /// For a value of less than [`SECRET_BYTES_MIN`] or more than [`SECRET_BYTES_MAX`] bytes, and for one that is no text of
     /// visible ASCII and spaces in one line.
     pub fn new(bytes: Vec<u8>) -> Result<Self, NoSecret> {
+        Self::within(bytes, |byte| matches!(byte, b' '..=b'~'))
+    }
+
+    /// Takes a value that may have several lines, such as a key as PEM, because it is sent to nobody as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Secret::new`], for what is no text.
+    pub fn lines(bytes: Vec<u8>) -> Result<Self, NoSecret> {
+        Self::within(bytes, |byte| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t'))
+    }
+
+    fn within(bytes: Vec<u8>, fits: fn(u8) -> bool) -> Result<Self, NoSecret> {
         let mut bytes = Zeroizing::new(bytes);
         for end in [b'\n', b'\r'] {
             if bytes.last() == Some(&end) {
@@ -52,7 +65,7 @@ impl Secret {
         if bytes.len() > SECRET_BYTES_MAX {
             return Err(NoSecret::Long);
         }
-        if let Some(at) = bytes.iter().position(|byte| !matches!(byte, b' '..=b'~')) {
+        if let Some(at) = bytes.iter().position(|byte| !fits(*byte)) {
             return Err(NoSecret::Byte { at });
         }
         if bytes.len() < SECRET_BYTES_MIN {
@@ -63,6 +76,11 @@ impl Secret {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// A copy that is wiped too, for what looks for it.
+    pub(crate) fn copy(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.to_vec())
     }
 
     /// Tells two values apart without showing either: the first 8 bytes of SHA-256, in hexadecimal, of a prefix of this use
@@ -115,6 +133,17 @@ mod tests {
         assert_eq!(of(b"1234567\xff").unwrap_err(), NoSecret::Byte { at: 7 });
         assert_eq!(of(&[b'a'; SECRET_BYTES_MAX]).unwrap().bytes().len(), SECRET_BYTES_MAX);
         assert_eq!(of(&[b'a'; SECRET_BYTES_MAX + 1]).unwrap_err(), NoSecret::Long);
+    }
+
+    #[test]
+    fn a_document_may_have_several_lines_and_is_text_all_the_same() {
+        let of = |bytes: &[u8]| Secret::lines(bytes.to_vec());
+        assert_eq!(
+            of(b"-----\nabc\r\n\t-----\n").unwrap().bytes(),
+            b"-----\nabc\r\n\t-----"
+        );
+        assert_eq!(of(b"1234567\0").unwrap_err(), NoSecret::Byte { at: 7 });
+        assert_eq!(of(b"1234567\n").unwrap_err(), NoSecret::Short { length: 7 });
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::Injection;
 use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -39,6 +40,33 @@ pub enum Source {
     Env(String),
     /// A secret in an OpenBao or a Vault, one of `credentials.vaults`.
     Vault(VaultSource),
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One line, which is sent as it is.
+    Line,
+    /// A document, of which parts are sent.
+    Lines,
+}
+
+impl Shape {
+    /// What the value of a credential looks like that is added so.
+    pub(crate) fn of(injection: &Injection) -> Self {
+        if injection.takes_lines() {
+            Self::Lines
+        } else {
+            Self::Line
+        }
+    }
+
+    pub(crate) fn secret(self, bytes: Vec<u8>) -> Result<Secret, NoSecret> {
+        match self {
+            Self::Line => Secret::new(bytes),
+            Self::Lines => Secret::lines(bytes),
+        }
+    }
 }
 
 /// What of the environment sources need.
@@ -130,21 +158,22 @@ impl Source {
     /// See [`SourceError`]; none of them holds anything of the value.
     pub(crate) async fn read(
         &self,
+        shape: Shape,
         sealer: &Sealer,
         environment: Environment,
         vaults: &Vaults,
     ) -> Result<Secret, SourceError> {
         let reading = async {
             match self {
-                Self::File(path) => sealer.open(path.clone()).await,
-                Self::Command(words) => Ok(Secret::new(command::output(words, environment.get("HOME")).await?)?),
+                Self::File(path) => sealer.open(path.clone(), shape).await,
+                Self::Command(words) => Ok(shape.secret(command::output(words, environment.get("HOME")).await?)?),
                 Self::Systemd(name) => {
                     let folder = environment.get("CREDENTIALS_DIRECTORY").ok_or(SourceError::NoSystemd)?;
                     let mut bytes = read_file(PathBuf::from(folder).join(name)).await?;
-                    Ok(Secret::new(std::mem::take(&mut *bytes))?)
+                    Ok(shape.secret(std::mem::take(&mut *bytes))?)
                 }
                 Self::Env(name) => match environment.get(name) {
-                    Some(value) => Ok(Secret::new(value.into_vec())?),
+                    Some(value) => Ok(shape.secret(value.into_vec())?),
                     None => Err(SourceError::NoVariable { name: name.clone() }),
                 },
                 Self::Vault(source) => Ok(vaults.read(source).await?),

@@ -1,6 +1,8 @@
 //! Values in memory: read when they are needed, kept for a bounded time, used for a bounded time more while their source
 //! fails, and asked for again at intervals that grow.
 
+mod exchanged;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,15 +10,19 @@ use std::time::Duration;
 
 use policy::{Credential, CredentialName, Injection, Mesh, Permit};
 use spiffe::id::BotName;
+use spiffe::time::Clock;
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::exchange::{Exchange, ExchangeError, Lineage};
 use super::inject;
 use super::mask::Finder;
 use super::secret::Secret;
-use super::source::{Environment, KeyError, Sealer, Source, SourceError};
+use super::source::{Environment, KeyError, Sealer, Shape, Source, SourceError};
+use super::token::{Token, TokenState, Tokens};
 use super::vault::Vaults;
+use crate::outside::WayOut;
 
 /// How long a source that failed is left alone, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -27,6 +33,13 @@ pub(super) fn pause(times: u32) -> Duration {
     doubled.min(BACKOFF.1)
 }
 
+/// The way to where values are exchanged, and the time by which tokens end.
+#[derive(Debug)]
+pub(crate) struct Outward {
+    pub(crate) way_out: WayOut,
+    pub(crate) clock: Clock,
+}
+
 /// The values.
 #[derive(Debug)]
 pub(crate) struct Credentials {
@@ -34,6 +47,7 @@ pub(crate) struct Credentials {
     sealer: Sealer,
     environment: Environment,
     vaults: Vaults,
+    outward: Outward,
     /// How long a value is used before it is read again.
     ttl: Duration,
     /// How long it is used after that while it cannot be read.
@@ -54,6 +68,10 @@ struct Slot {
     masked: Arc<AtomicU64>,
     reads_ok: AtomicU64,
     reads_failed: AtomicU64,
+    /// Where the value is exchanged for one.
+    tokens: Mutex<Tokens>,
+    /// One asks for a token at a time.
+    exchanging: tokio::sync::Mutex<Option<Lineage>>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +101,10 @@ impl Failed {
 pub(crate) struct Loaded {
     pub(crate) name: CredentialName,
     pub(crate) injection: Injection,
-    secret: Arc<Secret>,
+    /// As it is on the host.
+    value: Arc<Secret>,
+    /// What it was exchanged for, where it is.
+    token: Option<Token>,
     pub(crate) finder: Finder,
     masked: Arc<AtomicU64>,
 }
@@ -95,13 +116,30 @@ impl Loaded {
         tracing::warn!(credential = %self.name, %from, "a service had the credential in its answer; the bot got asterisks");
     }
 
-    /// The value, for as long as somebody works with it.
+    /// What is added, for as long as somebody works with it.
     pub(crate) fn shared(&self) -> Arc<Secret> {
-        Arc::clone(&self.secret)
+        Arc::clone(self.token.as_ref().map_or(&self.value, |token| &token.secret))
     }
 
+    /// What is added.
     pub(crate) fn secret(&self) -> &Secret {
-        &self.secret
+        self.token.as_ref().map_or(&self.value, |token| &token.secret)
+    }
+
+    /// Notes that a service refused it. A token that was believed good is doubted: a later call gets another one.
+    pub(crate) fn refused(&self) {
+        if let Some(token) = &self.token {
+            token.doubted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_made_of(&self, value: &Arc<Secret>, token: Option<&Token>) -> bool {
+        let same = match (&self.token, token) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.secret, &other.secret),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same && Arc::ptr_eq(&self.value, value)
     }
 }
 
@@ -114,6 +152,13 @@ pub(crate) enum Unavailable {
         name: CredentialName,
         #[source]
         source: Arc<SourceError>,
+    },
+    /// It was not exchanged for a token.
+    #[error("credential {name} was not exchanged for a token")]
+    NotExchanged {
+        name: CredentialName,
+        #[source]
+        source: Arc<ExchangeError>,
     },
     /// It cannot be looked for.
     #[error("credential {name} cannot be looked for in answers")]
@@ -138,12 +183,15 @@ pub(crate) struct State {
     pub(crate) reads_ok: u64,
     /// How often it was not.
     pub(crate) reads_failed: u64,
+    /// Of one whose value is exchanged.
+    pub(crate) token: Option<TokenState>,
 }
 
 impl Credentials {
     pub(crate) fn new(
         sources: BTreeMap<CredentialName, Source>,
         (sealer, environment, vaults): (Sealer, Environment, Vaults),
+        outward: Outward,
         (ttl, stale): (Duration, Duration),
         tasks: TaskTracker,
     ) -> Self {
@@ -152,6 +200,7 @@ impl Credentials {
             sealer,
             environment,
             vaults,
+            outward,
             ttl,
             stale,
             tasks,
@@ -163,24 +212,41 @@ impl Credentials {
     /// Gives the credential of a call that was allowed; nothing where its rule adds none.
     pub(crate) async fn of(self: &Arc<Self>, permit: &Permit, mesh: &Mesh) -> Result<Option<Arc<Loaded>>, Unavailable> {
         match mesh.credential_of(permit) {
-            Some((name, credential)) => self.load(name, credential).await.map(Some),
+            Some((name, credential)) => self.load(name, credential, mesh).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Gives a credential, from memory or from its source.
+    /// Gives a credential, from memory or from its source, and exchanged where the mesh file says so.
     pub(crate) async fn load(
         self: &Arc<Self>,
         name: &CredentialName,
         credential: &Credential,
+        mesh: &Mesh,
     ) -> Result<Arc<Loaded>, Unavailable> {
         let slot = self.slot(name);
-        if let Some(found) = self.usable(name, &slot, Instant::now()) {
-            return self.ready(name, &credential.injection, &slot, found);
+        let value = self.value(name, Shape::of(&credential.injection), &slot).await?;
+        let token = match Exchange::of(credential, &value, mesh) {
+            // It is rare and large beside what every call holds.
+            Some(exchange) => Some(Box::pin(self.token(name, &slot, exchange)).await?),
+            None => None,
+        };
+        self.ready(name, &credential.injection, &slot, (value, token))
+    }
+
+    /// Gives a value, from memory or from its source.
+    async fn value(
+        self: &Arc<Self>,
+        name: &CredentialName,
+        shape: Shape,
+        slot: &Arc<Slot>,
+    ) -> Result<Arc<Secret>, Unavailable> {
+        if let Some(found) = self.usable(name, shape, slot, Instant::now()) {
+            return Ok(found);
         }
         let _one_at_a_time = slot.reading.lock().await;
-        if let Some(found) = self.usable(name, &slot, Instant::now()) {
-            return self.ready(name, &credential.injection, &slot, found);
+        if let Some(found) = self.usable(name, shape, slot, Instant::now()) {
+            return Ok(found);
         }
         let left_alone = {
             let kept = slot.kept();
@@ -193,16 +259,21 @@ impl Credentials {
                 source,
             });
         }
-        let read = self.read(name).await;
-        let found = slot.note(name, read).map_err(|source| Unavailable::NotRead {
+        let read = self.read(name, shape).await;
+        slot.note(name, read).map_err(|source| Unavailable::NotRead {
             name: name.clone(),
             source,
-        })?;
-        self.ready(name, &credential.injection, &slot, found)
+        })
     }
 
     /// A value that is in memory and may be used; one that is old is read again beside the call.
-    fn usable(self: &Arc<Self>, name: &CredentialName, slot: &Arc<Slot>, now: Instant) -> Option<Arc<Secret>> {
+    fn usable(
+        self: &Arc<Self>,
+        name: &CredentialName,
+        shape: Shape,
+        slot: &Arc<Slot>,
+        now: Instant,
+    ) -> Option<Arc<Secret>> {
         let mut kept = slot.kept();
         let (value, read) = kept.value.as_ref()?;
         let (age, value) = (now.duration_since(*read), Arc::clone(value));
@@ -220,7 +291,7 @@ impl Credentials {
             drop(self.tasks.spawn(async move {
                 {
                     let _one_at_a_time = slot.reading.lock().await;
-                    let read = this.read(&name).await;
+                    let read = this.read(&name, shape).await;
                     let _told: Result<_, _> = slot.note(&name, read);
                     this.changed();
                 }
@@ -235,21 +306,28 @@ impl Credentials {
         name: &CredentialName,
         injection: &Injection,
         slot: &Slot,
-        secret: Arc<Secret>,
+        (value, token): (Arc<Secret>, Option<Token>),
     ) -> Result<Arc<Loaded>, Unavailable> {
         let mut kept = slot.kept();
         if let Some(loaded) = &kept.loaded
-            && Arc::ptr_eq(&loaded.secret, &secret)
+            && loaded.is_made_of(&value, token.as_ref())
             && loaded.injection == *injection
         {
             return Ok(Arc::clone(loaded));
         }
-        let guarded = inject::guarded(injection, &secret);
+        let mut guarded = inject::guarded(injection, &value);
+        if let Some(token) = &token {
+            guarded.push(token.secret.copy());
+            guarded.extend(slot.tokens().secrets().map(|secret| secret.copy()));
+        } else {
+            slot.tokens().forget();
+        }
         let finder = Finder::new(guarded.iter().map(|part| part.as_slice()));
         let loaded = Arc::new(Loaded {
             name: name.clone(),
             injection: injection.clone(),
-            secret,
+            value,
+            token,
             masked: Arc::clone(&slot.masked),
             finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
         });
@@ -259,9 +337,9 @@ impl Credentials {
         Ok(loaded)
     }
 
-    async fn read(&self, name: &CredentialName) -> Result<Secret, SourceError> {
+    async fn read(&self, name: &CredentialName, shape: Shape) -> Result<Secret, SourceError> {
         match self.source(name) {
-            Some(source) => source.read(&self.sealer, self.environment, &self.vaults).await,
+            Some(source) => source.read(shape, &self.sealer, self.environment, &self.vaults).await,
             None => Err(SourceError::Nowhere { name: name.to_string() }),
         }
     }
@@ -287,18 +365,23 @@ impl Credentials {
         let mut kept = slot.kept();
         (kept.value, kept.loaded, kept.failed) = (Some((secret, Instant::now())), None, None);
         drop(kept);
+        // Whatever was exchanged was so for another value, or failed and is worth another try.
+        slot.tokens().forget();
         self.changed();
         Ok(())
     }
 
-    /// Wipes the values that are too old to be used, whether anybody asks for them or not.
+    /// Wipes the values that are too old to be used, and the tokens that have ended, whether anybody asks for them or not.
     pub(crate) fn sweep(&self) {
-        let (now, mut any) = (Instant::now(), false);
+        let (now, moment, mut any) = (Instant::now(), self.moment(), false);
         for slot in self.slots().values() {
             let mut kept = slot.kept();
             if kept.value.as_ref().is_some_and(|(_, read)| self.is_too_old(*read, now)) {
                 // With the last call that has it.
                 (kept.value, kept.loaded, any) = (None, None, true);
+            }
+            if slot.tokens().drop_ended(moment) {
+                (kept.loaded, any) = (None, true);
             }
         }
         if any {
@@ -310,12 +393,15 @@ impl Credentials {
         now.duration_since(read) >= self.ttl + self.stale
     }
 
-    /// Reads a value anew, at once and whatever was found before. The one that is in use stays while that fails.
-    pub(crate) async fn renew(&self, name: &CredentialName) {
+    /// Reads a value anew, at once and whatever was found before, and exchanges it anew. What is in use stays while that fails.
+    pub(crate) async fn renew(self: &Arc<Self>, name: &CredentialName, credential: &Credential, mesh: &Mesh) {
         let slot = self.slot(name);
-        let _one_at_a_time = slot.reading.lock().await;
-        let read = self.read(name).await;
-        let _told_by_the_state: Result<_, _> = slot.note(name, read);
+        {
+            let _one_at_a_time = slot.reading.lock().await;
+            let read = self.read(name, Shape::of(&credential.injection)).await;
+            let _told_by_the_state: Result<_, _> = slot.note(name, read);
+        }
+        self.exchange_anew(name, credential, &slot, mesh).await;
         self.changed();
     }
 
@@ -328,14 +414,13 @@ impl Credentials {
         let slots: Vec<_> = self.slots().values().cloned().collect();
         let mut parts = Vec::new();
         for slot in slots {
-            let kept = slot.kept();
+            let (kept, tokens) = (slot.kept(), slot.tokens());
             if let Some((secret, _)) = &kept.value {
-                let injection = kept
-                    .loaded
-                    .as_ref()
-                    .map_or(&Injection::Bearer, |loaded| &loaded.injection);
+                let loaded = kept.loaded.as_ref().map(|loaded| &loaded.injection);
+                let injection = loaded.or(tokens.injection()).unwrap_or(&Injection::Bearer);
                 parts.extend(inject::guarded(injection, secret));
             }
+            parts.extend(tokens.secrets().map(|secret| secret.copy()));
         }
         let finder = Finder::new(parts.iter().map(|part| part.as_slice()));
         let finder = finder
@@ -364,6 +449,7 @@ impl Credentials {
         names
             .map(|name| {
                 let slot = self.slot(name);
+                let token = slot.tokens().state(self.moment());
                 let kept = slot.kept();
                 let (value, source) = (kept.value.as_ref(), self.source(name));
                 State {
@@ -376,6 +462,7 @@ impl Credentials {
                     masked: slot.masked.load(Ordering::Relaxed),
                     reads_ok: slot.reads_ok.load(Ordering::Relaxed),
                     reads_failed: slot.reads_failed.load(Ordering::Relaxed),
+                    token,
                 }
             })
             .collect()

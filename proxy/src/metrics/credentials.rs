@@ -10,6 +10,7 @@ use crate::credentials::State;
 pub(super) struct CredentialMetrics {
     masked: IntCounterVec,
     reads: IntCounterVec,
+    exchanges: IntCounterVec,
     available: IntGaugeVec,
 }
 
@@ -26,9 +27,14 @@ impl CredentialMetrics {
                 "How often the value of a credential was read, by result.",
                 &["credential", "result"],
             )?,
+            exchanges: make.counters(
+                "botmesh_credential_exchanges_total",
+                "How often the value of a credential was exchanged for a token, by result.",
+                &["credential", "result"],
+            )?,
             available: make.gauges(
                 "botmesh_credential_available",
-                "Whether the newest attempt to read the value went well; no series before the first.",
+                "Whether the newest attempt to read the value, and to exchange it, went well; no series before the first.",
                 &["credential"],
             )?,
         })
@@ -42,8 +48,15 @@ impl CredentialMetrics {
             raise(&self.masked.with_label_values(&[name]), state.masked);
             raise(&self.reads.with_label_values(&[name, "ok"]), state.reads_ok);
             raise(&self.reads.with_label_values(&[name, "failed"]), state.reads_failed);
+            let token = state.token.as_ref();
+            if let Some(token) = token {
+                let of = |result: &str| self.exchanges.with_label_values(&[name, result]);
+                raise(&of("ok"), token.counts.ok);
+                raise(&of("failed"), token.counts.failed);
+            }
             if state.error.is_some() || state.fingerprint.is_some() {
-                let available = i64::from(state.error.is_none());
+                let failed = state.error.is_some() || token.is_some_and(|token| token.error.is_some());
+                let available = i64::from(!failed);
                 self.available.with_label_values(&[name]).set(available);
             }
         }

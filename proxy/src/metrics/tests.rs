@@ -10,6 +10,7 @@ use super::policy::InForce;
 use super::series::{OWN_MAX, SERIES_MAX};
 use super::*;
 use crate::call::Called;
+use crate::credentials::{Counts, TokenState};
 use crate::places::{Bound, Places};
 use crate::upstream::Upstreams;
 
@@ -93,7 +94,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 36] = [
+const BOUNDS: [(&str, usize); 37] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -105,6 +106,7 @@ const BOUNDS: [(&str, usize); 36] = [
     ("botmesh_clock_skew_seconds", 1),
     ("botmesh_connections", 8),
     ("botmesh_credential_available", crate::config::CREDENTIALS_MAX),
+    ("botmesh_credential_exchanges_total", 2 * crate::config::CREDENTIALS_MAX),
     ("botmesh_credential_masked_total", crate::config::CREDENTIALS_MAX),
     ("botmesh_credential_reads_total", 2 * crate::config::CREDENTIALS_MAX),
     ("botmesh_denied_total", Reason::ALL.len()),
@@ -181,6 +183,27 @@ fn in_force(mesh: &Mesh, revision: u64) -> InForce<'_> {
     }
 }
 
+/// A credential that was read and exchanged, well and badly.
+fn exchanged(number: usize) -> crate::credentials::State {
+    crate::credentials::State {
+        name: CredentialName::parse(&format!("key-{number}")).unwrap(),
+        kind: "file",
+        class: "static",
+        fingerprint: Some(String::new()),
+        age: None,
+        error: None,
+        masked: 1,
+        reads_ok: 1,
+        reads_failed: 1,
+        token: Some(TokenState {
+            fingerprint: None,
+            left: None,
+            error: None,
+            counts: Counts { ok: 1, failed: 1 },
+        }),
+    }
+}
+
 /// Calls of every bot to every third one, by every rule, with every result, and one of everything else.
 fn simulate(metrics: &Metrics, mesh: &Mesh) {
     for from in 0..BOTS {
@@ -229,18 +252,7 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
         upstreams.of(Way::Out, &bot(number).into());
     }
     metrics.calls.set(&Places::new(8), &upstreams);
-    let state = |number| crate::credentials::State {
-        name: CredentialName::parse(&format!("key-{number}")).unwrap(),
-        kind: "file",
-        class: "static",
-        fingerprint: Some(String::new()),
-        age: None,
-        error: None,
-        masked: 1,
-        reads_ok: 1,
-        reads_failed: 1,
-    };
-    let states: Vec<_> = (0..crate::config::CREDENTIALS_MAX).map(state).collect();
+    let states: Vec<_> = (0..crate::config::CREDENTIALS_MAX).map(exchanged).collect();
     metrics.credentials.set(&states);
 }
 

@@ -20,7 +20,7 @@ pub struct CredentialsResponse {
 pub struct CredentialStatus {
     /// Its name in the mesh file.
     pub name: String,
-    /// How it is added: `header`, `bearer`, `basic`, `query`, `hmac`, `sigv4`.
+    /// How it is added: `header`, `bearer`, `basic`, `query`, `hmac`, `sigv4`, `oauth`.
     pub injection: String,
     /// Whom to ask about it.
     pub owner: String,
@@ -44,6 +44,9 @@ pub struct CredentialStatus {
     /// Why it was not read the last time.
     #[serde(default)]
     pub error: Option<String>,
+    /// Of one that is exchanged for a token.
+    #[serde(default)]
+    pub token: Option<TokenStatus>,
     /// In how many answers it was, and was masked.
     pub masked: u64,
     /// Why several bots may use it.
@@ -51,6 +54,22 @@ pub struct CredentialStatus {
     pub shared: Option<String>,
     /// Who uses it.
     pub consumers: Vec<Consumer>,
+}
+
+/// The token that a value was exchanged for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// Tells two tokens apart; of the one in memory.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
+    /// For how many seconds it is used yet.
+    #[serde(default)]
+    pub left_s: Option<u64>,
+    /// Why there was none the last time.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// How often the value was exchanged since the proxy began.
+    pub exchanges: u64,
 }
 
 /// A rule that adds a credential, and the bots whose calls it allows.

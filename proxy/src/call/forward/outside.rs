@@ -172,6 +172,9 @@ impl Way<'_> {
         inject(&credential.injection, credential.secret(), now, target)
             .map_err(|misfit| misfits(credential, misfit))?;
         let (status, headers, (body, from)) = self.ask(&request, body, end).await?;
+        if status == StatusCode::UNAUTHORIZED {
+            credential.refused();
+        }
         self.guarded(
             credential,
             status,

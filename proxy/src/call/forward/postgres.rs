@@ -102,7 +102,7 @@ async fn identity(draft: &Draft, who: &Who, permit: &Permit) -> Result<(Identity
         let none = || Refusal::boxed(Reason::NoIdentity, "the SVID of the bot has ended");
         By::Svid(svid.ok_or_else(none)?.certified_key())
     } else {
-        let loaded = proxy.credentials.load(name, credential).await;
+        let loaded = proxy.credentials.load(name, credential, mesh).await;
         By::Password(loaded.map_err(|error| no_credential(&error))?)
     };
     let (name, injection) = (name.clone(), credential.injection.clone());

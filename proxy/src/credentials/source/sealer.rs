@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::super::age::{Identity, NotOpened};
 use super::super::secret::Secret;
-use super::{SourceError, read_file};
+use super::{Shape, SourceError, read_file};
 
 /// The folder of values that were put on this host, below the state directory.
 const FOLDER: &str = "credentials";
@@ -113,18 +113,53 @@ impl Sealer {
     ///
     /// When the key or the file cannot be used.
     pub async fn put(&self, name: &CredentialName, secret: &Arc<Secret>) -> Result<(), KeyError> {
-        let (sealer, path, secret) = (self.clone(), self.file(name), Arc::clone(secret));
-        let put = move || {
+        let secret = Arc::clone(secret);
+        self.seal(self.file(name), move || secret.bytes().to_vec()).await
+    }
+
+    async fn seal(&self, path: PathBuf, bytes: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result<(), KeyError> {
+        let sealer = self.clone();
+        let seal = move || {
             let identity = sealer.identity()?;
-            let sealed = identity.seal(secret.bytes()).map_err(|_failed| KeyError::Crypto)?;
-            let written = sealer.write(&path, &sealed);
+            let sealed = identity.seal(&Zeroizing::new(bytes()));
+            let written = sealer.write(&path, &sealed.map_err(|_failed| KeyError::Crypto)?);
             written.map_err(|source| KeyError::File { path, source })
         };
-        tokio::task::spawn_blocking(put).await.unwrap_or(Err(KeyError::Crypto))
+        tokio::task::spawn_blocking(seal).await.unwrap_or(Err(KeyError::Crypto))
+    }
+
+    /// Where the refresh token is that took the place of the value. No credential has a dot in its name.
+    fn newest_file(&self, name: &CredentialName) -> PathBuf {
+        self.folder.join(format!("{name}.newest.age"))
+    }
+
+    /// Keeps the refresh token that took the place of the value with the fingerprint `root`.
+    pub(in crate::credentials) async fn put_newest(
+        &self,
+        name: &CredentialName,
+        root: &str,
+        newest: &Arc<Secret>,
+    ) -> Result<(), KeyError> {
+        let (root, newest) = (root.to_owned(), Arc::clone(newest));
+        let both = move || [root.as_bytes(), b" ", newest.bytes()].concat();
+        self.seal(self.newest_file(name), both).await
+    }
+
+    /// Reads what [`Self::put_newest`] kept: the fingerprint and the token.
+    pub(in crate::credentials) async fn newest(&self, name: &CredentialName) -> Result<(String, Secret), SourceError> {
+        let path = self.newest_file(name);
+        let both = self.open(path.clone(), Shape::Line).await?;
+        let mut halves = both.bytes().splitn(2, |byte| *byte == b' ');
+        let root = halves.next().and_then(|root| std::str::from_utf8(root).ok());
+        let (Some(root), Some(newest)) = (root, halves.next()) else {
+            let why = NotOpened::Damaged;
+            return Err(SourceError::Damaged { path, why });
+        };
+        Ok((root.to_owned(), Secret::new(newest.to_vec())?))
     }
 
     /// Reads and decrypts a file.
-    pub(super) async fn open(&self, path: PathBuf) -> Result<Secret, SourceError> {
+    pub(super) async fn open(&self, path: PathBuf, shape: Shape) -> Result<Secret, SourceError> {
         let sealed = read_file(path.clone()).await?;
         let sealer = self.clone();
         let open = move || {
@@ -134,7 +169,7 @@ impl Sealer {
                 NotOpened::OtherKey => SourceError::OtherKey { path },
                 NotOpened::Damaged | NotOpened::Long => SourceError::Damaged { path, why },
             })?;
-            Ok(Secret::new(std::mem::take(&mut *opened))?)
+            Ok(shape.secret(std::mem::take(&mut *opened))?)
         };
         tokio::task::spawn_blocking(open)
             .await

@@ -11,7 +11,7 @@ fn name(text: &str) -> CredentialName {
 
 async fn read(source: Source, sealer: &Sealer) -> Result<String, String> {
     let environment = Environment(|name| (name == "SET").then(|| "sk-set-0123456789".into()));
-    let read = source.read(sealer, environment, &Vaults::default()).await;
+    let read = source.read(Shape::Line, sealer, environment, &Vaults::default()).await;
     let text = |secret: Secret| String::from_utf8(secret.bytes().to_vec()).unwrap();
     read.map(text).map_err(|error| error.to_string())
 }

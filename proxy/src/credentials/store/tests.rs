@@ -23,6 +23,7 @@ fn bench() -> Bench {
     let credentials = Credentials::new(
         sources,
         (sealer, NOTHING, Vaults::default()),
+        outward(),
         (TTL, STALE),
         tasks.clone(),
     );
@@ -30,6 +31,23 @@ fn bench() -> Bench {
         folder,
         credentials: Arc::new(credentials),
         tasks,
+    }
+}
+
+/// A mesh that says nothing of any destination.
+fn mesh() -> Mesh {
+    let source = policy::Source {
+        name: "mesh.yaml".to_owned(),
+        text: "version: 1\ntrust_domain: acme.internal\n".to_owned(),
+    };
+    policy::load(&[source]).unwrap()
+}
+
+fn outward() -> Outward {
+    let clock = Clock::system();
+    Outward {
+        way_out: WayOut::new(None, clock.clone(), TaskTracker::new()),
+        clock,
     }
 }
 
@@ -61,7 +79,7 @@ impl Bench {
     async fn load(&self) -> Result<String, String> {
         let loaded = self
             .credentials
-            .load(&name("key"), &credential(Injection::Bearer))
+            .load(&name("key"), &credential(Injection::Bearer), &mesh())
             .await;
         let text = |loaded: Arc<Loaded>| String::from_utf8(loaded.secret().bytes().to_vec()).unwrap();
         loaded.map(text).map_err(|error| error.to_string())
@@ -148,8 +166,8 @@ async fn a_source_that_failed_is_left_alone_for_a_while() {
 async fn calls_that_come_together_read_once() {
     let bench = bench();
     bench.says(Some("value-one")).await;
-    let (key, bearer) = (name("key"), credential(Injection::Bearer));
-    let one = || bench.credentials.load(&key, &bearer);
+    let (key, bearer, none) = (name("key"), credential(Injection::Bearer), mesh());
+    let one = || bench.credentials.load(&key, &bearer, &none);
     let (a, b, c) = tokio::join!(one(), one(), one());
     assert!(Arc::ptr_eq(&a.unwrap(), &b.unwrap()) && c.is_ok());
     let state = &bench.credentials.states([key].iter())[0];
@@ -159,17 +177,23 @@ async fn calls_that_come_together_read_once() {
 #[tokio::test(start_paused = true)]
 async fn what_is_put_is_used_by_the_next_call_and_found_after_a_restart() {
     let bench = bench();
-    let (of, bearer) = (name("put"), credential(Injection::Bearer));
-    let error = bench.credentials.load(&of, &bearer).await.unwrap_err();
+    let (of, bearer, none) = (name("put"), credential(Injection::Bearer), mesh());
+    let error = bench.credentials.load(&of, &bearer, &none).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("`botmesh secret put put`"), "{cause}");
     let value = |text: &str| Secret::new(text.as_bytes().to_vec()).unwrap();
     bench.credentials.put(&of, value("value-one")).await.unwrap();
-    let first = bench.credentials.load(&of, &bearer).await.unwrap();
+    let first = bench.credentials.load(&of, &bearer, &none).await.unwrap();
     assert_eq!(first.secret().bytes(), b"value-one");
     bench.credentials.put(&of, value("value-two")).await.unwrap();
     assert_eq!(
-        bench.credentials.load(&of, &bearer).await.unwrap().secret().bytes(),
+        bench
+            .credentials
+            .load(&of, &bearer, &none)
+            .await
+            .unwrap()
+            .secret()
+            .bytes(),
         b"value-two"
     );
     assert_eq!(
@@ -180,17 +204,18 @@ async fn what_is_put_is_used_by_the_next_call_and_found_after_a_restart() {
     let restarted = Credentials::new(
         BTreeMap::new(),
         (Sealer::new(bench.folder.path()), NOTHING, Vaults::default()),
+        outward(),
         (TTL, STALE),
         bench.tasks.clone(),
     );
     let restarted = Arc::new(restarted);
     assert_eq!(
-        restarted.load(&of, &bearer).await.unwrap().secret().bytes(),
+        restarted.load(&of, &bearer, &none).await.unwrap().secret().bytes(),
         b"value-two"
     );
-    restarted.renew(&of).await;
+    restarted.renew(&of, &bearer, &none).await;
     assert_eq!(
-        restarted.load(&of, &bearer).await.unwrap().secret().bytes(),
+        restarted.load(&of, &bearer, &none).await.unwrap().secret().bytes(),
         b"value-two"
     );
     let refused = bench
@@ -208,7 +233,7 @@ async fn what_is_made_of_a_value_is_made_again_when_it_is_added_in_another_way()
     let load = async |injection| {
         bench
             .credentials
-            .load(&name("key"), &credential(injection))
+            .load(&name("key"), &credential(injection), &mesh())
             .await
             .unwrap()
     };
@@ -224,5 +249,5 @@ async fn what_is_made_of_a_value_is_made_again_when_it_is_added_in_another_way()
     load(Injection::Bearer).await;
     bench.settle().await;
     let again = load(Injection::Bearer).await;
-    assert!(Arc::ptr_eq(&again.secret, &bearer.secret), "the same value is the same");
+    assert!(Arc::ptr_eq(&again.value, &bearer.value), "the same value is the same");
 }

@@ -1,0 +1,399 @@
+//! Credentials that are exchanged for a short token, at an authorization server that is the tests' own and can be bent.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::scene::{nobody_wrote, none_in, try_put};
+use crate::away::arrived_at;
+use crate::outside::scene::Scene;
+use crate::support::hand::Hand;
+use crate::support::{Answer, PYTHON, both, botmesh, eventually, http_get, root_or_skip, run};
+
+/// The client's secret, the first refresh token, and what tokens of either kind begin with.
+const SECRET: &str = "client-secret/+0123456789";
+const REFRESH: &str = "rt-put-by-an-operator-01";
+const KEYS: [(&str, &str); 4] = [
+    ("the secret", SECRET),
+    ("the refresh token", REFRESH),
+    ("a token", "at-0123456789abcdef-"),
+    ("a new refresh token", "rt-0123456789abcdef-"),
+];
+
+const CREDENTIALS: &str = r#"credentials:
+  crm: {oauth: {token_url: "https://login.example.com/token", client_id: bot-7, scope: read write, audience: crm, resource: "https://api.example.com/"}, owner: o}
+  posted: {oauth: {token_url: "https://login.example.com/token", client_id: bot-7, auth: post}, owner: o}
+  mailbox: {oauth: {token_url: "https://login.example.com/token", client_id: bot-7, grant: refresh_token, auth: none}, owner: o}
+  inside: {oauth: {token_url: "https://inside.example.com/token", client_id: bot-7}, owner: o}
+  stranger: {oauth: {token_url: "https://stranger.example.com/token", client_id: bot-7}, owner: o}
+"#;
+
+/// Name of the service, and the credential of the rule that leads there.
+const RULES: [(&str, &str); 5] = [
+    ("api", "crm"),
+    ("posted", "posted"),
+    ("mail", "mailbox"),
+    ("one", "inside"),
+    ("two", "stranger"),
+];
+
+struct Servers {
+    scene: Scene,
+    child: Child,
+    log: tempfile::TempDir,
+    hand: Hand,
+}
+
+impl Servers {
+    fn start() -> Self {
+        let log = tempfile::tempdir().unwrap();
+        let hand = Hand::new(log.path());
+        let scene = Scene::with_clock("", Some(hand.path()));
+        let services = RULES.iter().map(|(name, _)| *name).chain(["other"]);
+        let hosts = services.chain(["login", "inside", "stranger"]);
+        let hosts: Vec<String> = hosts.map(|name| format!("{name}.example.com")).collect();
+        let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let pem = scene.certificate(443, &names);
+        scene.names(&[(&scene.address, &hosts.join(" "))]);
+        let out = fs::File::create(log.path().join("log")).unwrap();
+        let child = Command::new(PYTHON)
+            .args(["-c", include_str!("../support/tokens.py"), &scene.address, "443", &pem])
+            .stdin(Stdio::piped())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        let servers = Self {
+            scene,
+            child,
+            log,
+            hand,
+        };
+        eventually("the servers to listen", || {
+            servers.log().starts_with("ready").then_some(())
+        });
+        servers.says(&format!("secret {SECRET}"));
+        servers.says(&format!("refresh {REFRESH}"));
+        servers.apply(CREDENTIALS);
+        for name in ["crm", "posted", "inside", "stranger"] {
+            servers.put(name, SECRET);
+        }
+        servers.put("mailbox", REFRESH);
+        servers
+    }
+
+    fn apply(&self, credentials: &str) {
+        let mut rules: Vec<String> = RULES
+            .iter()
+            .map(|(name, credential)| {
+                format!(r#"id: {name}, from: prod/checkout, to: "https://{name}.example.com", http: ["* /**"], inject: {credential}"#)
+            })
+            .collect();
+        rules.push(r#"id: other, from: prod/checkout, to: "https://other.example.com", http: ["* /**"]"#.to_owned());
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let there = RULES.iter().map(|(name, _)| *name).chain(["other"]);
+        let mut said: Vec<String> = there
+            .map(|name| format!(r#""https://{name}.example.com": {{addresses: [HERE], ca: CA}}"#))
+            .collect();
+        said.push(r#""https://login.example.com": {addresses: [HERE], ca: CA, request_timeout: 1s}"#.to_owned());
+        said.push(r#""https://stranger.example.com": {addresses: [HERE]}"#.to_owned());
+        let said: Vec<&str> = said.iter().map(String::as_str).collect();
+        self.scene.apply(&rules, &said, credentials);
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log.path().join("log")).unwrap()
+    }
+
+    /// How many lines the servers have said that begin so.
+    fn said(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.starts_with(words)).count()
+    }
+
+    /// Has the servers be otherwise from now on.
+    fn says(&self, line: &str) {
+        let before = self.said("set ");
+        writeln!(self.child.stdin.as_ref().unwrap(), "{line}").unwrap();
+        eventually("the servers to hear it", || (self.said("set ") > before).then_some(()));
+    }
+
+    fn put(&self, name: &str, value: &str) {
+        let told = try_put(&self.scene, name, value);
+        assert!(told.contains(&format!("ok {name} is on this host")), "{told}");
+    }
+
+    fn secret(&self, words: &[&str]) -> String {
+        let admin = self.scene.host().admin();
+        both(&run(botmesh().arg("secret").args(words).args(["--server", &admin])))
+    }
+
+    fn call(&self, host: &str) -> Answer {
+        self.scene.checkout().call("GET", &format!("{host}.example.com"), "/")
+    }
+
+    /// Moves the clock of the proxy, and waits until it has.
+    fn forward(&self, seconds: u64) {
+        self.hand.forward(Duration::from_secs(seconds));
+        arrived_at("web-1", &self.hand, &self.scene.mesh);
+    }
+
+    fn newest_file(&self) -> PathBuf {
+        self.scene.host().dir.join("credentials/mailbox.newest.age")
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            println!("--- the servers\n{}", self.log());
+        }
+    }
+}
+
+#[test]
+fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let servers = Servers::start();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(servers.call("api").status, 200));
+        }
+    });
+    let asked =
+        "token client_credentials basic True good scope=read write audience=crm resource=https://api.example.com/";
+    assert_eq!(
+        (servers.said(asked), servers.said("token")),
+        (1, 1),
+        "{}",
+        servers.log()
+    );
+    assert_eq!(servers.said("request GET / 0001 True"), 6);
+    assert_eq!(servers.call("posted").status, 200);
+    assert_eq!(servers.said("token client_credentials post True good"), 1);
+
+    // What the bot sends in its place is dropped, and what the service answers is masked: token and secret.
+    let headers = [("Authorization", "Bearer dummy"), ("X-Note", "mine")];
+    let answer = servers
+        .scene
+        .checkout()
+        .call_with("GET", "api.example.com", "/", &headers);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(
+        answer.body.contains("Bearer ****") && answer.body.contains("mine"),
+        "{}",
+        answer.body
+    );
+    none_in("the answer", answer.body.as_bytes(), &KEYS);
+    let call = servers.scene.host().query("kind=call rule=api").pop().unwrap();
+    assert_eq!(call["credential"], "crm");
+
+    // From 210 s of 300 on the next one is asked for, beside calls that go on.
+    let asked = servers.said("token");
+    servers.forward(200);
+    assert_eq!(servers.call("api").status, 200);
+    assert_eq!(servers.said("token"), asked);
+    servers.forward(45);
+    eventually("the next token", || {
+        assert_eq!(servers.call("api").status, 200);
+        (servers.said("request GET / 0003 True") > 0).then_some(())
+    });
+    assert_eq!(servers.said("token"), asked + 1, "{}", servers.log());
+
+    let listed = servers.secret(&["list"]);
+    assert!(
+        listed.contains("oauth") && listed.contains(", token ") && listed.contains(" for 4m"),
+        "{listed}"
+    );
+    let tested = servers.secret(&["test", "crm"]);
+    assert!(
+        tested.contains("ok crm: read from file (fingerprint ") && tested.contains(", token "),
+        "{tested}"
+    );
+    assert_eq!(servers.said("token"), asked + 2, "an operator sees it done");
+    let (_, metrics) = http_get(servers.scene.host().ports.metrics, "/metrics").unwrap();
+    let counted = r#"botmesh_credential_exchanges_total{credential="crm",result="ok"} 3"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    nobody_wrote(&servers.scene, &KEYS);
+    none_in("what the commands said", format!("{listed}{tested}").as_bytes(), &KEYS);
+}
+
+#[test]
+fn neither_token_nor_secret_is_sent_by_a_bot_or_heard_from_a_service() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let servers = Servers::start();
+    assert_eq!(servers.call("api").status, 200);
+    assert_eq!(servers.call("mail").status, 200);
+    let sent = servers.said("request");
+    let held = [
+        "at-0123456789abcdef-0001",
+        "at-0123456789abcdef-0002",
+        SECRET,
+        REFRESH,
+        "rt-0123456789abcdef-0001",
+    ];
+    for key in held {
+        let hex: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
+        for text in [key, &hex] {
+            let headers = [("X-Note", text)];
+            let answer = servers
+                .scene
+                .checkout()
+                .call_with("GET", "other.example.com", "/", &headers);
+            assert_eq!(
+                (answer.status, answer.reason().as_str()),
+                (403, "secret_in_request"),
+                "{text}: {}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(servers.said("request"), sent, "nothing was sent");
+}
+
+#[test]
+fn an_answer_that_is_no_token_is_refused_and_nothing_of_it_is_told() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let servers = Servers::start();
+    for (mode, why) in [
+        ("500", "answered 500 Internal Server Error"),
+        ("invalid_client", "answered 400 Bad Request invalid_client"),
+        ("word", "answered 400 Bad Request"),
+        ("redirect", "answered 307 Temporary Redirect"),
+        ("html", "it is not application/json"),
+        ("type", "it is not application/json"),
+        ("no-json", "it is no JSON object of the form of RFC 6749"),
+        ("mac", "its token_type is not Bearer"),
+        ("endless", "it is longer than 64 KiB"),
+        ("slow", "did not answer within 1s"),
+        ("cut", "ask https://login.example.com/token"),
+    ] {
+        servers.says(&format!("mode {mode}"));
+        let told = servers.secret(&["test", "crm"]);
+        assert!(
+            told.contains("not exchanged crm: ") && told.contains(why),
+            "{mode}: {told}"
+        );
+        none_in(mode, told.as_bytes(), &KEYS);
+    }
+    assert_eq!(servers.said("request"), 0, "no redirect was followed");
+    eventually("the endless answer to end", || {
+        (servers.said("hung up") > 0).then_some(())
+    });
+
+    // The bot learns that there is none, the operator why.
+    let answer = servers.call("api");
+    assert_eq!(
+        (answer.status, answer.reason().as_str()),
+        (503, "credential_unavailable"),
+        "{}",
+        answer.body
+    );
+    assert!(!answer.body.contains("login.example.com"), "{}", answer.body);
+    let (status, ready) = http_get(servers.scene.host().ports.metrics, "/readyz").unwrap();
+    let note =
+        "note: credential crm cannot be exchanged, calls that need it are refused: ask https://login.example.com/token";
+    assert!(status == 200 && ready.contains(note), "{ready}");
+    let listed = servers.secret(&["list"]);
+    assert!(listed.contains("not exchanged: ask https://login"), "{listed}");
+
+    // Lives that cannot be believed are bounded, and the token is good.
+    for (mode, left) in [("no-life", "for 64m"), ("huge", "for 23h")] {
+        servers.says(&format!("mode {mode}"));
+        let told = servers.secret(&["test", "crm"]);
+        assert!(told.contains("ok crm: ") && told.contains(left), "{mode}: {told}");
+        assert_eq!(servers.call("api").status, 200);
+    }
+
+    // Who may be asked: the rules of destinations hold for token endpoints.
+    let inside = servers.secret(&["test", "inside"]);
+    assert!(inside.contains(":443 may not be called: it is not public"), "{inside}");
+    let stranger = servers.secret(&["test", "stranger"]);
+    assert!(
+        stranger.contains("reach https://stranger.example.com/token: TLS with"),
+        "{stranger}"
+    );
+    nobody_wrote(&servers.scene, &KEYS);
+}
+
+#[test]
+fn nothing_that_a_bot_does_has_tokens_asked_for_again_and_again() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let servers = Servers::start();
+    assert_eq!(servers.call("api").status, 200);
+    // The service takes the token no longer.
+    servers.says("revoke");
+    for _ in 0..20 {
+        assert_eq!(servers.call("api").status, 401, "the answer is the service's");
+    }
+    assert_eq!(servers.said("token"), 1, "it is too young to be doubted");
+    servers.forward(61);
+    assert_eq!(servers.call("api").status, 200);
+    assert_eq!(servers.said("token"), 2);
+    servers.says("revoke");
+    for _ in 0..20 {
+        assert_eq!(servers.call("api").status, 401);
+    }
+    assert_eq!(servers.said("token"), 2, "once a minute");
+
+    // It is doubted, and there is no other: the pauses are the proxy's.
+    servers.says("mode 500");
+    servers.forward(61);
+    for _ in 0..20 {
+        assert_eq!(servers.call("api").status, 401, "the old one is used on");
+    }
+    let asked = servers.said("token");
+    assert!((3..=5).contains(&asked), "{asked}");
+    // And with none at all.
+    servers.put("crm", "another-secret-01");
+    for _ in 0..20 {
+        assert_eq!(servers.call("api").status, 503);
+    }
+    let more = servers.said("token") - asked;
+    assert!((1..=3).contains(&more), "{more}");
+    servers.says("mode good");
+    servers.put("crm", SECRET);
+    assert_eq!(servers.call("api").status, 200, "a value that was put is tried at once");
+}
+
+#[test]
+fn a_new_refresh_token_takes_the_place_of_the_old_one_for_good() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let mut servers = Servers::start();
+    assert_eq!(servers.call("mail").status, 200);
+    let sealed = fs::read(servers.newest_file()).unwrap();
+    assert!(sealed.starts_with(b"age-encryption.org/v1\n"));
+    let tested = servers.secret(&["test", "mailbox"]);
+    assert!(tested.contains("ok mailbox: "), "{tested}");
+    servers.scene.mesh.restart("web-1");
+    servers.scene.mesh.wait_for("web-1", "/readyz");
+    assert_eq!(servers.call("mail").status, 200);
+    assert_eq!(
+        servers.said("token refresh_token none True good"),
+        3,
+        "{}",
+        servers.log()
+    );
+    assert_eq!(servers.said("stolen"), 0, "the newest, and never an older one");
+    nobody_wrote(&servers.scene, &KEYS);
+
+    // An operator begins anew, as after the server ended them all.
+    servers.says("refresh rt-put-by-an-operator-02");
+    let tested = servers.secret(&["test", "mailbox"]);
+    assert!(tested.contains("answered 400 Bad Request invalid_grant"), "{tested}");
+    servers.put("mailbox", "rt-put-by-an-operator-02");
+    assert_eq!(servers.call("mail").status, 200);
+}
