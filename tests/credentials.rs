@@ -2,6 +2,7 @@
 
 pub(crate) mod leaks;
 mod oauth;
+mod oidc;
 pub(crate) mod scene;
 mod sdks;
 mod signed;
