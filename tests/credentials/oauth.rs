@@ -207,7 +207,10 @@ fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
 
     let listed = servers.secret(&["list"]);
     assert!(
-        listed.contains("oauth") && listed.contains(", token ") && listed.contains(" for 4m"),
+        listed.contains("oauth")
+            && listed.contains("short")
+            && listed.contains(", token ")
+            && listed.contains(" for 4m"),
         "{listed}"
     );
     let tested = servers.secret(&["test", "crm"]);

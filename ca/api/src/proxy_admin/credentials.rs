@@ -26,7 +26,7 @@ pub struct CredentialStatus {
     pub owner: String,
     /// Where its value is: `file`, `command`, `systemd`, `env`, `vault`; `none` where this host has none.
     pub source: String,
-    /// How long a value lives: `static` until somebody replaces it.
+    /// How long what a service gets lives: `static` until somebody replaces it, `short` for minutes or hours.
     #[serde(default)]
     pub class: String,
     /// When the value was put here, of one that was.
