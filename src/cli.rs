@@ -11,6 +11,7 @@ mod demo_bot;
 mod guard;
 mod help;
 mod host;
+mod import;
 mod policy;
 pub(crate) mod proxy;
 mod quarantine;
@@ -86,6 +87,7 @@ pub(crate) async fn run(cli: Cli, prepared: Prepared) -> Result<Exit> {
         Command::Release(args) => quarantine::release(args, context).await,
         Command::Secret(command) => secret::run(command, context).await,
         Command::Scan(args) => scan::run(&args, &context.screen),
+        Command::Import(command) => import::run(command, context).await,
         Command::Policy(command) => policy::run(command, context).await,
         Command::Bot(command) => bot::run(command, context).await,
         Command::Run(args) => run::run(args, context).await,
@@ -117,6 +119,7 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Release(_)
         | Command::Secret(_)
         | Command::Scan(_)
+        | Command::Import(_)
         | Command::Policy(_)
         | Command::Bot(_)
         | Command::Run(_)

@@ -33,6 +33,7 @@ mod grpc;
 mod h2c;
 mod hostile;
 mod idle;
+mod imports;
 mod kill;
 mod layout;
 mod lifetimes;

@@ -98,6 +98,16 @@ impl Draft {
         }
     }
 
+    /// Gives the code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Says where it is.
+    pub(crate) fn span(&self) -> Option<Span> {
+        self.marks.first().map(|(span, _)| *span)
+    }
+
     pub(crate) fn also(mut self, span: Span, label: impl Into<String>) -> Self {
         self.marks.push((span, label.into()));
         self

@@ -34,6 +34,7 @@ mod explain;
 pub mod feature;
 mod generation;
 pub mod grpc;
+pub mod import;
 mod limit;
 mod lint;
 mod mesh;
