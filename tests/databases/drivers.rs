@@ -66,3 +66,16 @@ fn a_driver_that_is_no_libpq_works_by_scram_and_by_svid_and_another_bot_is_told_
         "{told}"
     );
 }
+
+#[test]
+fn a_client_that_takes_a_folder_as_its_host_finds_the_database_at_a_socket() {
+    if !root_or_skip("databases") {
+        return;
+    }
+    let server = served();
+    let at = format!("host={} port=5432", server.sockets().display());
+    let told = server.psql(CHECKOUT, "orders", "select current_user", &at);
+    assert_eq!(told.trim(), "orders_rw");
+    let refused = server.psql(REPORT, "orders", "select 1", &at);
+    assert!(refused.contains("(botmesh: outside_forbidden)"), "{refused}");
+}

@@ -12,7 +12,7 @@ use crate::foreign::joined;
 use crate::outside::scene::Scene;
 use crate::spine::{CHECKOUT, REPORT};
 use crate::support::join::write_roots;
-use crate::support::{Process, eventually, ok};
+use crate::support::{PROXY_USER, Process, eventually, ok};
 
 /// Who may, and how that is proved. The first line that fits counts.
 const HBA: &str = "local all postgres trust
@@ -39,12 +39,19 @@ pub(super) struct Server {
     process: Process,
     pub(super) scene: Scene,
     dir: tempfile::TempDir,
+    sockets: tempfile::TempDir,
 }
 
 impl Server {
     /// Starts a mesh with a listener that leads to the server, and the server.
     pub(super) fn start() -> Self {
-        let scene = Scene::new(&format!("{{listen: \"127.0.0.1:0\", to: \"{NAME}\"}}"));
+        let sockets = tempfile::Builder::new().prefix("bmpgs").tempdir().unwrap();
+        chown(sockets.path(), Some(PROXY_USER), None).unwrap();
+        fs::set_permissions(sockets.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let socket = sockets.path().join(".s.PGSQL.5432");
+        let ways = ["127.0.0.1:0".to_owned(), format!("unix:{}", socket.display())];
+        let listeners = ways.map(|way| format!("{{listen: {way:?}, to: {NAME:?}}}"));
+        let scene = Scene::new(&listeners.join(", "));
         scene.names(&[(&scene.address, "db.example.com")]);
         let dir = tempfile::Builder::new().prefix("bmpg").tempdir().unwrap();
         let owner = User::from_name("postgres")
@@ -86,7 +93,12 @@ impl Server {
             .current_dir("/");
         postgres.arg("-D").arg(&data);
         let process = Process::spawn(postgres, scene.mesh.dir().join("postgres-server.out"));
-        let server = Self { scene, process, dir };
+        let server = Self {
+            scene,
+            process,
+            dir,
+            sockets,
+        };
         eventually("the server to be ready", || {
             server
                 .process
@@ -112,6 +124,11 @@ impl Server {
     /// Port of the listener.
     pub(super) fn port(&self) -> String {
         port_of(&self.scene)
+    }
+
+    /// The folder of the socket that leads to the database.
+    pub(super) fn sockets(&self) -> &Path {
+        self.sockets.path()
     }
 
     /// What `psql` of a user of this host says, with the words after the statement as parts of the connection string.
