@@ -1,12 +1,13 @@
 //! Credentials that the proxy adds, so that the bot holds none: what the service gets, and what the bot never does.
 
 pub(crate) mod leaks;
+mod lease;
 mod oauth;
 mod oidc;
 pub(crate) mod scene;
 mod sdks;
 mod signed;
-mod vault;
+pub(crate) mod vault;
 
 use serde_json::json;
 

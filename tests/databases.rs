@@ -2,7 +2,8 @@
 
 mod drivers;
 mod hostile;
-mod server;
+mod leased;
+pub(crate) mod server;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};

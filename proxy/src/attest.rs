@@ -51,6 +51,7 @@ use spiffe::time::Clock;
 
 pub use callee::Callee;
 pub use caller::Caller;
+pub(crate) use caller::Process;
 pub use error::{CalleeFound, CalleeMismatch, KernelError, NearestEntry, Unattested, Why, refusal_of};
 pub use helper::Helper;
 pub use runs::RunRefused;
@@ -165,6 +166,18 @@ impl Attestor {
         }
         self.0.kernel.runs.bind(self.0.kernel.proc_folder(), pid, bot, operator)
     }
+}
+
+/// Pins a process of this host, for tests of whoever holds on to one.
+#[cfg(test)]
+pub(crate) fn process_of(pid: u32) -> Process {
+    let kernel = kernel::Kernel::new(AttestConfig::default(), Clock::system()).expect("proc");
+    Process::of(
+        kernel
+            .pins
+            .by_number(&kernel, pid, pin::Ask::default())
+            .expect("a process"),
+    )
 }
 
 /// Does what can block on a thread where it may.

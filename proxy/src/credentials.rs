@@ -11,6 +11,7 @@ pub mod exchange;
 mod forms;
 mod hmac;
 pub(crate) mod inject;
+pub(crate) mod lease;
 pub(crate) mod mask;
 mod percent;
 mod secret;

@@ -23,6 +23,7 @@ use spiffe::time::Timestamp;
 use idle::Idle;
 
 use crate::control::Snapshot;
+use crate::credentials::Loaded;
 use crate::outside::address;
 use crate::proven::Proven;
 use crate::proxy::Proxy;
@@ -47,10 +48,12 @@ pub(crate) struct Subject {
 }
 
 /// The credential with which a session was begun.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) name: CredentialName,
     pub(crate) injection: Injection,
+    /// Its value, which a session of a lease uses until it ends.
+    pub(crate) value: Option<Arc<Loaded>>,
 }
 
 impl Subject {
@@ -228,6 +231,17 @@ impl Live {
             let nameless = entry.address().is_some() && !has_svid(&entry.subject.from);
             nameless.then_some(Reason::NoIdentity)
         })
+    }
+
+    /// Ends the sessions whose lease is over, and says how many those are: the user that was made for them is dropped.
+    pub(crate) fn end_of_leases(&self) -> u64 {
+        let is_over = |entry: &Entry| {
+            let granted = entry.subject.granted.as_ref();
+            granted
+                .and_then(|granted| granted.value.as_ref())
+                .is_some_and(|value| value.is_over())
+        };
+        self.end_where(|entry| is_over(entry).then_some(Reason::CredentialUnavailable))
     }
 
     /// How many calls were ended, by reason.

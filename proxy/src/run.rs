@@ -32,6 +32,7 @@ use crate::call::{To, Turn};
 use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
+use crate::credentials::lease::{self, Leases};
 use crate::credentials::{Credentials, NodeIdentity, Outward, Sealer, Vaults};
 use crate::hop;
 use crate::http1::Limits;
@@ -182,13 +183,14 @@ fn credentials(settings: &Settings, control: &Control, tasks: &TaskTracker) -> C
     let host = control.clone();
     let node = NodeIdentity(Arc::new(move || host.node_svid()));
     let vaults = Vaults::new(settings.vaults.clone(), &node, &control.clock());
+    let leases = Leases::new(vaults, &settings.state_dir, control.clock(), tasks.clone());
     let outward = Outward {
         way_out: WayOut::new(settings.hosts_file.clone(), control.clock(), tasks.clone()),
         clock: control.clock(),
     };
     Credentials::new(
         sources,
-        (sealer, settings.environment, vaults),
+        (sealer, settings.environment, Arc::new(leases)),
         outward,
         settings.credential_times,
         tasks.clone(),
@@ -243,7 +245,7 @@ impl Running {
     pub async fn stop(self) {
         let Self { proxy, aside, .. } = self;
         drain::drain(&proxy).await;
-        proxy.credentials.log_out().await;
+        proxy.credentials.leases().close().await;
         event(&proxy, EventKind::Stopped);
         let ledger = proxy.ledger.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || ledger.shutdown()).await {
@@ -315,6 +317,7 @@ fn serve_aside(
     drop(tasks.spawn_on(admin::serve_health(Arc::clone(proxy), metrics), aside));
     drop(tasks.spawn_on(sweep(Arc::clone(proxy)), aside));
     drop(tasks.spawn_on(tell_edges(Arc::clone(proxy)), aside));
+    drop(tasks.spawn_on(lease::keep(Arc::clone(proxy)), aside));
     drop(tasks.spawn_on(live::watch_time(Arc::clone(proxy)), aside));
     let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
     drop(tasks.spawn_on(async move { attestor.watch(closing).await }, aside));

@@ -98,6 +98,9 @@ async fn test(name: String, server: &Server, screen: &Screen) -> Result<Exit> {
         screen.line(format!("{} {name}: {}", red("not read"), printable(error)))?;
     } else if let Some(error) = unexchanged(&status) {
         screen.line(format!("{} {name}: {}", red("not exchanged"), printable(error)))?;
+    } else if status.class == "dynamic" {
+        let how = format!("one was made by {} and given back", status.source);
+        screen.line(format!("{} {name}: {how}", green("ok")))?;
     } else {
         let print = status.fingerprint.as_deref().unwrap_or_default();
         screen.line(format!(
@@ -181,6 +184,10 @@ fn state(status: &CredentialStatus) -> String {
             Some(error) => red(&format!("not exchanged: {}", printable(error))) + &token(status),
             None => green(&format!("in use {print}")) + &token(status),
         },
+        (None, None) if status.leases > 0 => green(&match status.leases {
+            1 => "in use by 1 process".to_owned(),
+            many => format!("in use by {many} processes"),
+        }),
         (None, None) if status.source == "none" => red("no value here: botmesh secret put"),
         (None, None) => "not needed yet".to_owned(),
     };

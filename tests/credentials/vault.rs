@@ -2,7 +2,7 @@
 //!
 //! OpenBao is not in Debian: `BOTMESH_BAO` names the program, and `tests/run` fetches it.
 
-mod bao;
+pub(crate) mod bao;
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -21,12 +21,14 @@ hostssl all checkout_rw all cert map=bots
 hostssl all anybody all trust
 hostssl all old all md5
 hostssl all plain all password
+hostssl all vault all scram-sha-256
+hostssl all +leased all scram-sha-256
 ";
 
 pub(super) const NAME: &str = "postgres://db.example.com";
 
 /// The programs of the newest PostgreSQL of this host.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let mut found: Vec<_> = fs::read_dir("/usr/lib/postgresql")
         .expect("apt-get install postgresql")
         .map(|entry| entry.unwrap().path().join("bin"))
@@ -45,14 +47,12 @@ pub(super) struct Server {
 impl Server {
     /// Starts a mesh with a listener that leads to the server, and the server.
     pub(super) fn start() -> Self {
-        let sockets = tempfile::Builder::new().prefix("bmpgs").tempdir().unwrap();
-        chown(sockets.path(), Some(PROXY_USER), None).unwrap();
-        fs::set_permissions(sockets.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let socket = sockets.path().join(".s.PGSQL.5432");
-        let ways = ["127.0.0.1:0".to_owned(), format!("unix:{}", socket.display())];
-        let listeners = ways.map(|way| format!("{{listen: {way:?}, to: {NAME:?}}}"));
-        let scene = Scene::new(&listeners.join(", "));
-        scene.names(&[(&scene.address, "db.example.com")]);
+        Self::start_with("")
+    }
+
+    /// The same, with this configuration of the proxy beside the ordinary one.
+    pub(super) fn start_with(config: &str) -> Self {
+        let (scene, sockets) = scene_with(config);
         let dir = tempfile::Builder::new().prefix("bmpg").tempdir().unwrap();
         let owner = User::from_name("postgres")
             .unwrap()
@@ -143,6 +143,19 @@ impl Server {
     pub(super) fn report(&self, database: &str, sql: &str) -> String {
         self.psql(REPORT, database, sql, "")
     }
+}
+
+/// A mesh whose host leads to the server at a port and at a socket, and the folder of that.
+fn scene_with(config: &str) -> (Scene, tempfile::TempDir) {
+    let sockets = tempfile::Builder::new().prefix("bmpgs").tempdir().unwrap();
+    chown(sockets.path(), Some(PROXY_USER), None).unwrap();
+    fs::set_permissions(sockets.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = sockets.path().join(".s.PGSQL.5432");
+    let ways = ["127.0.0.1:0".to_owned(), format!("unix:{}", socket.display())];
+    let listeners = ways.map(|way| format!("{{listen: {way:?}, to: {NAME:?}}}"));
+    let scene = Scene::with_config(&listeners.join(", "), config);
+    scene.names(&[(&scene.address, "db.example.com")]);
+    (scene, sockets)
 }
 
 /// Port of the listener that leads to the database.

@@ -56,6 +56,7 @@ fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<C
         owner: credential.owner.clone(),
         source: source.to_owned(),
         class: class.to_owned(),
+        leases: state.leases,
         put,
         due: put.zip(credential.rotate_every).map(|(put, every)| put + every),
         fingerprint: state.fingerprint,
@@ -136,6 +137,10 @@ pub(super) async fn test(proxy: &Proxy, body: &[u8]) -> Page {
     };
     if !credential.injection.has_value() {
         return without_value();
+    }
+    if proxy.credentials.is_leased(&name) {
+        proxy.credentials.try_lease(&name, &credential).await;
+        return list(proxy);
     }
     let mesh = &proxy.control.snapshot().mesh;
     proxy.credentials.renew(&name, &credential, mesh).await;

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::connection;
-use crate::credentials::State;
+use crate::credentials::{State, VaultError, VaultWord};
 use crate::ends;
 use crate::plain::{self, CONNECTIONS_MAX, Page, Question};
 use crate::proxy::Proxy;
@@ -116,6 +116,18 @@ fn credentials(proxy: &Proxy) -> String {
     unread.chain(states.iter().filter_map(exchanged)).collect()
 }
 
+/// A line for each vault that has not taken leases back yet.
+fn leases(proxy: &Proxy) -> String {
+    let waiting = proxy.credentials.leases().waiting().into_iter();
+    let line = |(vault, (count, error)): (VaultWord, (usize, Option<Arc<VaultError>>))| {
+        let why = crate::control::chain_of(&*error?);
+        Some(format!(
+            "note: {count} leases of vault {vault} are to be given back, which is tried again: {why}\n"
+        ))
+    };
+    waiting.filter_map(line).collect()
+}
+
 /// Ready where calls can be carried: nothing is missing, and they can be recorded.
 fn ready(proxy: &Proxy) -> Page {
     let mut missing: Vec<String> = proxy.control.ready().missing.iter().map(ToString::to_string).collect();
@@ -125,7 +137,7 @@ fn ready(proxy: &Proxy) -> Page {
     if missing.is_empty() {
         return Page::text(
             StatusCode::OK,
-            format!("ok\n{}{}", open_locally(proxy), credentials(proxy)),
+            format!("ok\n{}{}{}", open_locally(proxy), credentials(proxy), leases(proxy)),
         );
     }
     Page::text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")

@@ -51,6 +51,16 @@ impl Caller {
         self.hold.check().map_err(|why| Unattested::new(why, Some(&self.facts)))
     }
 
+    /// The process that calls; where several hold a TCP socket, the first of them that lives.
+    pub(crate) fn process(&self) -> Option<Process> {
+        let alive = |held: &&Held| held.pin.check_whole().is_ok();
+        self.hold
+            .held
+            .iter()
+            .find(alive)
+            .map(|held| Process(Arc::clone(&held.pin)))
+    }
+
     /// Does all that [`Caller::recheck`] does and, for TCP, looks through all processes of the host for other holders
     /// of the socket. Takes milliseconds, on a thread of its own.
     ///
@@ -63,6 +73,27 @@ impl Caller {
             .and_then(|checked| checked)
             .map_err(|why| Unattested::new(why, Some(&self.facts)))?;
         self.recheck()
+    }
+}
+
+/// A process that called, held as long as anybody wants to know whether it still is who it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Process(Arc<Pin>);
+
+impl Process {
+    /// Whether it has exited, executed another program, or became another user; or whether nobody can say.
+    pub(crate) fn ended(&self) -> bool {
+        self.0.check_whole().is_err()
+    }
+
+    #[cfg(test)]
+    pub(super) const fn of(pin: Arc<Pin>) -> Self {
+        Self(pin)
+    }
+
+    /// Tells living processes apart, also two that had one number.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 }
 

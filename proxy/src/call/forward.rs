@@ -210,7 +210,7 @@ pub(super) async fn forward(
         Next::Outside(route) => {
             let (to, rest) = rest.with(route);
             // Boxed: the way out needs much room, and every connection of a bot would keep it.
-            let way = outside::onward(draft, who, (permit, receipt, rest), &mut end);
+            let way = outside::onward(draft, (door, who), (permit, receipt, rest), &mut end);
             let reached = Box::pin(way).await;
             return finish(draft, (door, who, &to), end, started.elapsed(), reached);
         }

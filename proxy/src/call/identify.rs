@@ -73,6 +73,14 @@ impl Door {
         }
     }
 
+    /// The process that calls, of a bot of this host.
+    pub(super) const fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::Bot { caller, .. } => Some(caller),
+            Self::Nobody(_) | Self::Peer { .. } => None,
+        }
+    }
+
     /// Who calls, as far as the connection says.
     pub(super) const fn who(&self) -> Option<&Who> {
         match self {

@@ -248,6 +248,28 @@ fn a_stored_token_is_refused_with_the_reason() {
     }
 }
 
+#[test]
+fn a_source_is_a_key_that_stays_or_a_lease_that_ends() {
+    for (source, class) in [
+        (KV, "static"),
+        (r#"{"lease":"database/creds/shop"}"#, "dynamic"),
+        (r#"{"of":"main","lease":"aws/creds/bot","key":"access_key"}"#, "dynamic"),
+    ] {
+        let settings = vault("https://vault:8200", CERT, source).unwrap();
+        let found = settings.credential_sources.values().next().unwrap();
+        assert_eq!((found.kind(), found.class()), ("vault", class), "{source}");
+    }
+    for source in [
+        "{}",
+        r#"{"key":"api"}"#,
+        r#"{"lease":"database/creds/shop","path":"kv/data/crm"}"#,
+        r#"{"lease":"database/creds/shop","path":"kv/data/crm","key":"api"}"#,
+        r#"{"lease":"/database"}"#,
+    ] {
+        assert!(vault("https://vault:8200", CERT, source).is_err(), "{source}");
+    }
+}
+
 /// Address, the rest of the vault, the source of the credential, and words of the refusal.
 const NOT_ASKED: &[(&str, &str, &str, &str)] = &[
     ("http://10.0.0.5:8200", CERT, KV, "not the address of a vault"),

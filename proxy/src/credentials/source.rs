@@ -18,7 +18,7 @@ pub use sealer::{KeyError, Sealer};
 
 use super::age::NotOpened;
 use super::secret::{NoSecret, SECRET_BYTES_MAX, Secret};
-use super::vault::{VaultError, VaultSource, Vaults};
+use super::vault::{VaultError, VaultSource, Vaults, What};
 
 /// How long reading a value may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,6 +145,34 @@ pub enum SourceError {
     /// A vault did not give it.
     #[error(transparent)]
     Vault(#[from] Arc<VaultError>),
+    /// There are too many leases.
+    #[error(
+        "there are {all} leases on this host, {own} of them of this bot: each of its processes has one, and no more are taken until some have ended"
+    )]
+    Leases {
+        /// On this host, with those that wait to be given back.
+        all: usize,
+        /// Of the bot.
+        own: usize,
+    },
+    /// A lease whose name cannot be kept is not used: nobody would give it back after a crash.
+    #[error("write {path}, where leases are noted before they are used", path = path.display())]
+    Remember {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody is there to have it.
+    #[error("the process that called has ended, or runs another program")]
+    ProcessEnded,
+    /// Nothing is taken any more.
+    #[error("the proxy stops")]
+    Stopping,
+    /// It cannot be looked for.
+    #[error("its value cannot be looked for in answers")]
+    NoFinder,
     /// It took too long.
     #[error("it was not read within {}s", READ_TIMEOUT.as_secs())]
     Slow,
@@ -182,6 +210,18 @@ impl Source {
         tokio::time::timeout(READ_TIMEOUT, reading)
             .await
             .unwrap_or(Err(SourceError::Slow))
+    }
+
+    /// The word for how long a value lives.
+    #[must_use]
+    pub(crate) const fn class(&self) -> &'static str {
+        match self {
+            Self::Vault(VaultSource {
+                what: What::Lease { .. },
+                ..
+            }) => "dynamic",
+            Self::File(_) | Self::Command(_) | Self::Systemd(_) | Self::Env(_) | Self::Vault(_) => "static",
+        }
     }
 
     /// The word for its kind.

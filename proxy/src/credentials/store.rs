@@ -2,9 +2,10 @@
 //! fails, and asked for again at intervals that grow.
 
 mod exchanged;
+mod leased;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use super::exchange::{Exchange, ExchangeError, Lineage};
 use super::inject;
+use super::lease::Leases;
 use super::mask::Finder;
 use super::secret::Secret;
 use super::source::{Environment, KeyError, Sealer, Shape, Source, SourceError};
 use super::token::{Token, TokenState, Tokens};
-use super::vault::Vaults;
+use crate::attest::Caller;
 use crate::outside::WayOut;
 
 /// How long a source that failed is left alone, at first and at most.
@@ -46,7 +48,7 @@ pub(crate) struct Credentials {
     sources: BTreeMap<CredentialName, Source>,
     sealer: Sealer,
     environment: Environment,
-    vaults: Vaults,
+    leases: Arc<Leases>,
     outward: Outward,
     /// How long a value is used before it is read again.
     ttl: Duration,
@@ -54,7 +56,7 @@ pub(crate) struct Credentials {
     stale: Duration,
     tasks: TaskTracker,
     /// Finds every value that is in memory; nothing while nobody asked since one came or went.
-    live: Mutex<Option<Arc<Finder>>>,
+    live: Mutex<Option<(Arc<Finder>, u64)>>,
     slots: Mutex<BTreeMap<CredentialName, Arc<Slot>>>,
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct Loaded {
     token: Option<Token>,
     pub(crate) finder: Finder,
     masked: Arc<AtomicU64>,
+    /// Of a lease that has ended, or was given back.
+    over: AtomicBool,
 }
 
 impl Loaded {
@@ -116,9 +120,33 @@ impl Loaded {
         tracing::warn!(credential = %self.name, %from, "a service had the credential in its answer; the bot got asterisks");
     }
 
+    /// Whether it is a lease that has ended or was given back: what goes on with it is to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the lease has ended, or is given back.
+    pub(super) fn ends(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
     /// What is added, for as long as somebody works with it.
     pub(crate) fn shared(&self) -> Arc<Secret> {
         Arc::clone(self.token.as_ref().map_or(&self.value, |token| &token.secret))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(name: &CredentialName, injection: &Injection, value: &str) -> Arc<Self> {
+        let secret = Secret::new(value.as_bytes().to_vec()).expect("a value");
+        Arc::new(Self {
+            name: name.clone(),
+            injection: injection.clone(),
+            finder: Finder::new([secret.bytes()]).expect("a finder"),
+            value: Arc::new(secret),
+            token: None,
+            masked: Arc::default(),
+            over: AtomicBool::new(false),
+        })
     }
 
     /// What is added.
@@ -172,6 +200,8 @@ pub(crate) struct State {
     pub(crate) kind: &'static str,
     /// How long a value lives.
     pub(crate) class: &'static str,
+    /// How many processes have one of their own.
+    pub(crate) leases: usize,
     /// Of the value in use.
     pub(crate) fingerprint: Option<String>,
     /// How long ago it was read.
@@ -190,7 +220,7 @@ pub(crate) struct State {
 impl Credentials {
     pub(crate) fn new(
         sources: BTreeMap<CredentialName, Source>,
-        (sealer, environment, vaults): (Sealer, Environment, Vaults),
+        (sealer, environment, leases): (Sealer, Environment, Arc<Leases>),
         outward: Outward,
         (ttl, stale): (Duration, Duration),
         tasks: TaskTracker,
@@ -199,7 +229,7 @@ impl Credentials {
             sources,
             sealer,
             environment,
-            vaults,
+            leases,
             outward,
             ttl,
             stale,
@@ -209,11 +239,23 @@ impl Credentials {
         }
     }
 
-    /// Gives the credential of a call that was allowed; nothing where its rule adds none.
-    pub(crate) async fn of(self: &Arc<Self>, permit: &Permit, mesh: &Mesh) -> Result<Option<Arc<Loaded>>, Unavailable> {
-        match mesh.credential_of(permit) {
-            Some((name, credential)) => self.load(name, credential, mesh).await.map(Some),
-            None => Ok(None),
+    /// Gives the credential of a call that was allowed; nothing where its rule adds none. One that is made for each process is
+    /// that of the process that calls.
+    pub(crate) async fn of(
+        self: &Arc<Self>,
+        permit: &Permit,
+        mesh: &Mesh,
+        caller: Option<&Caller>,
+    ) -> Result<Option<Arc<Loaded>>, Unavailable> {
+        let Some((name, credential)) = mesh.credential_of(permit) else {
+            return Ok(None);
+        };
+        match self.leased_source(name) {
+            // Rare, and of much room.
+            Some(source) => Box::pin(self.leased((name, credential), source, caller))
+                .await
+                .map(Some),
+            None => self.load(name, credential, mesh).await.map(Some),
         }
     }
 
@@ -248,12 +290,7 @@ impl Credentials {
         if let Some(found) = self.usable(name, shape, slot, Instant::now()) {
             return Ok(found);
         }
-        let left_alone = {
-            let kept = slot.kept();
-            let failed = kept.failed.as_ref().filter(|failed| !failed.may_again(Instant::now()));
-            failed.map(|failed| Arc::clone(&failed.error))
-        };
-        if let Some(source) = left_alone {
+        if let Some(source) = slot.left_alone(Instant::now()) {
             return Err(Unavailable::NotRead {
                 name: name.clone(),
                 source,
@@ -329,6 +366,7 @@ impl Credentials {
             value,
             token,
             masked: Arc::clone(&slot.masked),
+            over: AtomicBool::new(false),
             finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
         });
         kept.loaded = Some(Arc::clone(&loaded));
@@ -339,7 +377,11 @@ impl Credentials {
 
     async fn read(&self, name: &CredentialName, shape: Shape) -> Result<Secret, SourceError> {
         match self.source(name) {
-            Some(source) => source.read(shape, &self.sealer, self.environment, &self.vaults).await,
+            Some(source) => {
+                source
+                    .read(shape, &self.sealer, self.environment, &self.leases.vaults)
+                    .await
+            }
             None => Err(SourceError::Nowhere { name: name.to_string() }),
         }
     }
@@ -408,11 +450,15 @@ impl Credentials {
     /// Finds every value that is in memory, in any form; nothing where there is none.
     pub(crate) fn live(&self) -> Option<Arc<Finder>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(finder) = &*live {
+        let leased = self.leases.changes();
+        if let Some((finder, _)) = live.as_ref().filter(|(_, known)| *known == leased) {
             return Some(Arc::clone(finder)).filter(|finder| !finder.is_empty());
         }
         let slots: Vec<_> = self.slots().values().cloned().collect();
         let mut parts = Vec::new();
+        for loaded in self.leases.values() {
+            parts.extend(inject::guarded(&loaded.injection, &loaded.value));
+        }
         for slot in slots {
             let (kept, tokens) = (slot.kept(), slot.tokens());
             if let Some((secret, _)) = &kept.value {
@@ -426,7 +472,7 @@ impl Credentials {
         let finder = finder
             .inspect_err(|error| tracing::error!(%error, "the credentials of this host cannot be looked for together"));
         let finder = Arc::new(finder.ok()?);
-        *live = Some(Arc::clone(&finder));
+        *live = Some((Arc::clone(&finder), leased));
         Some(finder).filter(|finder| !finder.is_empty())
     }
 
@@ -435,9 +481,9 @@ impl Credentials {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Gives back what vaults gave, at the end of the process.
-    pub(crate) async fn log_out(&self) {
-        self.vaults.log_out().await;
+    /// What processes of bots have.
+    pub(crate) const fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     pub(crate) const fn sealer(&self) -> &Sealer {
@@ -455,7 +501,8 @@ impl Credentials {
                 State {
                     name: name.clone(),
                     kind: source.as_ref().map_or("none", Source::kind),
-                    class: "static",
+                    class: source.as_ref().map_or("static", Source::class),
+                    leases: self.leases.count(name),
                     fingerprint: value.map(|(secret, _)| secret.fingerprint()),
                     age: value.map(|(_, read)| read.elapsed()),
                     error: kept.failed.as_ref().map(|failed| Arc::clone(&failed.error)),
@@ -488,16 +535,35 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why the source is left alone at the moment, if it is.
+    fn left_alone(&self, now: Instant) -> Option<Arc<SourceError>> {
+        let kept = self.kept();
+        let failed = kept.failed.as_ref().filter(|failed| !failed.may_again(now));
+        failed.map(|failed| Arc::clone(&failed.error))
+    }
+
+    /// Notes what taking a lease came to.
+    fn note_lease<T>(&self, name: &CredentialName, taken: Result<T, SourceError>) -> Result<T, Arc<SourceError>> {
+        self.count(taken.is_ok());
+        let mut kept = self.kept();
+        match taken {
+            Ok(taken) => {
+                kept.succeeded(name);
+                Ok(taken)
+            }
+            Err(error) => Err(kept.failed(name, error)),
+        }
+    }
+
+    fn count(&self, is_ok: bool) {
+        let count = if is_ok { &self.reads_ok } else { &self.reads_failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes what reading came to.
     fn note(&self, name: &CredentialName, read: Result<Secret, SourceError>) -> Result<Arc<Secret>, Arc<SourceError>> {
-        let count = if read.is_ok() {
-            &self.reads_ok
-        } else {
-            &self.reads_failed
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+        self.count(read.is_ok());
         let mut kept = self.kept();
-        let now = Instant::now();
         match read {
             Ok(secret) => {
                 // The same value stays the same: what was made of it is used on.
@@ -507,26 +573,34 @@ impl Slot {
                     .map(|(value, _)| value)
                     .filter(|value| ***value == secret);
                 let secret = same.map_or_else(|| Arc::new(secret), Arc::clone);
-                kept.value = Some((Arc::clone(&secret), now));
-                if kept.failed.take().is_some() {
-                    tracing::info!(credential = %name, "a credential can be read again");
-                }
+                kept.value = Some((Arc::clone(&secret), Instant::now()));
+                kept.succeeded(name);
                 Ok(secret)
             }
-            Err(error) => {
-                let times = kept.failed.as_ref().map_or(1, |failed| failed.times.saturating_add(1));
-                let error = Arc::new(error);
-                if times == 1 {
-                    tracing::warn!(credential = %name, error = &*error as &dyn std::error::Error, "a credential was not read");
-                }
-                kept.failed = Some(Failed {
-                    at: now,
-                    times,
-                    error: Arc::clone(&error),
-                });
-                Err(error)
-            }
+            Err(error) => Err(kept.failed(name, error)),
         }
+    }
+}
+
+impl Kept {
+    fn succeeded(&mut self, name: &CredentialName) {
+        if self.failed.take().is_some() {
+            tracing::info!(credential = %name, "a credential can be read again");
+        }
+    }
+
+    fn failed(&mut self, name: &CredentialName, error: SourceError) -> Arc<SourceError> {
+        let times = self.failed.as_ref().map_or(1, |failed| failed.times.saturating_add(1));
+        let error = Arc::new(error);
+        if times == 1 {
+            tracing::warn!(credential = %name, error = &*error as &dyn std::error::Error, "a credential was not read");
+        }
+        self.failed = Some(Failed {
+            at: Instant::now(),
+            times,
+            error: Arc::clone(&error),
+        });
+        error
     }
 }
 

@@ -7,6 +7,7 @@
 mod answer;
 mod error;
 mod http;
+mod lease;
 mod session;
 mod settings;
 mod token;
@@ -20,7 +21,9 @@ use rustls::sign::CertifiedKey;
 use spiffe::time::Clock;
 use zeroize::Zeroizing;
 
+pub(crate) use answer::Fields;
 pub use error::{Cause, VaultError};
+pub(crate) use lease::{Grant, Granted, LeaseId, NotRenewed};
 pub use settings::{
     ByCert, ByJwt, Login, Stored, VAULTS_MAX, VaultAddress, VaultAddressError, VaultConfig, VaultPath, VaultSource,
     VaultWord, What,
@@ -28,7 +31,7 @@ pub use settings::{
 
 use super::secret::Secret;
 use http::{Answer, Ends, Question};
-use session::Kept;
+use session::{Kept, Session};
 
 /// Gives the node SVID of this host, where one is valid now.
 #[derive(Clone)]
@@ -66,15 +69,13 @@ impl Vaults {
 
     /// Reads what operators put there.
     pub(crate) async fn read(&self, source: &VaultSource) -> Result<Secret, Arc<VaultError>> {
-        let What::Kv { path, key } = &source.what;
-        match self.of(source) {
-            Some(vault) => vault.kv(path, key).await,
-            None => Err(Arc::new(VaultError {
-                doing: format!("read {path}"),
-                vault: source.of.clone().unwrap_or_else(VaultWord::unnamed),
-                address: "no address".to_owned(),
-                cause: Cause::Nothing,
-            })),
+        match (self.of(source), &source.what) {
+            (Some(vault), What::Kv { path, key }) => vault.kv(path, key).await,
+            // A lease is taken for a process of a bot, and by nobody else.
+            (Some(_), What::Lease { path, .. }) => Err(unknown(source.of.as_ref(), &format!("read {path}"))),
+            (None, What::Kv { path, .. } | What::Lease { path, .. }) => {
+                Err(unknown(source.of.as_ref(), &format!("read {path}")))
+            }
         }
     }
 
@@ -84,6 +85,15 @@ impl Vaults {
             vault.log_out().await;
         }
     }
+}
+
+fn unknown(vault: Option<&VaultWord>, doing: &str) -> Arc<VaultError> {
+    Arc::new(VaultError {
+        doing: doing.to_owned(),
+        vault: vault.cloned().unwrap_or_else(VaultWord::unnamed),
+        address: "no address".to_owned(),
+        cause: Cause::Unknown,
+    })
 }
 
 /// One of them.
@@ -131,6 +141,11 @@ impl Vault {
 
     /// Asks with the token of this host, and gives an answer that is good, or 404.
     async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Arc<VaultError>> {
+        self.ask_by(ask).await.map(|(answer, _session)| answer)
+    }
+
+    /// The same, and with whose token.
+    async fn ask_by(&self, ask: Ask<'_>) -> Result<(Answer, Arc<Session>), Arc<VaultError>> {
         let mut session = self.session().await?;
         let mut answer = self.send(&ask, session.token()).await?;
         // The token may have been revoked, or forgotten by a vault that began anew.
@@ -140,7 +155,7 @@ impl Vault {
             answer = self.send(&ask, session.token()).await?;
         }
         match cause(answer.status) {
-            None => Ok(answer),
+            None => Ok((answer, session)),
             Some(Cause::Denied { .. }) => {
                 let denied = Cause::Denied {
                     path: ask.path.to_owned(),

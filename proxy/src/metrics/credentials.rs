@@ -12,6 +12,7 @@ pub(super) struct CredentialMetrics {
     reads: IntCounterVec,
     exchanges: IntCounterVec,
     available: IntGaugeVec,
+    leases: IntGaugeVec,
 }
 
 impl CredentialMetrics {
@@ -37,12 +38,18 @@ impl CredentialMetrics {
                 "Whether the newest attempt to read the value, and to exchange it, went well; no series before the first.",
                 &["credential"],
             )?,
+            leases: make.gauges(
+                "botmesh_credential_leases",
+                "Leases that processes of bots have, of credentials that are made for each of them.",
+                &["credential"],
+            )?,
         })
     }
 
     /// Credentials that the mesh file names no more have no series.
     pub(super) fn set(&self, states: &[State]) {
         self.available.reset();
+        self.leases.reset();
         for state in states {
             let name = state.name.as_str();
             raise(&self.masked.with_label_values(&[name]), state.masked);
@@ -54,7 +61,11 @@ impl CredentialMetrics {
                 raise(&of("ok"), token.counts.ok);
                 raise(&of("failed"), token.counts.failed);
             }
-            if state.error.is_some() || state.fingerprint.is_some() {
+            if state.class == "dynamic" {
+                let leases = i64::try_from(state.leases).unwrap_or(i64::MAX);
+                self.leases.with_label_values(&[name]).set(leases);
+            }
+            if state.error.is_some() || state.fingerprint.is_some() || state.leases > 0 {
                 let failed = state.error.is_some() || token.is_some_and(|token| token.error.is_some());
                 let available = i64::from(!failed);
                 self.available.with_label_values(&[name]).set(available);

@@ -94,7 +94,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 37] = [
+const BOUNDS: [(&str, usize); 38] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -107,6 +107,7 @@ const BOUNDS: [(&str, usize); 37] = [
     ("botmesh_connections", 8),
     ("botmesh_credential_available", crate::config::CREDENTIALS_MAX),
     ("botmesh_credential_exchanges_total", 2 * crate::config::CREDENTIALS_MAX),
+    ("botmesh_credential_leases", crate::config::CREDENTIALS_MAX),
     ("botmesh_credential_masked_total", crate::config::CREDENTIALS_MAX),
     ("botmesh_credential_reads_total", 2 * crate::config::CREDENTIALS_MAX),
     ("botmesh_denied_total", Reason::ALL.len()),
@@ -188,7 +189,8 @@ fn exchanged(number: usize) -> crate::credentials::State {
     crate::credentials::State {
         name: CredentialName::parse(&format!("key-{number}")).unwrap(),
         kind: "file",
-        class: "static",
+        class: "dynamic",
+        leases: 1,
         fingerprint: Some(String::new()),
         age: None,
         error: None,

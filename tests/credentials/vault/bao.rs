@@ -15,7 +15,7 @@ use crate::support::{Process, eventually, free_port, ok};
 /// The policy of hosts, as README has it.
 const POLICY: &str = r#"path "kv/data/bots/*" { capabilities = ["read"] }"#;
 
-pub(super) struct Bao {
+pub(crate) struct Bao {
     process: Option<Process>,
     dir: tempfile::TempDir,
     program: String,
@@ -28,7 +28,7 @@ const PLAIN: u16 = 8200;
 const TLS: u16 = 8300;
 
 /// The program, which is not in Debian: `tests/run` fetches it. Says that the test is skipped where there is none.
-pub(super) fn program() -> Option<String> {
+pub(crate) fn program() -> Option<String> {
     let found = std::env::var("BOTMESH_BAO")
         .ok()
         .filter(|program| Path::new(program).exists());
@@ -40,7 +40,7 @@ pub(super) fn program() -> Option<String> {
 
 impl Bao {
     /// Chooses where it is, so that a proxy can be told before it starts.
-    pub(super) fn new(program: String) -> Self {
+    pub(crate) fn new(program: String) -> Self {
         let dir = tempfile::Builder::new().prefix("bmbao").tempdir().unwrap();
         scene::readable(dir.path());
         let [high, low] = free_port().to_be_bytes();
@@ -53,12 +53,12 @@ impl Bao {
     }
 
     /// Gives a file of its folder.
-    pub(super) fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
     /// What `proxy.yaml` says of it.
-    pub(super) fn config(&self, login: &str, sources: &str) -> String {
+    pub(crate) fn config(&self, login: &str, sources: &str) -> String {
         let (at, ca) = (&self.address, self.file("ca.pem"));
         let login = login.replace("FILE", &self.file("jwt"));
         format!(
@@ -67,7 +67,7 @@ impl Bao {
     }
 
     /// Starts it, with a certificate of the scene, and the authorities of the mesh for those who log in.
-    pub(super) fn start(&mut self, scene: &Scene) {
+    pub(crate) fn start(&mut self, scene: &Scene) {
         fs::copy(scene.ca_file(), self.file("ca.pem")).unwrap();
         let pem = scene.certificate(TLS, &[&self.address]);
         let config = format!(
@@ -114,7 +114,7 @@ impl Bao {
     }
 
     /// Asks as its administrator, and gives the answer.
-    pub(super) fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         self.try_ask(method, path, body)
             .unwrap_or_else(|told| panic!("{method} {path}: {told}"))
     }
@@ -140,7 +140,7 @@ impl Bao {
     }
 
     /// Puts a version of a secret there.
-    pub(super) fn put(&self, name: &str, value: &str) {
+    pub(crate) fn put(&self, name: &str, value: &str) {
         let path = format!("kv/data/bots/{name}");
         // The engine upgrades itself for a moment after it was mounted.
         eventually("the secret to be put", || {
@@ -150,13 +150,13 @@ impl Bao {
     }
 
     /// How many tokens there are beside the administrator's.
-    pub(super) fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         let told = self.ask("LIST", "auth/token/accessors", &json!({}));
         told["data"]["keys"].as_array().unwrap().len() - 1
     }
 
     /// Revokes them.
-    pub(super) fn revoke_tokens(&self) {
+    pub(crate) fn revoke_tokens(&self) {
         let told = self.ask("LIST", "auth/token/accessors", &json!({}));
         for accessor in told["data"]["keys"].as_array().unwrap() {
             let told = self.ask("POST", "auth/token/lookup-accessor", &json!({"accessor": accessor}));
@@ -167,12 +167,12 @@ impl Bao {
     }
 
     /// Kills it; nothing of it is left.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process = None;
     }
 
     /// Has the method `jwt` believe this key.
-    pub(super) fn believes(&self, public: &str) {
+    pub(crate) fn believes(&self, public: &str) {
         self.ask("POST", "auth/jwt/config", &json!({"jwt_validation_pubkeys": [public]}));
         let role = json!({
             "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["openbao"], "bound_subject": "web-1",
@@ -194,14 +194,14 @@ fn roots(bundle: &Path) -> String {
 }
 
 /// A key of somebody who makes tokens, in files of the folder, and its public half in PEM.
-pub(super) fn signer(bao: &Bao) -> String {
+pub(crate) fn signer(bao: &Bao) -> String {
     let key = bao.file("signer.pem");
     ok(Command::new("openssl").args(["genrsa", "-out", &key, "2048"]));
     ok(Command::new("openssl").args(["rsa", "-in", &key, "-pubout"]))
 }
 
 /// A token of that somebody about this subject, good for five minutes.
-pub(super) fn token(bao: &Bao, subject: &str) -> String {
+pub(crate) fn token(bao: &Bao, subject: &str) -> String {
     let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

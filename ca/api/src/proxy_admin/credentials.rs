@@ -26,9 +26,13 @@ pub struct CredentialStatus {
     pub owner: String,
     /// Where its value is: `file`, `command`, `systemd`, `env`, `vault`; `none` where this host has none.
     pub source: String,
-    /// How long what a service gets lives: `static` until somebody replaces it, `short` for minutes or hours.
+    /// How long what a service gets lives: `static` until somebody replaces it, `short` for minutes or hours, `dynamic` as long as
+    /// the process for which it was made.
     #[serde(default)]
     pub class: String,
+    /// How many processes have one of their own.
+    #[serde(default)]
+    pub leases: usize,
     /// When the value was put here, of one that was.
     #[serde(default)]
     pub put: Option<Timestamp>,

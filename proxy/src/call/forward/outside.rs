@@ -17,7 +17,7 @@ use rustls::CertificateError;
 use super::super::body::{AnswerBody, RequestBody, WholeError};
 use super::super::draft::Draft;
 use super::super::end::End;
-use super::super::identify::Who;
+use super::super::identify::{Door, Who};
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::OutsideRoute;
@@ -49,20 +49,20 @@ pub(super) fn may_leave(draft: &mut Draft, who: &Who) -> Result<(), Box<Refusal>
 /// Carries the call out.
 pub(super) async fn onward(
     draft: &Draft,
-    who: &Who,
+    (door, who): (&Door, &Who),
     (permit, receipt, rest): (Permit, Receipt, Rest<Arc<OutsideRoute>>),
     end: &mut End,
 ) -> Result<Came, Box<Refusal>> {
     if rest.body.start().is_some() {
-        return Box::pin(postgres::onward(draft, who, (permit, receipt, rest), end)).await;
+        return Box::pin(postgres::onward(draft, (door, who), (permit, receipt, rest), end)).await;
     }
-    ask(draft, who, (permit, receipt, rest), end).await
+    ask(draft, (door, who), (permit, receipt, rest), end).await
 }
 
 /// Carries out what begins no session of a database.
 async fn ask(
     draft: &Draft,
-    who: &Who,
+    (door, who): (&Door, &Who),
     (permit, _receipt, rest): (Permit, Receipt, Rest<Arc<OutsideRoute>>),
     end: &mut End,
 ) -> Result<Came, Box<Refusal>> {
@@ -74,7 +74,7 @@ async fn ask(
         body,
     } = rest;
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
-    let loaded = proxy.credentials.of(&permit, mesh).await;
+    let loaded = proxy.credentials.of(&permit, mesh, door.caller()).await;
     let loaded = loaded.map_err(|error| no_credential(&error))?;
     let (live, call) = (proxy.credentials.live(), permit.into_call());
     // Nothing of a tunnel, whose bytes nobody can look through.

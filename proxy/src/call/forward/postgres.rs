@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::super::body::AnswerBody;
 use super::super::draft::Draft;
 use super::super::end::End;
-use super::super::identify::Who;
+use super::super::identify::{Door, Who};
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
 use super::super::route::OutsideRoute;
@@ -49,7 +49,7 @@ enum By {
 /// Begins the session, and carries it.
 pub(super) async fn onward(
     draft: &Draft,
-    who: &Who,
+    (door, who): (&Door, &Who),
     (permit, _receipt, rest): (Permit, Receipt, Rest<Arc<OutsideRoute>>),
     end: &mut End,
 ) -> Result<Came, Box<Refusal>> {
@@ -57,7 +57,7 @@ pub(super) async fn onward(
     let no_start = || Refusal::boxed(Reason::BadRequest, "the call begins no session");
     let start = Arc::clone(body.start().ok_or_else(no_start)?);
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
-    let (identity, granted) = identity(draft, who, &permit).await?;
+    let (identity, granted) = identity(draft, (door, who), &permit).await?;
     let held = hold_as(draft, who, permit.into_call(), Some(granted))?;
     let said = mesh.outside_destination(&to.outside).cloned().unwrap_or_default();
     let leaving = Leaving {
@@ -87,27 +87,36 @@ pub(super) async fn onward(
     Ok((StatusCode::OK, HeaderMap::new(), (body, From::Bot)))
 }
 
-/// Finds out as whom the session is begun: by the credential of the rule that allowed it.
-async fn identity(draft: &Draft, who: &Who, permit: &Permit) -> Result<(Identity, Box<Granted>), Box<Refusal>> {
+/// Finds out as whom the session is begun: by the credential of the rule that allowed it, and of a lease as the user that was
+/// made with it.
+async fn identity(
+    draft: &Draft,
+    (door, who): (&Door, &Who),
+    permit: &Permit,
+) -> Result<(Identity, Box<Granted>), Box<Refusal>> {
     let (proxy, mesh) = (draft.proxy(), &draft.snapshot.mesh);
-    let found = mesh.credential_of(permit);
-    let Some((name, credential)) = found else {
+    let Some((name, credential)) = mesh.credential_of(permit) else {
         return Err(no_way());
     };
     let Injection::Postgres { user, svid } = &credential.injection else {
         return Err(no_way());
     };
+    let (mut user, mut value) = (user.clone(), None);
     let by = if *svid {
         let svid = proxy.control.svid(&who.bot);
         let none = || Refusal::boxed(Reason::NoIdentity, "the SVID of the bot has ended");
         By::Svid(svid.ok_or_else(none)?.certified_key())
     } else {
-        let loaded = proxy.credentials.load(name, credential, mesh).await;
-        By::Password(loaded.map_err(|error| no_credential(&error))?)
+        let loaded = proxy.credentials.of(permit, mesh, door.caller()).await;
+        let loaded = loaded.map_err(|error| no_credential(&error))?.ok_or_else(no_way)?;
+        if let Injection::Postgres { user: made, .. } = &loaded.injection {
+            user.clone_from(made);
+        }
+        value = Some(Arc::clone(&loaded));
+        By::Password(loaded)
     };
     let (name, injection) = (name.clone(), credential.injection.clone());
-    let granted = Box::new(Granted { name, injection });
-    let user = user.clone();
+    let granted = Box::new(Granted { name, injection, value });
     Ok((Identity { user, by }, granted))
 }
 

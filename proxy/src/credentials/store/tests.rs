@@ -22,7 +22,7 @@ fn bench() -> Bench {
     let sources = BTreeMap::from([(name("key"), Source::File(sealer.file(&name("raw"))))]);
     let credentials = Credentials::new(
         sources,
-        (sealer, NOTHING, Vaults::default()),
+        (sealer, NOTHING, leases(folder.path(), &tasks)),
         outward(),
         (TTL, STALE),
         tasks.clone(),
@@ -49,6 +49,11 @@ fn outward() -> Outward {
         way_out: WayOut::new(None, clock.clone(), TaskTracker::new()),
         clock,
     }
+}
+
+fn leases(folder: &std::path::Path, tasks: &TaskTracker) -> Arc<Leases> {
+    let (vaults, clock) = (super::super::vault::Vaults::default(), Clock::system());
+    Arc::new(Leases::new(vaults, folder, clock, tasks.clone()))
 }
 
 fn name(text: &str) -> CredentialName {
@@ -203,7 +208,11 @@ async fn what_is_put_is_used_by_the_next_call_and_found_after_a_restart() {
     );
     let restarted = Credentials::new(
         BTreeMap::new(),
-        (Sealer::new(bench.folder.path()), NOTHING, Vaults::default()),
+        (
+            Sealer::new(bench.folder.path()),
+            NOTHING,
+            leases(bench.folder.path(), &bench.tasks),
+        ),
         outward(),
         (TTL, STALE),
         bench.tasks.clone(),

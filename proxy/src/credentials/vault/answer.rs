@@ -57,9 +57,23 @@ struct Metadata {
     deletion_time: String,
 }
 
+/// The answer to a question for something that ends.
+#[derive(Deserialize)]
+pub(super) struct Leased {
+    #[serde(default)]
+    pub(super) lease_id: String,
+    /// In seconds.
+    #[serde(default)]
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+    /// None in the answer to a renewal.
+    pub(super) data: Option<Fields>,
+}
+
 /// The fields of a secret that are texts, by name.
 #[derive(Deserialize)]
-pub(super) struct Fields(BTreeMap<String, Field>);
+pub(crate) struct Fields(BTreeMap<String, Field>);
 
 /// A text, or something else that no credential is.
 enum Field {
@@ -117,7 +131,7 @@ impl<'de> Deserialize<'de> for Field {
 
 impl Fields {
     /// The text of a field.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name)? {
             Field::Text(text) => Some(text),
             Field::Other => None,

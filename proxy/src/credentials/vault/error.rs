@@ -152,6 +152,20 @@ pub enum Cause {
         #[source]
         source: NoSecret,
     },
+    /// What it gave does not end.
+    #[error("what it gave is no lease, so nobody could revoke it: what does not end is read by `path` and `key`")]
+    NoLease,
+    /// A lease of another kind than the credential.
+    #[error("its lease has no {wanted}, which {injection} needs; another field is named by `key`")]
+    Fields {
+        /// What is missing.
+        wanted: &'static str,
+        /// How the value is added.
+        injection: &'static str,
+    },
+    /// There is no such vault any more.
+    #[error("credentials.vaults of proxy.yaml has no such vault")]
+    Unknown,
     /// Another answer.
     #[error("it answers {status}: its log says why")]
     Status {

@@ -69,8 +69,21 @@ impl Session {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn endless() -> Self {
+        let auth = br#"{"auth":{"client_token":"s.abc","lease_duration":0}}"#;
+        let auth = answer::read::<LoggedIn>(auth).expect("a login").auth;
+        Self::new(auth, Instant::now())
+    }
+
     pub(super) const fn token(&self) -> &Token {
         &self.token
+    }
+
+    /// When it ends, and with it all that was made by it.
+    pub(super) fn ends(&self) -> Instant {
+        let (since, time) = *self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        since + time
     }
 
     fn age(&self, now: Instant) -> Age {
@@ -196,6 +209,13 @@ impl Vault {
         }
         let read = read(&answer).map_err(|cause| self.failed(LOG_IN, cause))?;
         Ok(Session::new(read, asked))
+    }
+
+    /// Has a token live on by which something was made, although another one may be in use by now.
+    pub(super) async fn keep(&self, session: &Session) {
+        if session.age(Instant::now()) == Age::Old {
+            self.renew(session).await;
+        }
     }
 
     /// Has a token live on; says whether it is worth keeping.

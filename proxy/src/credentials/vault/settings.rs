@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use http::Uri;
 use http::uri::Scheme;
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 /// The most `credentials.vaults`.
@@ -202,6 +202,12 @@ impl<'de> Deserialize<'de> for VaultAddress {
     }
 }
 
+impl Serialize for VaultWord {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        output.serialize_str(&self.0)
+    }
+}
+
 /// A name in a vault: 1 to 128 letters, digits and `_`, `-`, `.`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VaultWord(Arc<str>);
@@ -296,12 +302,21 @@ pub enum What {
         /// The key.
         key: VaultWord,
     },
+    /// What is made anew for each process of a bot, and ends with it.
+    Lease {
+        /// Where it is made, such as `database/creds/ROLE`.
+        path: VaultPath,
+        /// The field that alone is the value, where it is not made of those that its kind has.
+        key: Option<VaultWord>,
+    },
 }
 
 /// As written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SourceConfig {
+    #[serde(default)]
+    lease: Option<VaultPath>,
     #[serde(default)]
     of: Option<VaultWord>,
     #[serde(default)]
@@ -312,9 +327,9 @@ struct SourceConfig {
 
 impl<'de> Deserialize<'de> for VaultSource {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let SourceConfig { of, path, key } = SourceConfig::deserialize(input)?;
-        let what = match (path, key) {
-            (Some(path), Some(key)) => {
+        let SourceConfig { of, lease, path, key } = SourceConfig::deserialize(input)?;
+        let what = match (path, lease, key) {
+            (Some(path), None, Some(key)) => {
                 // The mount may have segments of its own.
                 if !path.as_str().split('/').skip(1).any(|segment| segment == "data") {
                     let how = "vault: a secret of KV version 2 is read at MOUNT/data/PATH, and version 1 is not read: it has no versions to go back to";
@@ -322,9 +337,10 @@ impl<'de> Deserialize<'de> for VaultSource {
                 }
                 What::Kv { path, key }
             }
-            (Some(_), None) | (None, Some(_)) | (None, None) => {
+            (None, Some(path), key) => What::Lease { path, key },
+            (Some(_), None, None) | (Some(_), Some(_), _) | (None, None, _) => {
                 return Err(D::Error::custom(
-                    "vault: write `path: MOUNT/data/PATH` with `key: NAME`",
+                    "vault: write `path: MOUNT/data/PATH` with `key: NAME`, or `lease: database/creds/ROLE` and its like",
                 ));
             }
         };

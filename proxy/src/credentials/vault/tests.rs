@@ -264,6 +264,58 @@ async fn each_status_has_words_of_its_own() {
     }
 }
 
+#[tokio::test]
+async fn what_nobody_could_take_back_is_no_lease_and_a_lease_that_the_vault_knows_no_more_is_gone() {
+    let source = VaultSource {
+        of: Some(word("main")),
+        what: What::Lease {
+            path: VaultPath::parse("database/creds/a").unwrap(),
+            key: None,
+        },
+    };
+    let lease = |id: &str, seconds: u64, data: &str| {
+        let body = format!(r#"{{"lease_id":"{id}","lease_duration":{seconds},"renewable":true,"data":{data}}}"#);
+        said(200, &body)
+    };
+    let data = r#"{"username":"v-a","password":"sk-in-the-lease"}"#;
+    for (answer, words) in [
+        (lease("", 60, data), "is no lease"),
+        (lease("database/creds/a/1", 0, data), "is no lease"),
+        (lease("database/creds/a 1", 60, data), "not the one that is documented"),
+        (
+            lease("database/creds/a/1", 60, "null"),
+            "not the one that is documented",
+        ),
+        (said(404, "{}"), "there is nothing"),
+    ] {
+        let played = played(&[said(200, LOGIN), answer]).await;
+        let error = played.vaults.take(&source).await.err().unwrap();
+        let told = format!("{error}: {}", error.source().unwrap());
+        assert!(told.contains(words) && !told.contains("sk-in-the-lease"), "{told}");
+    }
+    let gone = said(400, r#"{"errors":["lease not found"]}"#);
+    let good = lease("database/creds/a/1", 60, data);
+    let played = played(&[said(200, LOGIN), good, gone, said(503, "{}"), said(204, "")]).await;
+    let granted = played.vaults.take(&source).await.unwrap();
+    let (main, id, grant) = (word("main"), granted.id, granted.grant);
+    assert!(matches!(
+        played.vaults.renew(&main, &id, &grant).await,
+        Err(NotRenewed::Gone(_))
+    ));
+    assert!(matches!(
+        played.vaults.renew(&main, &id, &grant).await,
+        Err(NotRenewed::Later(_))
+    ));
+    played.vaults.revoke(&main, &id).await.unwrap();
+    let nowhere = played.vaults.revoke(&word("other"), &id).await.unwrap_err();
+    assert!(matches!(nowhere.cause, Cause::Unknown));
+    assert!(
+        played.lines()[4].starts_with("POST /v1/sys/leases/revoke "),
+        "{:?}",
+        played.lines()
+    );
+}
+
 #[test]
 fn an_address_is_over_tls_or_on_this_host() {
     for (text, shown) in [
