@@ -290,6 +290,10 @@ fn credential(credential: &Credential) -> Value {
         Injection::Postgres { user, svid: true } => put(key, json!({ "svid": true, "user": user })),
         Injection::Sigv4 { region, service } => put(key, json!({ "region": region, "service": service })),
         Injection::OAuth(oauth) => put(key, self::oauth(oauth)),
+        Injection::GithubApp(app) => put(
+            key,
+            json!({ "app_id": app.app_id, "base": app.base, "installation_id": app.installation_id }),
+        ),
     }
     Value::Object(out)
 }

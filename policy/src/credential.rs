@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use spiffe::time::Timestamp;
 
-use crate::exchange::{Grant, OAuth, TokenUrl};
+use crate::exchange::{GithubApp, Grant, OAuth, TokenUrl};
 use crate::mesh::Mesh;
 use crate::outside::OutsidePattern;
 use crate::rule::{Effect, Rule};
@@ -124,6 +124,8 @@ pub enum Injection {
     },
     /// The value is exchanged for a token by OAuth 2, which is added as [`Injection::Bearer`] adds a value.
     OAuth(Box<OAuth>),
+    /// The value is the private key of an app of GitHub, which is given tokens of its installation; they are added alike.
+    GithubApp(Box<GithubApp>),
 }
 
 /// How a body is signed.
@@ -192,6 +194,7 @@ impl Injection {
             Self::Sigv4 { .. } => "sigv4",
             Self::Postgres { .. } => "postgres",
             Self::OAuth(_) => "oauth",
+            Self::GithubApp(_) => "github_app",
         }
     }
 
@@ -199,7 +202,7 @@ impl Injection {
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::Header { name, .. } => vec![name],
-            Self::Bearer | Self::Basic { .. } | Self::OAuth(_) => vec!["authorization"],
+            Self::Bearer | Self::Basic { .. } | Self::OAuth(_) | Self::GithubApp(_) => vec!["authorization"],
             Self::Query { .. } | Self::Postgres { .. } => Vec::new(),
             Self::Hmac(hmac) => [Some(&*hmac.header), hmac.timestamp.as_deref()]
                 .into_iter()
@@ -228,6 +231,7 @@ impl Injection {
     pub fn token_url(&self) -> Option<&TokenUrl> {
         match self {
             Self::OAuth(oauth) => Some(&oauth.token_url),
+            Self::GithubApp(app) => Some(&app.token_url),
             Self::Header { .. }
             | Self::Bearer
             | Self::Basic { .. }
@@ -240,7 +244,17 @@ impl Injection {
 
     /// Says whether the value may be a document of several lines: it stands in no field itself.
     pub fn takes_lines(&self) -> bool {
-        matches!(self, Self::OAuth(oauth) if oauth.grant == Grant::RefreshToken)
+        match self {
+            Self::OAuth(oauth) => oauth.grant == Grant::RefreshToken,
+            Self::GithubApp(_) => true,
+            Self::Header { .. }
+            | Self::Bearer
+            | Self::Basic { .. }
+            | Self::Query { .. }
+            | Self::Hmac(_)
+            | Self::Sigv4 { .. }
+            | Self::Postgres { .. } => false,
+        }
     }
 
     /// Says whether the whole body has to be there before the first byte of the request is sent.

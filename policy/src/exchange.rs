@@ -75,6 +75,39 @@ impl ClientAuth {
     }
 }
 
+/// An app of GitHub, or of a GitHub Enterprise Server, in one place where it is installed. The value is its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GithubApp {
+    /// The app's ID, or its client ID.
+    pub app_id: Box<str>,
+    /// Where it is installed: an organisation or a user.
+    pub installation_id: u64,
+    /// Where its API begins, without a slash at the end.
+    pub base: Box<str>,
+    /// Where its tokens are given, below that.
+    pub token_url: TokenUrl,
+}
+
+impl GithubApp {
+    /// Where GitHub's own API begins.
+    pub const BASE: &str = "https://api.github.com";
+
+    /// Names an app; nothing where `base` is no beginning of an address.
+    pub(crate) fn new(app_id: &str, installation_id: u64, base: &str) -> Result<Self, TokenUrlError> {
+        let base = base.strip_suffix('/').unwrap_or(base);
+        let token_url = TokenUrl::parse(&format!("{base}/app/installations/{installation_id}/access_tokens"))?;
+        if token_url.path().contains('?') {
+            return Err(TokenUrlError::Path);
+        }
+        Ok(Self {
+            app_id: app_id.into(),
+            installation_id,
+            base: base.into(),
+            token_url,
+        })
+    }
+}
+
 /// Where tokens are given: `https://login.example.com/oauth2/token`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenUrl {
@@ -161,6 +194,20 @@ mod tests {
         }
         let url = TokenUrl::parse("https://a.example:8443/a?b=/../").unwrap();
         assert_eq!((url.outside().port(), url.path()), (8443, "/a?b=/../"));
+    }
+
+    #[test]
+    fn an_app_has_its_tokens_below_its_base() {
+        let url = |base| GithubApp::new("1", 23, base).map(|app| app.token_url.to_string());
+        let at = |start: &str| Ok(format!("{start}/app/installations/23/access_tokens"));
+        assert_eq!(url(GithubApp::BASE), at("https://api.github.com"));
+        assert_eq!(
+            url("https://ghe.acme.example/api/v3/"),
+            at("https://ghe.acme.example/api/v3")
+        );
+        assert_eq!(url("https://ghe.acme.example?x"), Err(OutsideError::Path.into()));
+        assert_eq!(url("https://ghe.acme.example/?x="), Err(TokenUrlError::Path));
+        assert_eq!(url("http://ghe.acme.example"), Err(TokenUrlError::NotHttps));
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub const POSTGRES: &str = "postgres";
 /// Credentials that proxies exchange for short tokens: `oauth`.
 pub const OAUTH: &str = "oauth";
 
+/// Credentials that proxies exchange at GitHub: `github_app`.
+pub const GITHUB_APP: &str = "github_app";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -74,6 +77,7 @@ pub const ENFORCED: &[&str] = &[
     CREDENTIALS,
     POSTGRES,
     OAUTH,
+    GITHUB_APP,
 ];
 
 impl Mesh {
@@ -122,6 +126,7 @@ impl Mesh {
         let injected = injected.filter_map(|name| self.credentials.get(name));
         features.extend(injected.filter_map(|credential| match credential.injection {
             Injection::OAuth(_) => Some(OAUTH),
+            Injection::GithubApp(_) => Some(GITHUB_APP),
             Injection::Header { .. }
             | Injection::Bearer
             | Injection::Basic { .. }

@@ -65,7 +65,7 @@ pub use decision::{Attribute, Audit, Denial, DenyReason, Difference, Nearest, Pe
 pub use destination::{Destination, OutsideDestination};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diag, Diagnostics, Severity};
 pub use endpoint::{Endpoint, EndpointError};
-pub use exchange::{ClientAuth, Grant, OAuth, TokenUrl, TokenUrlError};
+pub use exchange::{ClientAuth, GithubApp, Grant, OAuth, TokenUrl, TokenUrlError};
 pub use explain::{Candidate, Explainer, Explanation, Tick, Verdict};
 pub use generation::Generation;
 pub use limit::{Allowance, Bucket, LimitAbout, Rate, Spent};

@@ -38,8 +38,8 @@ pub(crate) use audit_only::AuditDraft;
 pub(crate) use credentials::CredentialDraft;
 pub(crate) use destinations::{DestinationDraft, OutsideDraft};
 pub(crate) use keys::{
-    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE, POSTGRES, SERVE, SIGV4,
-    TEST, rule as rule_keys,
+    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, GITHUB_APP, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE, POSTGRES,
+    SERVE, SIGV4, TEST, rule as rule_keys,
 };
 pub(crate) use limits::LimitDraft;
 

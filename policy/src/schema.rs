@@ -239,7 +239,15 @@ fn credential() -> Value {
     let field = json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "description": "The name of a field."});
     let word = json!({"type": "string", "maxLength": 64});
     let ways = [
-        "header", "bearer", "basic", "query", "hmac", "sigv4", "postgres", "oauth",
+        "header",
+        "bearer",
+        "basic",
+        "query",
+        "hmac",
+        "sigv4",
+        "postgres",
+        "oauth",
+        "github_app",
     ];
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner"],
@@ -271,6 +279,7 @@ fn credential() -> Value {
                 },
             },
             "oauth": oauth(),
+            "github_app": github_app(),
             "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
             "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
         },
@@ -288,6 +297,18 @@ fn oauth() -> Value {
             "scope": {"type": "string", "maxLength": 1024, "description": "Names with one space between them."},
             "grant": {"enum": ["client_credentials", "refresh_token"], "description": "What the value is; by default a client's secret."},
             "auth": {"enum": ["basic", "post", "none"], "description": "How the client says who it is; basic by default."},
+        },
+    })
+}
+
+fn github_app() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["app_id", "installation_id"],
+        "description": "The value is the app's private key, which is exchanged for a token of its installation.",
+        "properties": {
+            "app_id": {"type": ["integer", "string"], "description": "Its ID or client ID."},
+            "installation_id": {"type": "integer", "minimum": 1, "description": "Where it is installed."},
+            "base": {"type": "string", "pattern": "^https://", "description": "Where the API begins; https://api.github.com by default."},
         },
     })
 }
@@ -339,8 +360,8 @@ mod tests {
 
     use super::*;
     use crate::read::{
-        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE, POSTGRES, SERVE,
-        SIGV4, TEST, rule_keys,
+        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, GITHUB_APP, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE,
+        POSTGRES, SERVE, SIGV4, TEST, rule_keys,
     };
     use crate::rule::Effect;
 
@@ -378,6 +399,7 @@ mod tests {
         assert_eq!(keys(&of("credential")["properties"]["sigv4"]), known(&SIGV4));
         assert_eq!(keys(&of("credential")["properties"]["postgres"]), known(&POSTGRES));
         assert_eq!(keys(&of("credential")["properties"]["oauth"]), known(&OAUTH));
+        assert_eq!(keys(&of("credential")["properties"]["github_app"]), known(&GITHUB_APP));
         assert_eq!(keys(of("test")), known(&TEST));
     }
 

@@ -10,7 +10,7 @@ use super::scene::{nobody_wrote, none_in, try_put};
 use crate::away::arrived_at;
 use crate::outside::scene::Scene;
 use crate::support::hand::Hand;
-use crate::support::{Answer, PYTHON, both, botmesh, eventually, http_get, root_or_skip, run};
+use crate::support::{Answer, PYTHON, both, botmesh, eventually, http_get, ok, root_or_skip, run};
 
 /// The client's secret, the first refresh token, and what tokens of either kind begin with.
 const SECRET: &str = "client-secret/+0123456789";
@@ -27,16 +27,18 @@ const CREDENTIALS: &str = r#"credentials:
   posted: {oauth: {token_url: "https://login.example.com/token", client_id: bot-7, auth: post}, owner: o}
   mailbox: {oauth: {token_url: "https://login.example.com/token", client_id: bot-7, grant: refresh_token, auth: none}, owner: o}
   inside: {oauth: {token_url: "https://inside.example.com/token", client_id: bot-7}, owner: o}
+  app: {github_app: {app_id: 12345, installation_id: 7, base: "https://github.example.com/api/v3"}, owner: o}
   stranger: {oauth: {token_url: "https://stranger.example.com/token", client_id: bot-7}, owner: o}
 "#;
 
 /// Name of the service, and the credential of the rule that leads there.
-const RULES: [(&str, &str); 5] = [
+const RULES: [(&str, &str); 6] = [
     ("api", "crm"),
     ("posted", "posted"),
     ("mail", "mailbox"),
     ("one", "inside"),
     ("two", "stranger"),
+    ("git", "app"),
 ];
 
 struct Servers {
@@ -52,7 +54,7 @@ impl Servers {
         let hand = Hand::new(log.path());
         let scene = Scene::with_clock("", Some(hand.path()));
         let services = RULES.iter().map(|(name, _)| *name).chain(["other"]);
-        let hosts = services.chain(["login", "inside", "stranger"]);
+        let hosts = services.chain(["login", "inside", "stranger", "github"]);
         let hosts: Vec<String> = hosts.map(|name| format!("{name}.example.com")).collect();
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let pem = scene.certificate(443, &names);
@@ -98,6 +100,7 @@ impl Servers {
             .map(|name| format!(r#""https://{name}.example.com": {{addresses: [HERE], ca: CA}}"#))
             .collect();
         said.push(r#""https://login.example.com": {addresses: [HERE], ca: CA, request_timeout: 1s}"#.to_owned());
+        said.push(r#""https://github.example.com": {addresses: [HERE], ca: CA}"#.to_owned());
         said.push(r#""https://stranger.example.com": {addresses: [HERE]}"#.to_owned());
         let said: Vec<&str> = said.iter().map(String::as_str).collect();
         self.scene.apply(&rules, &said, credentials);
@@ -206,13 +209,9 @@ fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
     assert_eq!(servers.said("token"), asked + 1, "{}", servers.log());
 
     let listed = servers.secret(&["list"]);
-    assert!(
-        listed.contains("oauth")
-            && listed.contains("short")
-            && listed.contains(", token ")
-            && listed.contains(" for 4m"),
-        "{listed}"
-    );
+    for word in ["oauth", "short", ", token ", " for 4m"] {
+        assert!(listed.contains(word), "{word}: {listed}");
+    }
     let tested = servers.secret(&["test", "crm"]);
     assert!(
         tested.contains("ok crm: read from file (fingerprint ") && tested.contains(", token "),
@@ -274,7 +273,7 @@ fn an_answer_that_is_no_token_is_refused_and_nothing_of_it_is_told() {
         ("redirect", "answered 307 Temporary Redirect"),
         ("html", "it is not application/json"),
         ("type", "it is not application/json"),
-        ("no-json", "it is no JSON object of the form of RFC 6749"),
+        ("no-json", "it is no JSON object of the form that is expected"),
         ("mac", "its token_type is not Bearer"),
         ("endless", "it is longer than 64 KiB"),
         ("slow", "did not answer within 1s"),
@@ -399,4 +398,94 @@ fn a_new_refresh_token_takes_the_place_of_the_old_one_for_good() {
     assert!(tested.contains("answered 400 Bad Request invalid_grant"), "{tested}");
     servers.put("mailbox", "rt-put-by-an-operator-02");
     assert_eq!(servers.call("mail").status, 200);
+}
+
+/// A private key as GitHub gives it, of so many bits, whose public half the servers know.
+fn key_of_app(servers: &Servers, bits: &str) -> String {
+    let [key, public] = ["key.pem", "public.pem"].map(|name| servers.log.path().join(name));
+    ok(Command::new("openssl")
+        .args(["genrsa", "-traditional", "-out"])
+        .arg(&key)
+        .arg(bits));
+    ok(Command::new("openssl")
+        .args(["rsa", "-pubout", "-in"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&public));
+    servers.says(&format!("github {}", public.display()));
+    let pem = fs::read_to_string(&key).unwrap();
+    assert!(pem.starts_with("-----BEGIN RSA PRIVATE KEY-----\n"), "{pem}");
+    pem
+}
+
+#[test]
+fn an_app_of_github_is_believed_by_its_signature_and_its_key_is_nowhere() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let servers = Servers::start();
+    // Longer than GitHub's are.
+    let pem = key_of_app(&servers, "4096");
+    servers.put("app", &pem);
+    for _ in 0..3 {
+        assert_eq!(servers.call("git").status, 200);
+    }
+    let asked = "installation POST /api/v3/app/installations/7/access_tokens None True";
+    assert_eq!(
+        (servers.said(asked), servers.said("installation")),
+        (1, 1),
+        "{}",
+        servers.log()
+    );
+    let tested = servers.secret(&["test", "app"]);
+    assert!(tested.contains("ok app: ") && tested.contains(" for 59m"), "{tested}");
+
+    // No line of the key is written, said or sent by anybody.
+    let is_secret = |line: &&str| line.len() >= 16 && !line.starts_with("-----");
+    let lines: Vec<&str> = pem.lines().filter(is_secret).collect();
+    let keys = lines.iter().map(|line| ("a line of the key", *line));
+    let keys: Vec<(&str, &str)> = keys.chain(KEYS).collect();
+    nobody_wrote(&servers.scene, &keys);
+    for line in [lines[0], lines[9], lines[lines.len() - 2]] {
+        let headers = [("X-Note", line)];
+        let mut checkout = servers.scene.checkout();
+        let answer = checkout.call_with("GET", "other.example.com", "/", &headers);
+        assert_eq!(answer.reason(), "secret_in_request", "{line}");
+    }
+    let headers = [["Host", "git.example.com"]];
+    let whole = serde_json::json!({"method": "POST", "target": "/", "body": pem, "headers": headers});
+    let answer = servers.scene.checkout().order(&whole).unwrap();
+    assert_eq!(answer.reason(), "secret_in_request");
+}
+
+#[test]
+fn an_app_of_github_with_another_key_or_none_gets_no_token() {
+    if !root_or_skip("tokens") {
+        return;
+    }
+    let servers = Servers::start();
+    servers.put("app", &key_of_app(&servers, "2048"));
+    // The servers know the next one.
+    key_of_app(&servers, "2048");
+    let tested = servers.secret(&["test", "app"]);
+    assert!(tested.contains("answered 401 Unauthorized"), "{tested}");
+    let asked = "installation POST /api/v3/app/installations/7/access_tokens signature True";
+    assert_eq!(servers.said(asked), 1, "{}", servers.log());
+    none_in(
+        "what the command said",
+        tested.as_bytes(),
+        &[("the app's own token", "eyJhbGciOiJSUzI1NiI")],
+    );
+    servers.put("app", "a-client-secret-0001");
+    let tested = servers.secret(&["test", "app"]);
+    assert!(
+        tested.contains("cannot be exchanged: it is no private key as PEM"),
+        "{tested}"
+    );
+    assert_eq!(servers.call("git").status, 503);
+    servers.says("mode 500");
+    servers.put("app", &key_of_app(&servers, "2048"));
+    let tested = servers.secret(&["test", "app"]);
+    assert!(tested.contains("answered 500 Internal Server Error"), "{tested}");
+    nobody_wrote(&servers.scene, &[("the app's own token", "eyJhbGciOiJSUzI1NiI")]);
 }

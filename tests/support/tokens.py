@@ -3,21 +3,25 @@
 `login.example.com` gives tokens at /token (RFC 6749) to the client `bot-7`, whose secret the line `secret VALUE` says, and for the
 refresh token of `refresh VALUE`, which it replaces each time and takes for stolen when it comes again. `mode WORD` bends its answers,
 `life SECONDS` is how long it says that tokens live. Every other name is the service, which takes tokens until the line `revoke`.
-What it says on standard output is what it saw; tokens and keys by number, never as they are.
+`github.example.com` gives tokens of an installation to the app 12345, whose public key is in the file that the line `github` names: its
+own token is verified by openssl. What it says on standard output is what it saw; tokens and keys by number, never as they are.
 """
 import base64
 import json
 import socketserver
 import ssl
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
 
 address, port, pem = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 lock = threading.Lock()
-state = {"mode": "good", "life": "300", "secret": "", "refresh": ""}
+state = {"mode": "good", "life": "300", "secret": "", "refresh": "", "github": ""}
 valid, given, refreshed = set(), 0, 0
 
 
@@ -35,6 +39,27 @@ def read_lines():
 
 def form(text):
     return {name: values[0] for name, values in urllib.parse.parse_qs(text, strict_parsing=True).items()}
+
+
+def decoded(part):
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def says_who(token):
+    """What is wrong with the token of an app, or nothing."""
+    head, claims, signature = token.split(".")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(decoded(signature))
+        file.flush()
+        verify = ["openssl", "dgst", "-sha256", "-verify", state["github"], "-signature", file.name]
+        if subprocess.run(verify, input=f"{head}.{claims}".encode(), capture_output=True).returncode:
+            return "signature"
+    head, claims, now = json.loads(decoded(head)), json.loads(decoded(claims)), time.time()
+    if head != {"alg": "RS256", "typ": "JWT"} or claims["iss"] != "12345":
+        return "claims"
+    if not claims["iat"] <= now <= claims["exp"] <= claims["iat"] + 600:
+        return "times"
+    return None
 
 
 class Both(BaseHTTPRequestHandler):
@@ -132,7 +157,26 @@ class Both(BaseHTTPRequestHandler):
             return False
         return True
 
+    def installation(self):
+        global given
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        wrong = says_who(self.headers["Authorization"].removeprefix("Bearer "))
+        form = self.headers["Accept"] == "application/vnd.github+json" and self.headers["User-Agent"] and json.loads(body) == {}
+        with lock:
+            print("installation", self.command, self.path, wrong, bool(form), flush=True)
+            if state["mode"] != "good" and self.bent(state["mode"]):
+                return None
+            if wrong or self.path != "/api/v3/app/installations/7/access_tokens":
+                return self.answer(401, {"message": "not " + self.headers["Authorization"]})
+            given += 1
+            token = f"at-0123456789abcdef-{given:04}"
+            valid.add(token)
+        end = datetime.now(timezone.utc) + timedelta(hours=1)
+        self.answer(201, {"token": token, "expires_at": end.strftime("%Y-%m-%dT%H:%M:%SZ"), "permissions": {"contents": "read"}})
+
     def handle_any(self):
+        if self.headers["Host"] == "github.example.com":
+            return self.installation()
         if self.headers["Host"] == "login.example.com":
             return self.token()
         length = int(self.headers.get("Content-Length", 0))

@@ -369,6 +369,8 @@ Correct the port, or what the bot serves.
                            with `svid: true` by the bot's SVID, and there is no value
   oauth: {token_url: …, client_id: …}   exchanged for a token, which is sent as bearer: grant,
                            auth, scope, audience, resource
+  github_app: {app_id: …, installation_id: …}   the value is the app's private key, exchanged for
+                           a token of that installation; `base` for GitHub Enterprise
 The value is never here: each host reads it by `credentials` of its own proxy.yaml.
 A rule adds it by `inject: NAME`. It calls https://, or postgres:// for
 a credential with `postgres`, and nothing else, and switches to no protocol.

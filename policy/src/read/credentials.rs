@@ -22,8 +22,16 @@ pub(crate) struct CredentialDraft {
 }
 
 /// The keys that say how a credential is added, of which there is one.
-const INJECTIONS: [&str; 8] = [
-    "header", "bearer", "basic", "query", "hmac", "sigv4", "postgres", "oauth",
+const INJECTIONS: [&str; 9] = [
+    "header",
+    "bearer",
+    "basic",
+    "query",
+    "hmac",
+    "sigv4",
+    "postgres",
+    "oauth",
+    "github_app",
 ];
 
 /// The longest prefix, user, parameter, region or service, in bytes.
@@ -98,7 +106,7 @@ impl Reader {
                     let message = "the credential does not say how it is added to a request";
                     let draft = Draft::new(code::CREDENTIAL, at, message, "missing here");
                     self.push(draft.help(
-                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…} or oauth: {…}",
+                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…}, oauth: {…} or github_app: {…}",
                     ));
                 }
                 return None;
@@ -128,6 +136,7 @@ impl Reader {
             "hmac" => self.hmac(node).map(Injection::Hmac),
             "postgres" => self.postgres_user(node),
             "oauth" => self.oauth(node),
+            "github_app" => self.github_app(node),
             _ => self.sigv4(node),
         }
     }

@@ -1,12 +1,12 @@
-//! Credentials that are exchanged for a short token: `oauth`.
+//! Credentials that are exchanged for a short token: `oauth`, `github_app`.
 
-use super::{OAUTH, Reader};
+use super::{GITHUB_APP, OAUTH, Reader};
 use crate::code;
 use crate::credential::Injection;
 use crate::diagnostics::Draft;
-use crate::exchange::{ClientAuth, Grant, OAuth, TokenUrl};
+use crate::exchange::{ClientAuth, GithubApp, Grant, OAuth, TokenUrl};
 use crate::read::fields::Fields;
-use crate::yaml::Node;
+use crate::yaml::{Node, Value};
 
 /// The longest name of a client, scope, audience or resource, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -45,6 +45,53 @@ impl Reader {
             audience: audience?,
             resource: resource?,
         })))
+    }
+
+    pub(super) fn github_app(&mut self, node: &Node) -> Option<Injection> {
+        let fields = self.fields(node, &GITHUB_APP)?;
+        let app_id = self.required(&fields, "app_id", node.span);
+        let app_id = app_id.and_then(|node| self.app_id(node));
+        let installation = self.required(&fields, "installation_id", node.span);
+        let installation = installation.and_then(|node| self.id_number(node, "installation_id"));
+        let base = match fields.get("base") {
+            Some(node) => self.text(node)?,
+            None => GithubApp::BASE,
+        };
+        let span = fields.get("base").map_or(node.span, |node| node.span);
+        match GithubApp::new(&app_id?, installation?, base) {
+            Ok(app) => Some(Injection::GithubApp(Box::new(app))),
+            Err(error) => {
+                let draft = Draft::new(code::CREDENTIAL, span, error.to_string(), "not such an address");
+                self.push(draft.help("as in https://github.acme.example/api/v3; without `base` it is GitHub's own"));
+                None
+            }
+        }
+    }
+
+    /// Reads the ID of an app, which is a number, or its client ID, which is not.
+    fn app_id(&mut self, node: &Node) -> Option<Box<str>> {
+        if let Value::Integer(_) = node.value {
+            return self.id_number(node, "app_id").map(|id| id.to_string().into());
+        }
+        let letters = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+        self.parameter(node, "app_id", letters)
+    }
+
+    /// Reads a number that GitHub gave.
+    fn id_number(&mut self, node: &Node, key: &str) -> Option<u64> {
+        let found = match node.value {
+            Value::Integer(found) => u64::try_from(found).ok().filter(|found| *found > 0),
+            Value::Null | Value::Bool(_) | Value::Float | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        if found.is_none() {
+            self.error(
+                code::CREDENTIAL,
+                node.span,
+                format!("`{key}` is a number from 1"),
+                "not such a number",
+            );
+        }
+        found
     }
 
     pub(super) fn token_url(&mut self, node: &Node) -> Option<TokenUrl> {

@@ -115,10 +115,17 @@ pub(crate) const CREDENTIAL: Keys = Keys {
         "sigv4",
         "postgres",
         "oauth",
+        "github_app",
         "rotate_every",
         "shared",
     ],
-    later: &["github_app", "jwt_svid"],
+    later: &["jwt_svid"],
+};
+
+pub(crate) const GITHUB_APP: Keys = Keys {
+    of: "github_app",
+    known: &["app_id", "installation_id", "base"],
+    later: &[],
 };
 
 pub(crate) const OAUTH: Keys = Keys {

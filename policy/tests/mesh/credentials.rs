@@ -75,7 +75,16 @@ fn every_way_is_read_and_written_as_it_was() {
         Some("one contract for all")
     );
     let words: Vec<_> = mesh.credentials().map(|(_, found)| found.injection.as_str()).collect();
-    for word in ["header", "bearer", "basic", "query", "hmac", "sigv4", "oauth"] {
+    for word in [
+        "header",
+        "bearer",
+        "basic",
+        "query",
+        "hmac",
+        "sigv4",
+        "oauth",
+        "github_app",
+    ] {
         assert!(words.contains(&word), "{word}");
     }
 }
@@ -101,6 +110,9 @@ fn a_mesh_that_says_something_else_of_a_credential_is_another_mesh() {
         ("https://crm.example.com/", "https://crm.example.com/x"),
         ("grant: refresh_token", "grant: client_credentials"),
         ("auth: post", "auth: basic"),
+        ("app_id: 12345", "app_id: 12346"),
+        ("installation_id: 67890", "installation_id: 67891"),
+        ("/api/v3/", "/api/v4/"),
         ("one contract", "two contracts"),
         ("https://a.example.com", "https://aa.example.com"),
         ("inject: together", "inject: openai"),
@@ -125,6 +137,7 @@ fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
         [
             "anthropic",
             "crm",
+            "github",
             "gitlab",
             "hooks",
             "maps",
@@ -135,7 +148,7 @@ fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
             "together"
         ]
     );
-    assert_eq!(names("web-2"), ["mailbox", "openai", "together"]);
+    assert_eq!(names("web-2"), ["ghe", "mailbox", "openai", "together"]);
     assert_eq!(names("web-3"), [] as [&str; 0]);
     let slice = read(&mesh.slice(&HostName::parse("web-2").unwrap()));
     assert_eq!(
@@ -159,6 +172,9 @@ fn a_host_is_told_of_the_places_where_its_own_credentials_are_exchanged() {
     assert_eq!(told("web-2", "https://login.example.com"), (None, true));
     assert!(told("web-2", "https://login.example.com:8443").0.is_some());
     assert_eq!(told("web-3", "https://login.example.com"), (None, false));
+    let slice = |host: &str| read(&mesh.slice(&HostName::parse(host).unwrap()));
+    assert!(slice("web-1").features().contains("github_app"));
+    assert!(!slice("web-3").features().contains("github_app"));
 }
 
 #[test]

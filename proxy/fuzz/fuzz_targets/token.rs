@@ -2,10 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxy::credentials::exchange::answer::granted;
+use proxy::credentials::exchange::answer::{granted, installed};
+use spiffe::time::Timestamp;
 
 fuzz_target!(|bytes: &[u8]| {
     drop(granted(bytes));
+    drop(installed(bytes, Timestamp::from_unix_seconds(0)));
     // The way past the outer form.
     if let Ok(text) = std::str::from_utf8(bytes) {
         let (life, token) = (

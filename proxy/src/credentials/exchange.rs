@@ -7,22 +7,24 @@
 pub mod answer;
 mod ask;
 mod form;
+mod github;
 mod lineage;
 mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{Credential, CredentialName, Grant, Injection, Mesh, OAuth, OutsideDestination, TokenUrl};
+use policy::{Credential, CredentialName, Grant, Injection, Mesh, OutsideDestination, TokenUrl};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use self::answer::{NoToken, TokenAnswer};
 pub(super) use self::form::parts;
+pub(super) use self::github::lines;
 pub(super) use self::lineage::Lineage;
 use super::secret::Secret;
 use super::source::{KeyError, Sealer, SourceError};
-use crate::outside::WayOut;
+use super::store::Outward;
 use crate::outside::connect::OutsideFault;
 
 /// What is exchanged, where, and how that place may be reached.
@@ -92,6 +94,8 @@ pub(crate) enum ExchangeError {
 pub(super) struct TokenRequest {
     /// `Authorization`, where the client says there who it is.
     authorization: Option<http::HeaderValue>,
+    accept: &'static str,
+    content_type: &'static str,
     body: Zeroizing<Vec<u8>>,
 }
 
@@ -116,19 +120,39 @@ impl Exchange {
         &self,
         name: &CredentialName,
         lineage: &mut Option<Lineage>,
-        (way_out, sealer): (&WayOut, &Sealer),
+        (outward, sealer): (&Outward, &Sealer),
     ) -> Result<TokenAnswer, ExchangeError> {
-        let Injection::OAuth(oauth) = &self.injection else {
-            return Err(ExchangeError::Value {
-                why: "it is sent itself",
-            });
+        let oauth = match &self.injection {
+            Injection::OAuth(oauth) => oauth,
+            Injection::GithubApp(app) => {
+                let now = outward.clock.now();
+                let answer = self
+                    .ask(&app.token_url, github::request(app, &self.value, now)?, outward)
+                    .await?;
+                return answer.of_github(now).map_err(|why| why.at(&app.token_url));
+            }
+            Injection::Header { .. }
+            | Injection::Bearer
+            | Injection::Basic { .. }
+            | Injection::Query { .. }
+            | Injection::Hmac(_)
+            | Injection::Sigv4 { .. }
+            | Injection::Postgres { .. } => {
+                return Err(ExchangeError::Value {
+                    why: "it is sent itself",
+                });
+            }
         };
+        let token = |answer: answer::Answer| answer.token().map_err(|why| why.at(&oauth.token_url));
         match oauth.grant {
-            Grant::ClientCredentials => self.ask(oauth, form::with_secret(oauth, &self.value)?, way_out).await,
+            Grant::ClientCredentials => {
+                let request = form::with_secret(oauth, &self.value)?;
+                token(self.ask(&oauth.token_url, request, outward).await?)
+            }
             Grant::RefreshToken => {
                 let newest = Lineage::newest(lineage, name, &self.value, sealer).await?;
                 let request = form::with_refresh_token(oauth, &self.value, newest.as_deref())?;
-                let mut answer = self.ask(oauth, request, way_out).await?;
+                let mut answer = token(self.ask(&oauth.token_url, request, outward).await?)?;
                 if let Some(next) = answer.refresh_token.take() {
                     Lineage::follow(lineage, name, &self.value, next, sealer).await?;
                 }
@@ -137,10 +161,13 @@ impl Exchange {
         }
     }
 
-    async fn ask(&self, oauth: &OAuth, request: TokenRequest, way_out: &WayOut) -> Result<TokenAnswer, ExchangeError> {
-        let url = &oauth.token_url;
-        let answer = ask::ask(way_out, url, &self.said, request).await?;
-        answer.token().map_err(|why| why.at(url))
+    async fn ask(
+        &self,
+        url: &TokenUrl,
+        request: TokenRequest,
+        outward: &Outward,
+    ) -> Result<answer::Answer, ExchangeError> {
+        ask::ask(&outward.way_out, url, &self.said, request).await
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn guarded(injection: &Injection, secret: &Secret) -> Vec<Zeroizing<V
     match injection {
         Injection::Basic { user } => vec![whole(), basic(user, secret)],
         Injection::OAuth(oauth) => exchange::parts(oauth, secret),
+        Injection::GithubApp(_) => exchange::lines(secret),
         Injection::Sigv4 { .. } => match sigv4::AccessKey::read(secret.bytes()) {
             Some(key) => {
                 let parts = [Some(key.secret), key.session];
@@ -91,7 +92,9 @@ pub(crate) fn inject(injection: &Injection, secret: &Secret, now: Timestamp, to:
             put(to.headers, name, &[prefix.as_bytes(), secret.bytes()])
         }
         // What stands there was exchanged for the value.
-        Injection::Bearer | Injection::OAuth(_) => put(to.headers, AUTHORIZATION, &[b"Bearer ", secret.bytes()]),
+        Injection::Bearer | Injection::OAuth(_) | Injection::GithubApp(_) => {
+            put(to.headers, AUTHORIZATION, &[b"Bearer ", secret.bytes()])
+        }
         Injection::Basic { user } => put(to.headers, AUTHORIZATION, &[b"Basic ", &basic(user, secret)]),
         Injection::Query { name, .. } => {
             *to.target = with_parameter(to.target, name, secret.bytes());

@@ -204,7 +204,7 @@ impl Source {
                     Some(value) => Ok(shape.secret(value.into_vec())?),
                     None => Err(SourceError::NoVariable { name: name.clone() }),
                 },
-                Self::Vault(source) => Ok(vaults.read(source).await?),
+                Self::Vault(source) => Ok(vaults.read(shape, source).await?),
             }
         };
         tokio::time::timeout(READ_TIMEOUT, reading)

@@ -30,6 +30,7 @@ pub use settings::{
 };
 
 use super::secret::Secret;
+use super::source::Shape;
 use http::{Answer, Ends, Question};
 use session::{Kept, Session};
 
@@ -68,9 +69,9 @@ impl Vaults {
     }
 
     /// Reads what operators put there.
-    pub(crate) async fn read(&self, source: &VaultSource) -> Result<Secret, Arc<VaultError>> {
+    pub(crate) async fn read(&self, shape: Shape, source: &VaultSource) -> Result<Secret, Arc<VaultError>> {
         match (self.of(source), &source.what) {
-            (Some(vault), What::Kv { path, key }) => vault.kv(path, key).await,
+            (Some(vault), What::Kv { path, key }) => vault.kv(shape, path, key).await,
             // A lease is taken for a process of a bot, and by nobody else.
             (Some(_), What::Lease { path, .. }) => Err(unknown(source.of.as_ref(), &format!("read {path}"))),
             (None, What::Kv { path, .. } | What::Lease { path, .. }) => {
@@ -118,7 +119,7 @@ struct Ask<'a> {
 }
 
 impl Vault {
-    async fn kv(&self, path: &VaultPath, key: &VaultWord) -> Result<Secret, Arc<VaultError>> {
+    async fn kv(&self, shape: Shape, path: &VaultPath, key: &VaultWord) -> Result<Secret, Arc<VaultError>> {
         let doing = format!("read {path}");
         let ask = Ask {
             method: Method::GET,
@@ -130,11 +131,11 @@ impl Vault {
         let answer = self.ask(ask).await?;
         let read = match answer.status {
             // A version that is gone is described in an answer of that status.
-            StatusCode::NOT_FOUND => Err(match answer::kv(&answer.body, key) {
+            StatusCode::NOT_FOUND => Err(match answer::kv(&answer.body, key, shape) {
                 Err(gone @ (Cause::Deleted { .. } | Cause::Destroyed { .. })) => gone,
                 Ok(_) | Err(_) => Cause::Nothing,
             }),
-            _ => answer::kv(&answer.body, key),
+            _ => answer::kv(&answer.body, key, shape),
         };
         read.map_err(|cause| self.failed(&doing, cause))
     }

@@ -20,7 +20,7 @@ pub struct CredentialsResponse {
 pub struct CredentialStatus {
     /// Its name in the mesh file.
     pub name: String,
-    /// How it is added: `header`, `bearer`, `basic`, `query`, `hmac`, `sigv4`, `oauth`.
+    /// How it is added: `header`, `bearer`, `basic`, `query`, `hmac`, `sigv4`, `oauth`, `github_app`.
     pub injection: String,
     /// Whom to ask about it.
     pub owner: String,

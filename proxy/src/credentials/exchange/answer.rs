@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use policy::TokenUrl;
 use serde::Deserialize;
+use spiffe::time::Timestamp;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -40,10 +41,10 @@ pub enum NoToken {
     #[error("it is not application/json")]
     NotJson,
     /// It says that it is JSON.
-    #[error("it is no JSON object of the form of RFC 6749")]
+    #[error("it is no JSON object of the form that is expected")]
     Form,
     /// There is none in it.
-    #[error("it has no access_token")]
+    #[error("it has no token")]
     Missing,
     /// It is of a kind that is sent in another way.
     #[error("its token_type is not Bearer")]
@@ -88,6 +89,13 @@ struct Granted {
     refresh_token: Option<Text>,
 }
 
+/// What GitHub answers.
+#[derive(Deserialize)]
+struct Installed {
+    token: Option<Text>,
+    expires_at: Option<String>,
+}
+
 /// RFC 6749 §5.2.
 #[derive(Deserialize)]
 struct Denied {
@@ -120,6 +128,17 @@ impl Answer {
         granted(&self.body).map_err(Why::NoToken)
     }
 
+    /// Gives the token of an installation, which says when it ends and not how long it lives.
+    pub(super) fn of_github(&self, now: Timestamp) -> Result<TokenAnswer, Why> {
+        if self.status != StatusCode::CREATED {
+            return Err(Why::Refused(self.status, None));
+        }
+        if !self.is_json() {
+            return Err(Why::NoToken(NoToken::NotJson));
+        }
+        installed(&self.body, now).map_err(Why::NoToken)
+    }
+
     fn is_json(&self) -> bool {
         let said = self
             .content_type
@@ -149,6 +168,24 @@ pub fn granted(body: &[u8]) -> Result<TokenAnswer, NoToken> {
         token: secret(&token, "access_token")?,
         expires_in: granted.expires_in.as_ref().and_then(seconds),
         refresh_token: refresh_token.transpose()?,
+    })
+}
+
+/// Reads what GitHub answers to an app.
+///
+/// # Errors
+///
+/// When there is no token in it that can be sent as a bearer.
+pub fn installed(body: &[u8], now: Timestamp) -> Result<TokenAnswer, NoToken> {
+    let installed: Installed = serde_json::from_slice(body).map_err(|_nothing_of_it_is_told| NoToken::Form)?;
+    let token = installed.token.ok_or(NoToken::Missing)?;
+    let end = installed
+        .expires_at
+        .and_then(|text| Timestamp::from_rfc3339(&text).ok());
+    Ok(TokenAnswer {
+        token: secret(&token, "token")?,
+        expires_in: end.map(|end| end.duration_since(now)),
+        refresh_token: None,
     })
 }
 
@@ -275,6 +312,36 @@ mod tests {
         let body = r#"{"access_token": "at-0123456789", "token_type": "Bearer"}"#;
         assert_eq!(of(302, json, body), (302, None));
         assert_eq!(of(206, json, body), (206, None));
+    }
+
+    #[test]
+    fn a_token_of_an_installation_lives_until_it_is_said_to_end() {
+        let now = Timestamp::from_rfc3339("2026-01-01T00:00:00Z").unwrap();
+        let of = |body: &str| answer(201, "application/json; charset=utf-8", body).of_github(now);
+        let body =
+            r#"{"token": "ghs_0123456789", "expires_at": "2026-01-01T01:00:00Z", "permissions": {"contents": "read"}}"#;
+        let given = of(body).unwrap();
+        assert_eq!(
+            (given.token.bytes(), given.expires_in),
+            (&b"ghs_0123456789"[..], Some(Duration::from_hours(1)))
+        );
+        let past = of(r#"{"token": "ghs_0123456789", "expires_at": "2025-01-01T01:00:00Z"}"#).unwrap();
+        assert_eq!(past.expires_in, Some(Duration::ZERO));
+        for life in ["", r#", "expires_at": "soon""#] {
+            assert_eq!(
+                of(&format!(r#"{{"token": "ghs_0123456789"{life}}}"#))
+                    .unwrap()
+                    .expires_in,
+                None,
+                "{life}"
+            );
+        }
+        assert!(matches!(of("{}"), Err(Why::NoToken(NoToken::Missing))));
+        assert!(matches!(of("[]"), Err(Why::NoToken(NoToken::Form))));
+        let html = answer(201, "text/html", body).of_github(now);
+        assert!(matches!(html, Err(Why::NoToken(NoToken::NotJson))));
+        let moved = answer(307, "application/json", body).of_github(now);
+        assert!(matches!(moved, Err(Why::Refused(StatusCode::TEMPORARY_REDIRECT, None))));
     }
 
     proptest! {

@@ -89,13 +89,10 @@ fn request(url: &TokenUrl, request: TokenRequest) -> Request<Full<Bytes>> {
         HOST,
         HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("")),
     );
-    fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    fields.insert(ACCEPT, HeaderValue::from_static(request.accept));
     fields.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    fields.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/x-www-form-urlencoded"),
-    );
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
     fields.insert(USER_AGENT, HeaderValue::from_static("botmesh"));
     if let Some(authorization) = request.authorization {
         fields.insert(AUTHORIZATION, authorization);

@@ -104,6 +104,8 @@ fn request(oauth: &OAuth, secret: Option<&[u8]>, refresh: Option<&[u8]>) -> Resu
     }
     Ok(TokenRequest {
         authorization,
+        accept: "application/json",
+        content_type: "application/x-www-form-urlencoded",
         body: body.0,
     })
 }

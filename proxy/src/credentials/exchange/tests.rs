@@ -1,6 +1,6 @@
 //! What is sent, and what is kept; who is asked is tried with servers, in the suite.
 
-use policy::ClientAuth;
+use policy::{ClientAuth, OAuth};
 
 use super::*;
 

@@ -96,7 +96,7 @@ impl Credentials {
             }
         }
         let asked = (self.moment(), jitter());
-        let answer = exchange.run(name, lineage, (&self.outward.way_out, &self.sealer)).await;
+        let answer = exchange.run(name, lineage, (&self.outward, &self.sealer)).await;
         let noted = {
             let mut tokens = slot.tokens();
             let noted = tokens.note(exchange, asked, (self.ttl, self.stale), answer);

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::error::Cause;
 use super::settings::VaultWord;
 use super::token::Token;
-use crate::credentials::Secret;
+use crate::credentials::{Secret, Shape};
 
 /// What a vault says of an error.
 #[derive(Deserialize)]
@@ -146,7 +146,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Cause
 
 /// Reads one key of the newest version of a secret. A version that is gone is told apart from a secret that never was: the
 /// vault answers 404 to both.
-pub(super) fn kv(body: &[u8], key: &VaultWord) -> Result<Secret, Cause> {
+pub(super) fn kv(body: &[u8], key: &VaultWord, shape: Shape) -> Result<Secret, Cause> {
     let Version { data, metadata } = read::<Kv>(body)?.data;
     let version = metadata.version;
     match data {
@@ -156,7 +156,8 @@ pub(super) fn kv(body: &[u8], key: &VaultWord) -> Result<Secret, Cause> {
         Some(fields) => {
             let text = fields.text(key.as_str());
             let text = text.ok_or_else(|| Cause::NoKey { key: key.clone() })?;
-            Secret::new(text.as_bytes().to_vec()).map_err(|source| Cause::NoSecret { source })
+            let secret = shape.secret(text.as_bytes().to_vec());
+            secret.map_err(|source| Cause::NoSecret { source })
         }
     }
 }
@@ -173,7 +174,7 @@ mod tests {
         let body = format!(
             r#"{{"request_id":"r","lease_id":"","renewable":false,"lease_duration":0,"data":{{"data":{data},"metadata":{metadata}}},"auth":null}}"#
         );
-        let read = kv(body.as_bytes(), &key());
+        let read = kv(body.as_bytes(), &key(), Shape::Line);
         read.map(|secret| String::from_utf8(secret.bytes().to_vec()).unwrap())
             .map_err(|error| error.to_string())
     }
@@ -224,7 +225,7 @@ mod tests {
             r#"{"data":{"key":"sk-secret-0001"}}"#,
             "<html>sk-secret-0001",
         ] {
-            let error = kv(body.as_bytes(), &key()).unwrap_err();
+            let error = kv(body.as_bytes(), &key(), Shape::Line).unwrap_err();
             assert!(!format!("{error:?} {error}").contains("sk-secret"), "{error:?}");
         }
         for token in [r#""""#, r#""a b""#, r#""a\nb""#, "1", "null"] {

@@ -75,7 +75,7 @@ impl Played {
                 key: word("key"),
             },
         };
-        let read = self.vaults.read(&source).await;
+        let read = self.vaults.read(Shape::Line, &source).await;
         read.map(|secret| String::from_utf8(secret.bytes().to_vec()).unwrap())
             .map_err(|error| format!("{error}: {}", error.source().unwrap()))
     }
@@ -240,7 +240,7 @@ async fn a_host_that_has_nothing_to_log_in_by_does_not_try() {
             key: word("key"),
         },
     };
-    let error = vaults.read(&source).await.unwrap_err();
+    let error = vaults.read(Shape::Line, &source).await.unwrap_err();
     assert!(matches!(error.cause, Cause::NoSvid), "{error:?}");
 }
 
