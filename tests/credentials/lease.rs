@@ -237,7 +237,7 @@ fn a_role_that_is_not_dropped_is_said_and_tried_again() {
         Some(stage.ready()).filter(|ready| ready.contains("leases"))
     });
     assert!(
-        said.contains("note: 1 leases of vault main are to be given back, which is tried again:"),
+        said.contains("note: vault main has not taken back all leases, 1 of them, and is asked again: revoke a lease"),
         "{said}"
     );
     let needs = r#"needs `path "sys/leases/revoke" { capabilities = ["update"] }`"#;

@@ -122,7 +122,7 @@ fn leases(proxy: &Proxy) -> String {
     let line = |(vault, (count, error)): (VaultWord, (usize, Option<Arc<VaultError>>))| {
         let why = crate::control::chain_of(&*error?);
         Some(format!(
-            "note: {count} leases of vault {vault} are to be given back, which is tried again: {why}\n"
+            "note: vault {vault} has not taken back all leases, {count} of them, and is asked again: {why}\n"
         ))
     };
     waiting.filter_map(line).collect()

@@ -57,12 +57,17 @@ impl Bao {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// What `proxy.yaml` says of it.
+    /// What `proxy.yaml` says of it, with values that are used for a second, and for three more while it is away.
     pub(crate) fn config(&self, login: &str, sources: &str) -> String {
+        self.config_with("ttl: 1s, stale: 3s", login, sources)
+    }
+
+    /// The same with other times.
+    pub(crate) fn config_with(&self, times: &str, login: &str, sources: &str) -> String {
         let (at, ca) = (&self.address, self.file("ca.pem"));
         let login = login.replace("FILE", &self.file("jwt"));
         format!(
-            "credentials: {{ttl: 1s, stale: 3s, vaults: {{main: {{address: \"https://{at}:{TLS}\", ca: {ca}, login: {login}}}}}, sources: {sources}}}\n"
+            "credentials: {{{times}, vaults: {{main: {{address: \"https://{at}:{TLS}\", ca: {ca}, login: {login}}}}}, sources: {sources}}}\n"
         )
     }
 
@@ -83,10 +88,13 @@ impl Bao {
         );
         self.ask("PUT", "sys/policies/acl/hosts", &json!({"policy": POLICY}));
         self.ask("POST", "sys/auth/cert", &json!({"type": "cert"}));
+        self.ask("POST", "auth/cert/config", &json!({"disable_binding": true}));
         self.ask("POST", "sys/auth/jwt", &json!({"type": "jwt"}));
         let roots = roots(&scene.host().dir.join("bundle.json"));
-        self.let_in("hosts", "spiffe://acme.internal/botmesh/host/web-1", &roots);
-        self.let_in("others", "spiffe://acme.internal/botmesh/host/web-2", &roots);
+        self.let_in("hosts", "spiffe://acme.internal/botmesh/host/web-1", &roots, "1h");
+        self.let_in("others", "spiffe://acme.internal/botmesh/host/web-2", &roots, "1h");
+        // Whose tokens are soon to be renewed.
+        self.let_in("briefly", "spiffe://acme.internal/botmesh/host/web-1", &roots, "2s");
     }
 
     fn launch(&mut self) {
@@ -105,10 +113,10 @@ impl Bao {
     }
 
     /// A role of the method `cert`, for whom shows this SPIFFE ID.
-    fn let_in(&self, role: &str, id: &str, roots: &str) {
+    fn let_in(&self, role: &str, id: &str, roots: &str, ttl: &str) {
         let role = format!("auth/cert/certs/{role}");
         let body = json!({
-            "certificate": roots, "allowed_uri_sans": id, "token_policies": "hosts", "token_ttl": "1h"
+            "certificate": roots, "allowed_uri_sans": id, "token_policies": "hosts", "token_ttl": ttl
         });
         self.ask("POST", &role, &body);
     }
@@ -151,8 +159,13 @@ impl Bao {
 
     /// How many tokens there are beside the administrator's.
     pub(crate) fn tokens(&self) -> usize {
+        self.accessors().len() - 1
+    }
+
+    /// What tells the tokens apart.
+    pub(crate) fn accessors(&self) -> Vec<String> {
         let told = self.ask("LIST", "auth/token/accessors", &json!({}));
-        told["data"]["keys"].as_array().unwrap().len() - 1
+        serde_json::from_value(told["data"]["keys"].clone()).unwrap()
     }
 
     /// Revokes them.
