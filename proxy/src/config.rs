@@ -76,6 +76,9 @@ pub struct Config {
     /// How much a refusal tells the caller.
     #[serde(default)]
     pub disclose: Disclose,
+    /// What becomes of a call with something in its address that looks like a key.
+    #[serde(default)]
+    pub secret_in_url: SecretInUrl,
     /// Whether operators may start bots with `botmesh run --as`.
     #[serde(default)]
     pub allow_run: bool,
@@ -259,6 +262,17 @@ pub enum Disclose {
     Rule,
     /// Also the nearest rule, what differed, and the command that would allow it.
     Full,
+}
+
+/// What becomes of a call with something in its address that looks like a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretInUrl {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is carried where a rule allows it; its record says so, and has neither the path nor the names of its query.
+    Flag,
 }
 
 #[cfg(test)]

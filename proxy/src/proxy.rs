@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::attest::Attestor;
 use crate::call::Turn;
 use crate::callee::Callees;
-use crate::config::{Disclose, LocalHop};
+use crate::config::{Disclose, LocalHop, SecretInUrl};
 use crate::control::Control;
 use crate::credentials::Credentials;
 use crate::http1;
@@ -89,6 +89,7 @@ pub(crate) struct Proxy {
     pub(crate) database_keys: Arc<Keys>,
     pub(crate) local_hop: LocalHop,
     pub(crate) disclose: Disclose,
+    pub(crate) secret_in_url: SecretInUrl,
     pub(crate) limits: http1::Limits,
     pub(crate) bounds: Bounds,
     /// Every task of the data path.

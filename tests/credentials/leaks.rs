@@ -117,19 +117,51 @@ fn a_key_in_an_address_is_refused_before_it_is_written_down_anywhere() {
         !calls.is_empty() && calls.iter().all(|call| call["path"] == "/"),
         "{calls:?}"
     );
-    let ledger = service.scene.host().ledger();
-    for (folder, at) in [("ledger", ledger.as_path()), ("everything", service.scene.mesh.dir())] {
-        let found = std::process::Command::new("grep")
-            .args(["-rF", "-e", &key, "-e", &encoded])
-            .arg(at)
-            .output()
-            .unwrap();
-        assert!(
-            found.stdout.is_empty(),
-            "{folder}: {}",
-            String::from_utf8_lossy(&found.stdout)
-        );
+    nobody_wrote(&service, &[&key, &encoded]);
+}
+
+#[test]
+fn a_host_that_only_flags_a_key_in_an_address_carries_the_call_and_writes_down_nothing_of_it() {
+    if !root_or_skip("credentials") {
+        return;
     }
+    let service = Service::start("secret_in_url: flag\n");
+    let mut checkout = service.scene.checkout();
+    let key = ["sk-ant-", "api03-0123456789abcdefghij"].concat();
+    let encoded = key.replace('-', "%2D");
+    let target = format!("/echo/{encoded}?key={key}");
+    // The service has no such key, so it refuses: what matters is that it was asked.
+    assert_eq!(checkout.call("GET", "other.example.com", &target).status, 401);
+    assert_eq!(service.said("request GET /echo/"), 1, "{}", service.log());
+    let call = service.last_call("reason=secret_in_url");
+    assert_eq!(
+        (&call["verdict"], &call["path"]),
+        (&"allow".into(), &"/".into()),
+        "{call}"
+    );
+    assert!(call.get("query").is_none(), "{call}");
+    // Rules hold as ever, and what they say has nothing of it either.
+    let refused = service.scene.report().call("GET", "bearer.example.com", &target);
+    assert_eq!(refused.reason(), "outside_forbidden", "{}", refused.body);
+    assert_eq!(checkout.call("GET", "stock.prod.mesh", &target).status, 403);
+    assert_eq!(
+        checkout
+            .call("GET", "other.example.com", &format!("/%zz/{key}"))
+            .reason(),
+        "bad_path"
+    );
+    nobody_wrote(&service, &[&key, &encoded]);
+}
+
+/// Looks for texts in everything that the mesh has written.
+fn nobody_wrote(service: &Service, texts: &[&str]) {
+    let mut grep = std::process::Command::new("grep");
+    grep.arg("-rF");
+    for text in texts {
+        grep.args(["-e", text]);
+    }
+    let found = grep.arg(service.scene.mesh.dir()).output().unwrap();
+    assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
 }
 
 #[test]

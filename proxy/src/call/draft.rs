@@ -26,6 +26,8 @@ pub(super) struct Draft {
     pub(super) record: CallRecord,
     /// What the caller asks to switch to.
     pub(super) upgrade: Option<Protocol>,
+    /// Whether its address looks as if a key were in it: nothing of that is noted anywhere.
+    pub(super) hushed: bool,
     /// Whether its caller reads answers as a client of gRPC does.
     pub(super) grpc: bool,
     /// The SVID that a peer calls by.
@@ -65,6 +67,7 @@ impl Draft {
             started,
             record,
             upgrade: None,
+            hushed: false,
             grpc: false,
             shown: None,
             recorded: false,

@@ -11,6 +11,7 @@ use super::identify::Who;
 use super::refusal::Refusal;
 use super::route::To;
 use super::{Asked, Opening, headers, id};
+use crate::config::SecretInUrl;
 use crate::credentials::detect;
 use crate::http1::field;
 use crate::http1::head::HeadError;
@@ -81,19 +82,21 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     draft.upgrade.clone_from(&upgrade);
     let (path, query) = split(&target);
     // First of all, for what is noted of the request below is on its way to a record.
-    no_key_in(&target).inspect_err(|_refused| {
-        draft.record.path = "/".to_owned();
+    no_key_in(draft, &target).inspect_err(|_refused| {
+        "/".clone_into(&mut draft.record.path);
         to.iter().for_each(|to| draft.meant(to));
     })?;
-    let to = to.inspect_err(|_refused| draft.record.path = raw(path))?;
+    let to = to.inspect_err(|_refused| note(draft, &raw(path)))?;
     draft.meant(&to);
     let word = Method::parse(method.as_str()).map_err(|error| {
-        draft.record.path = raw(path);
+        note(draft, &raw(path));
         Refusal::boxed(Reason::BadRequest, error.to_string())
     })?;
-    let path = read_path(path, query.as_ref()).inspect_err(|_refused| draft.record.path = raw(path))?;
-    draft.record.path = path.as_str().to_owned();
-    draft.record.query = query.as_deref().map(query_names).unwrap_or_default();
+    let path = read_path(path, query.as_ref()).inspect_err(|_refused| note(draft, &raw(path)))?;
+    note(draft, path.as_str());
+    if !draft.hushed {
+        draft.record.query = query.as_deref().map(query_names).unwrap_or_default();
+    }
     are_read_in_one_way(&headers)?;
     let browser = headers::is_browser_shaped(&headers);
     if draft.series.way == Way::In {
@@ -181,11 +184,22 @@ fn are_read_in_one_way(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
     Ok(())
 }
 
-/// Refuses an address in which something looks like a key.
-fn no_key_in(target: &[u8]) -> Result<(), Box<Refusal>> {
+/// Notes a path for the record.
+fn note(draft: &mut Draft, path: &str) {
+    let noted = if draft.hushed { "/" } else { path };
+    noted.clone_into(&mut draft.record.path);
+}
+
+/// Refuses an address in which something looks like a key, or has nothing of it noted where that is how this host is set.
+fn no_key_in(draft: &mut Draft, target: &[u8]) -> Result<(), Box<Refusal>> {
     let Some(kind) = detect::in_url(target) else {
         return Ok(());
     };
+    if draft.proxy().secret_in_url == SecretInUrl::Flag {
+        draft.hushed = true;
+        draft.record.reason = Some(Reason::SecretInUrl.as_str().to_owned());
+        return Ok(());
+    }
     let detail = format!(
         "it looks like one of the kind {kind}, and addresses end up in logs and histories: send it in a field, or have the proxy add it"
     );

@@ -274,6 +274,9 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
     if let (audit::Protocol::Tcp, Some(port)) = (draft.record.protocol, draft.record.port) {
         return Some(rule_line(from, to, &format!("tcp: [{port}]")));
     }
+    if draft.hushed {
+        return None;
+    }
     let (method, path) = (&draft.record.method, &draft.record.path);
     // A star would be a pattern in a rule, so such a path is left for a person to write.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');

@@ -11,7 +11,9 @@ use spiffe::id::{HostName, TrustDomain};
 
 use crate::credentials::{Environment, Login, Source, VAULTS_MAX, VaultAddress, VaultConfig, VaultWord};
 
-use super::{ByteSize, CaAddress, Config, Disclose, ListenAddress, ListenerConfig, LocalHop, Operator, Span};
+use super::{
+    ByteSize, CaAddress, Config, Disclose, ListenAddress, ListenerConfig, LocalHop, Operator, SecretInUrl, Span,
+};
 
 /// Who the proxy becomes when root starts it and the file does not say; `install.sh` makes this user.
 pub(super) const USER: &str = "botmesh";
@@ -100,6 +102,8 @@ pub struct Settings {
     pub local_hop: LocalHop,
     /// How much a refusal tells the caller.
     pub disclose: Disclose,
+    /// What becomes of a call with something in its address that looks like a key.
+    pub secret_in_url: SecretInUrl,
     /// Whether operators may start bots.
     pub allow_run: bool,
     /// How long the CA may be unheard before no call is carried.
@@ -183,6 +187,7 @@ impl Config {
             ledger_max_bytes: self.ledger.max_bytes.map_or(20 << 30, ByteSize::bytes),
             local_hop: self.local_hop,
             disclose: self.disclose,
+            secret_in_url: self.secret_in_url,
             allow_run: self.allow_run,
             max_policy_age: resolve_policy_age(self.max_policy_age)?,
             hosts_file: self.outside.hosts_file,

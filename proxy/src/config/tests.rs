@@ -38,6 +38,7 @@ fn everything_else_has_a_default() {
     assert_eq!(settings.ledger_max_bytes, 20 << 30);
     assert_eq!(settings.local_hop, LocalHop::Direct);
     assert_eq!(settings.disclose, Disclose::Rule);
+    assert_eq!(settings.secret_in_url, SecretInUrl::Refuse);
     assert!(!settings.allow_run);
     assert_eq!(settings.max_policy_age, Duration::from_hours(4));
     assert_eq!(settings.calls, 8_192);
@@ -80,7 +81,7 @@ fn every_setting_is_kept() {
         "mesh":{"listen":"127.0.0.1:0","advertise":"10.0.0.5:15443","reuse":false},
         "admin":{"socket":"/a.sock","operators":["root",1000]},"metrics":{"listen":"[::1]:0"},
         "ledger":{"dir":"/l","sync":"250ms","max_bytes":"1GiB"},
-        "local_hop":"mtls","disclose":"full","allow_run":true"#,
+        "local_hop":"mtls","disclose":"full","secret_in_url":"flag","allow_run":true"#,
     )
     .unwrap();
     assert_eq!(settings.ledger_key_file(), PathBuf::from("/s/log.key"));
@@ -104,8 +105,8 @@ fn every_setting_is_kept() {
     assert_eq!(settings.ledger_sync, Duration::from_millis(250));
     assert_eq!(settings.ledger_max_bytes, 1 << 30);
     assert_eq!(
-        (settings.local_hop, settings.disclose),
-        (LocalHop::Mtls, Disclose::Full)
+        (settings.local_hop, settings.disclose, settings.secret_in_url),
+        (LocalHop::Mtls, Disclose::Full, SecretInUrl::Flag)
     );
 }
 
@@ -131,6 +132,7 @@ fn unknown_settings_are_refused() {
         r#""join":{"oidc":{}}"#,
         r#""local_hop":"plain""#,
         r#""disclose":"all""#,
+        r#""secret_in_url":"allow""#,
         r#""listeners":[{"listen":"127.0.0.1:1","to":"prod/db","tcp":0}]"#,
         r#""listeners":[{"listen":"127.0.0.1:1","to":"prod/db","tcp":65536}]"#,
         r#""listeners":[{"listen":"127.0.0.1:1","to":"tls://www.news.example","tcp":443}]"#,
