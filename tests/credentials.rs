@@ -1,9 +1,11 @@
 //! Credentials that the proxy adds, so that the bot holds none: what the service gets, and what the bot never does.
 
+mod cores;
 pub(crate) mod leaks;
 mod lease;
 mod oauth;
 mod oidc;
+mod rotation;
 pub(crate) mod scene;
 mod sdks;
 mod signed;

@@ -3,6 +3,7 @@
 //! Who asks is what the kernel says (SO_PEERCRED), once for each connection; there
 //! is nothing to log in with and therefore nothing to steal.
 
+mod credentials;
 mod hosts;
 mod live_on;
 mod mesh;
@@ -181,6 +182,9 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::QUARANTINE, post(quarantines::quarantine))
         .route(path::RELEASE, post(quarantines::release))
         .route(path::QUARANTINES, get(quarantines::list))
+        .route(path::CREDENTIALS, get(credentials::list))
+        .route(path::CREDENTIAL_ROTATE, post(credentials::rotate))
+        .route(path::CREDENTIAL_ADVANCE, post(credentials::advance))
         .route(path::BOTS, get(reports::bots))
         .route(path::EDGES, get(observed::edges))
         .route(path::EVENTS, get(observed::events))

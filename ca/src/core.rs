@@ -20,6 +20,7 @@ use crate::observed::Observed;
 use crate::quarantine::Quarantines;
 use crate::quota::{Messages, Quotas};
 use crate::refusals::Refusals;
+use crate::rotation::Rotations;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
 use crate::world::World;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) bundle: Arc<TrustBundle>,
     pub(crate) world: World,
     pub(crate) quarantines: Quarantines,
+    pub(crate) rotations: Rotations,
     pub(crate) alerts: Alerts,
     pub(crate) refusals: Refusals,
     pub(crate) observed: Observed,

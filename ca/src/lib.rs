@@ -33,6 +33,7 @@ mod observed;
 mod quarantine;
 mod quota;
 mod refusals;
+mod rotation;
 mod run;
 mod server_identity;
 mod store;

@@ -73,6 +73,8 @@ refusals! {
     ReceiptNotSent = "receipt_not_sent",
     /// A receipt for a list of quarantines that was never sent.
     QuarantinesNotSent = "quarantines_not_sent",
+    /// Word of a new value that the host was not given.
+    CredentialNotSent = "credential_not_sent",
     /// An edge between bots of other hosts.
     EdgeNotYours = "edge_not_yours",
     /// An edge with a rule, verdict or reason that there is not.
@@ -118,6 +120,7 @@ impl HostRefusal {
             | Self::AdvertiseNotYours
             | Self::ReceiptNotSent
             | Self::QuarantinesNotSent
+            | Self::CredentialNotSent
             | Self::EdgeNotYours
             | Self::EdgeUnreadable
             | Self::TooManyEdges

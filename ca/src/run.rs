@@ -29,6 +29,7 @@ use crate::observed::Observed;
 use crate::quarantine::{self, Quarantines};
 use crate::quota::{Messages, Quotas};
 use crate::refusals::{self, Refusals};
+use crate::rotation::Rotations;
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
 use crate::world::World;
@@ -322,12 +323,14 @@ async fn build(
     let live = mesh_file::restore(meta.epoch, newest).map_err(|source| RunError::Mesh { source })?;
     let hosts = store.hosts().await.map_err(failed)?;
     let quarantines = store.quarantines(clock.now()).await.map_err(failed)?;
+    let rotations = store.rotations().await.map_err(failed)?;
     let ledger = open_ledger(&settings, &meta.server, &clock).map_err(|source| RunError::Ledger { source })?;
     let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
     let (signing, signing_queue) = Core::signing_permits();
     Ok(Arc::new(Core {
         addresses,
         quarantines: Quarantines::new(meta.epoch, quarantines),
+        rotations: Rotations::new(rotations),
         meta,
         started: clock.now(),
         journal: Journal::new(ledger, clock.clone()),

@@ -12,6 +12,7 @@ mod issuances;
 mod owner;
 mod quarantines;
 mod revisions;
+mod rotations;
 mod schema;
 mod tokens;
 
@@ -23,6 +24,7 @@ pub(crate) use issuances::{Issuance, Presented};
 pub(crate) use owner::{Store, StoreThread};
 pub(crate) use quarantines::QuarantineRows;
 pub(crate) use revisions::{RevisionRow, RevisionSummary};
+pub(crate) use rotations::RotationRow;
 pub(crate) use schema::{Authority, Meta};
 pub(crate) use tokens::{Claim, TokenRefusal};
 

@@ -46,6 +46,8 @@ pub(crate) struct HostView {
     cuts: VecDeque<Cut>,
     /// What the host said that it can enforce, when its stream was opened.
     pub(crate) features: BTreeSet<String>,
+    /// To whom it said that values are sealed for it.
+    pub(crate) recipient: Option<String>,
     /// When a connection was last worth a record.
     noted: Option<Timestamp>,
 }
@@ -242,9 +244,17 @@ impl World {
         hosts.values().find(has_it).cloned()
     }
 
-    /// Notes what a host can enforce: words of [`policy::feature`], and others.
-    pub(crate) fn enforces(&self, name: &HostName, session: u64, features: BTreeSet<String>) {
-        self.change_session(name, session, |view| view.features = features);
+    /// Notes what a host can enforce, words of [`policy::feature`] and others, and to whom values are sealed for it.
+    pub(crate) fn enforces(
+        &self,
+        name: &HostName,
+        session: u64,
+        (features, recipient): (BTreeSet<String>, Option<String>),
+    ) {
+        self.change_session(name, session, |view| {
+            view.features = features;
+            view.recipient = recipient;
+        });
     }
 
     /// Names the connected hosts that lack something which their slice of `mesh` needs, with what they lack.
@@ -347,6 +357,7 @@ impl HostView {
             quarantines: None,
             cuts: VecDeque::new(),
             features: BTreeSet::new(),
+            recipient: None,
             noted: None,
         }
     }

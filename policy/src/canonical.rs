@@ -261,6 +261,9 @@ fn credential(credential: &Credential) -> Value {
     if let Some(shared) = &credential.shared {
         put("shared", json!(shared));
     }
+    if let Some(probe) = &credential.probe {
+        put("probe", json!(probe.to_string()));
+    }
     let key = credential.injection.as_str();
     match &credential.injection {
         Injection::Header { name, prefix } => {

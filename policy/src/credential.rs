@@ -2,6 +2,7 @@
 //! are added; the value is on the hosts that need it, and nowhere in here.
 
 use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,12 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use spiffe::time::Timestamp;
 
+use crate::call::{HttpAsk, What};
 use crate::exchange::{GithubApp, Grant, OAuth, TokenUrl};
 use crate::mesh::Mesh;
-use crate::outside::OutsidePattern;
+use crate::method::Method;
+use crate::outside::{Outside, OutsidePattern};
+use crate::path::CanonicalPath;
 use crate::rule::{Effect, Rule};
 
 /// The longest name of a credential, in bytes.
@@ -71,6 +75,33 @@ pub struct Credential {
     pub rotate_every: Option<Duration>,
     /// Why several bots may use it.
     pub shared: Option<Arc<str>>,
+    /// What tells a value that the service takes from one that it refuses.
+    pub probe: Option<Probe>,
+}
+
+/// A request that a proxy makes to learn whether a service takes a value: before a new value is used, and after it is, until
+/// the old one is refused. A rule that adds the credential allows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// `GET` or `HEAD`: it changes nothing.
+    pub method: Method,
+    /// Whom it asks.
+    pub to: Outside,
+    /// For what.
+    pub path: CanonicalPath,
+}
+
+impl Probe {
+    /// Gives it as a call of a bot.
+    pub fn what(&self) -> What {
+        What::Http(HttpAsk::new(self.method.clone(), self.path.clone()))
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method.as_str(), self.to, self.path.as_str())
+    }
 }
 
 impl Credential {
@@ -313,6 +344,13 @@ impl Mesh {
         permit.call().to.outside()?;
         let rule = self.rules.get(permit.rule()?)?;
         self.credentials.get_key_value(rule.inject.as_ref()?)
+    }
+
+    /// Gives the destinations of the rules that add a credential, as rules write them.
+    pub fn services_of(&self, name: &str) -> BTreeSet<String> {
+        let adds = |rule: &&Arc<Rule>| rule.inject.as_ref().is_some_and(|inject| inject.as_str() == name);
+        let rules = self.rules.values().filter(adds);
+        rules.flat_map(|rule| &rule.to).map(ToString::to_string).collect()
     }
 
     /// Gives the rules that use a credential at `now`, with the bots that may call by them.

@@ -59,6 +59,9 @@ pub const OAUTH: &str = "oauth";
 /// Credentials that proxies exchange at GitHub: `github_app`.
 pub const GITHUB_APP: &str = "github_app";
 
+/// Requests that tell whether a service takes a value: `probe`.
+pub const CREDENTIAL_PROBE: &str = "credential_probe";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -78,6 +81,7 @@ pub const ENFORCED: &[&str] = &[
     POSTGRES,
     OAUTH,
     GITHUB_APP,
+    CREDENTIAL_PROBE,
 ];
 
 impl Mesh {
@@ -87,6 +91,28 @@ impl Mesh {
         let mut words = self.features();
         words.retain(|word| !ENFORCED.contains(word));
         words
+    }
+
+    /// Gives the words for what is asked of credentials beyond being added.
+    fn features_of_credentials(&self) -> BTreeSet<&'static str> {
+        let mut features = BTreeSet::new();
+        let injected = self.rules.values().filter_map(|rule| rule.inject.as_ref());
+        let injected = injected.filter_map(|name| self.credentials.get(name));
+        features.extend(injected.filter_map(|credential| match credential.injection {
+            Injection::OAuth(_) => Some(OAUTH),
+            Injection::GithubApp(_) => Some(GITHUB_APP),
+            Injection::Header { .. }
+            | Injection::Bearer
+            | Injection::Basic { .. }
+            | Injection::Query { .. }
+            | Injection::Hmac(_)
+            | Injection::Sigv4 { .. }
+            | Injection::Postgres { .. } => None,
+        }));
+        if self.credentials.values().any(|credential| credential.probe.is_some()) {
+            features.insert(CREDENTIAL_PROBE);
+        }
+        features
     }
 
     /// Gives the words that a host must know to enforce this mesh or slice.
@@ -122,19 +148,7 @@ impl Mesh {
         if self.rules.values().any(|rule| rule.is_postgres()) {
             features.insert(POSTGRES);
         }
-        let injected = self.rules.values().filter_map(|rule| rule.inject.as_ref());
-        let injected = injected.filter_map(|name| self.credentials.get(name));
-        features.extend(injected.filter_map(|credential| match credential.injection {
-            Injection::OAuth(_) => Some(OAUTH),
-            Injection::GithubApp(_) => Some(GITHUB_APP),
-            Injection::Header { .. }
-            | Injection::Bearer
-            | Injection::Basic { .. }
-            | Injection::Query { .. }
-            | Injection::Hmac(_)
-            | Injection::Sigv4 { .. }
-            | Injection::Postgres { .. } => None,
-        }));
+        features.extend(self.features_of_credentials());
         let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);
         if spoken_to.any(|to| to.outside().is_some()) {
             features.insert(OUTSIDE);

@@ -59,7 +59,7 @@ pub use address::AddressRange;
 pub use audit_only::AuditOnlyAbout;
 pub use call::{Call, Callee, CalleeError, HttpAsk, What};
 pub use code::{Code, explain_code};
-pub use credential::{Credential, CredentialName, Hmac, HmacEncoding, HmacHash, Injection};
+pub use credential::{Credential, CredentialName, Hmac, HmacEncoding, HmacHash, Injection, Probe};
 pub use database::Database;
 pub use decision::{Attribute, Audit, Denial, DenyReason, Difference, Nearest, Permit};
 pub use destination::{Destination, OutsideDestination};

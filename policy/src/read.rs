@@ -9,6 +9,7 @@ mod fields;
 mod keys;
 mod limits;
 mod mesh_tests;
+mod probe;
 mod rules;
 mod serve;
 mod values;

@@ -5,7 +5,7 @@ mod build;
 use std::collections::BTreeMap;
 
 use crate::code;
-use crate::credential::Injection;
+use crate::credential::{CredentialName, Injection, Probe};
 use crate::diagnostics::{Collector, Diagnostics, Draft};
 use crate::lint;
 use crate::mesh::{Mesh, Serve, ServeKind, Target};
@@ -171,6 +171,7 @@ impl Resolver<'_> {
             self.callees_speak(rule);
             self.injects(rule);
         }
+        self.probes();
     }
 
     /// A rule that adds a credential names one that exists, and calls one place outside by verified TLS, in the way in which
@@ -209,6 +210,24 @@ impl Resolver<'_> {
         if !rule.rule.upgrade.is_empty() {
             let message = "a call that switches protocols gets no credential: nobody would look at what comes back";
             self.push(Draft::new(code::CREDENTIAL, span, message, "beside `upgrade`"));
+        }
+    }
+
+    /// A probe is a call that a bot may make with the credential: what it is allowed by is what it tells of.
+    fn probes(&mut self) {
+        // A slice has the rules of its own bots, and the probe may be for another host's.
+        if self.draft.slice.is_some() {
+            return;
+        }
+        for (name, found) in &self.draft.credentials {
+            let (Some(probe), Some(span)) = (&found.credential.probe, found.probe) else {
+                continue;
+            };
+            if !self.draft.rules.values().any(|rule| allows(rule, name, probe)) {
+                let message = format!("no rule that says `inject: {name}` allows `{probe}`");
+                let draft = Draft::new(code::CREDENTIAL, span, message, "nobody may ask this");
+                self.push(draft.help("a probe is made for a bot by a rule of its own: name a request that one allows"));
+            }
         }
     }
 
@@ -364,6 +383,22 @@ impl Resolver<'_> {
             self.push(Draft::new(code::TEST, *span, message, "decides nothing here"));
         }
     }
+}
+
+/// Says whether a rule lets some bot make the probe with this credential.
+fn allows(rule: &RuleDraft, name: &CredentialName, probe: &Probe) -> bool {
+    let to = OutsidePattern::from(probe.to.clone());
+    let adds = rule.rule.effect == Effect::Allow && rule.rule.inject.as_ref() == Some(name);
+    let calls = rule
+        .to
+        .iter()
+        .any(|(subject, _)| subject.outside().is_some_and(|outside| outside.covers(&to)));
+    let asks = rule
+        .rule
+        .http
+        .iter()
+        .any(|item| item.method.matches(&probe.method) && item.path.matches(&probe.path));
+    adds && calls && asks
 }
 
 /// The bots of a draft by name, for the checks that need them all.

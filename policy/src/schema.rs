@@ -282,6 +282,7 @@ fn credential() -> Value {
             "github_app": github_app(),
             "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
             "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
+            "probe": {"type": "string", "pattern": "^(GET|HEAD) https://", "description": "A request that tells whether a value is taken."},
         },
     })
 }

@@ -31,7 +31,7 @@ use policy::Protocol;
 pub(crate) use body::{AnswerBody, AnswerError, HopBody, HopError, Later, RequestBody, RequestCount, RequestError};
 pub(crate) use end::{CALLER_GONE, End};
 pub(crate) use headers::{BOTMESH_TCP, BOTMESH_UPGRADE, is_browser_shaped, is_hop_by_hop};
-pub(crate) use id::push_hex;
+pub(crate) use id::{mint, push_hex};
 pub(crate) use identify::{Door, Nobody, Who};
 pub(crate) use refusal::Refusal;
 pub(crate) use route::{Called, OutsideRoute, Route, Routes, To};

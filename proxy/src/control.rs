@@ -26,6 +26,7 @@ mod issue;
 mod join;
 mod link;
 mod node;
+mod orders;
 mod quarantine;
 mod rotation;
 mod shared;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::Ledger;
-use ca_api::node::Edge;
+use ca_api::node::{CredentialReport, Edge};
 use ca_api::proxy_admin::TokenLook;
 use rustls::sign::CertifiedKey;
 use spiffe::bundle::TrustBundle;
@@ -60,11 +61,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{CaAddress, Settings};
+use crate::credentials::Sealer;
 use shared::{OnEntries, OnSnapshot, Parts, Shared};
 
 pub(crate) use counts::Counted;
 pub use dial::DialError;
 pub use join::JoinError;
+pub(crate) use orders::{Order, Orders};
 pub use quarantine::{LOCAL_MAX, LocalError, LocalList};
 pub use snapshot::{BundleRefusal, FirstError, SliceError, Snapshot};
 pub use state_dir::StateError;
@@ -88,6 +91,8 @@ pub struct ControlConfig {
     pub advertise: Advertise,
     /// How long the CA may be unheard before no call is carried.
     pub max_policy_age: Duration,
+    /// Opens values that come sealed to this host.
+    pub sealer: Sealer,
 }
 
 /// Where other hosts reach this one's mesh side.
@@ -128,6 +133,7 @@ impl ControlConfig {
             token_file: settings.token_file.clone(),
             advertise: settings.mesh_advertise.map_or_else(bound, Advertise::Address),
             max_policy_age: settings.max_policy_age,
+            sealer: Sealer::new(&settings.state_dir),
         }
     }
 }
@@ -398,6 +404,16 @@ impl Control {
     /// Counts an event that is not sent, because there are too many: the count goes up.
     pub fn leave_out_event(&self) {
         self.shared.up.leave_out_event();
+    }
+
+    /// What the CA wants done with new values of credentials; changes with each word of it, also with one said again.
+    pub(crate) fn orders(&self) -> watch::Receiver<Orders> {
+        self.shared.orders.watch()
+    }
+
+    /// Says to the CA how far such an order is: the newest word about each credential, as soon as there is a stream.
+    pub(crate) fn report_order(&self, report: CredentialReport) {
+        self.shared.orders.report(report);
     }
 
     /// Sends a checkpoint of this host's ledger up to the CA. Never waits.

@@ -22,9 +22,9 @@ mod token;
 mod vault;
 
 pub use secret::{NoSecret, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
-pub(crate) use source::Shape;
 pub use source::{Environment, KeyError, Sealer, Source, SourceError};
-pub(crate) use store::{Credentials, Loaded, Outward, PutError, State, Unavailable};
+pub(crate) use source::{Shape, Which};
+pub(crate) use store::{Credentials, Loaded, Outward, PutError, RotateError, State, Unavailable};
 #[cfg(test)]
 pub(crate) use token::Counts;
 pub(crate) use token::TokenState;

@@ -43,6 +43,7 @@ mod proven;
 mod proxy;
 pub mod reason;
 mod reproof;
+mod rotation;
 mod run;
 mod seldom;
 mod tcp;

@@ -45,6 +45,7 @@ use crate::places::Places;
 use crate::pool::Pool;
 use crate::proxy::{Bounds, Proxy};
 use crate::reproof;
+use crate::rotation;
 use crate::tcp::Leads;
 use crate::upstream::Upstreams;
 use crate::windows::Windows;
@@ -151,6 +152,7 @@ pub async fn start(
         database_keys: Arc::default(),
         local_hop: settings.local_hop,
         disclose: settings.disclose,
+        secret_in_url: settings.secret_in_url,
         limits,
         bounds: Bounds::default(),
         tasks,
@@ -319,6 +321,7 @@ fn serve_aside(
     drop(tasks.spawn_on(tell_edges(Arc::clone(proxy)), aside));
     drop(tasks.spawn_on(lease::keep(Arc::clone(proxy)), aside));
     drop(tasks.spawn_on(live::watch_time(Arc::clone(proxy)), aside));
+    drop(tasks.spawn_on(rotation::run(Arc::clone(proxy)), aside));
     let (attestor, closing) = (proxy.attestor.clone(), proxy.closing.clone());
     drop(tasks.spawn_on(async move { attestor.watch(closing).await }, aside));
     Ok(())

@@ -1,15 +1,18 @@
 //! `secret`: credentials of this host's bots. A value comes in by standard input, a descriptor or a file, and none goes out.
 
+mod fleet;
+mod rotate;
+
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ca_api::proxy_admin::{CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, path};
 use spiffe::time::Timestamp;
 
-use crate::args::{Secret, SecretPut};
+use crate::args::{Secret, SecretList, SecretPut};
 use crate::cli::Context;
 use crate::cli::seen::span;
 use crate::client::{Peer, Server};
@@ -21,11 +24,17 @@ const VALUE_BYTES_MAX: u64 = 32 * 1024;
 
 /// Runs one of the commands.
 pub(crate) async fn run(command: Secret, context: &Context) -> Result<Exit> {
-    let server = Server::find(Peer::Proxy, context.global.server.as_deref())?;
+    let peer = match &command {
+        Secret::Rotate(_) | Secret::List(SecretList { all: true, .. }) => Peer::Ca,
+        Secret::Put(_) | Secret::List(_) | Secret::Test(_) | Secret::Recipient => Peer::Proxy,
+    };
+    let server = Server::find(peer, context.global.server.as_deref())?;
     let screen = &context.screen;
     match command {
         Secret::Put(args) => put(args, &server, screen).await,
-        Secret::List => list(&server, screen, context.clock.now()).await,
+        Secret::Rotate(args) => rotate::run(args, &server, screen).await,
+        Secret::List(args) if args.all => fleet::list(&args, &server, screen, context.clock.now()).await,
+        Secret::List(args) => list(&args, &server, screen, context.clock.now()).await,
         Secret::Test(which) => test(which.name, &server, screen).await,
         Secret::Recipient => {
             let told: CredentialsResponse = server.get(path::CREDENTIALS).await?;
@@ -36,7 +45,7 @@ pub(crate) async fn run(command: Secret, context: &Context) -> Result<Exit> {
 }
 
 async fn put(args: SecretPut, server: &Server, screen: &Screen) -> Result<Exit> {
-    let value = value(&args)?;
+    let value = value(Given::of_put(&args))?;
     let name = args.which.name;
     let request = CredentialPut {
         name: name.clone(),
@@ -58,20 +67,40 @@ async fn put(args: SecretPut, server: &Server, screen: &Screen) -> Result<Exit> 
     Ok(Exit::Fine)
 }
 
-fn value(args: &SecretPut) -> Result<String> {
-    if let Some(fd) = args.fd {
+/// Where a value comes from, and what reads it.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    command: &'a str,
+    name: &'a str,
+    fd: Option<u32>,
+    file: Option<&'a Path>,
+}
+
+impl<'a> Given<'a> {
+    fn of_put(args: &'a SecretPut) -> Self {
+        Self {
+            command: "put",
+            name: &args.which.name,
+            fd: args.fd,
+            file: args.file.as_deref(),
+        }
+    }
+}
+
+fn value(given: Given<'_>) -> Result<String> {
+    if let Some(fd) = given.fd {
         let path = PathBuf::from(format!("/dev/fd/{fd}"));
         let file = File::open(&path).with_context(|| format!("open descriptor {fd}"))?;
         return read(file);
     }
-    if let Some(path) = &args.file {
+    if let Some(path) = given.file {
         return read(File::open(path).with_context(|| format!("open {}", path.display()))?);
     }
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        let name = &args.which.name;
+        let Given { command, name, .. } = given;
         let how = format!(
-            "a value typed here would stay on the screen: give it by a pipe, as in `pass show {name} | botmesh secret put {name}`, or by --file"
+            "a value typed here would stay on the screen: give it by a pipe, as in `pass show {name} | botmesh secret {command} {name}`, or by --file"
         );
         return Err(Failure::usage(how).into());
     }
@@ -133,11 +162,15 @@ fn token(status: &CredentialStatus) -> String {
     told.unwrap_or_default()
 }
 
-async fn list(server: &Server, screen: &Screen, now: Timestamp) -> Result<Exit> {
-    let told: CredentialsResponse = server.get(path::CREDENTIALS).await?;
+async fn list(args: &SecretList, server: &Server, screen: &Screen, now: Timestamp) -> Result<Exit> {
+    let mut told: CredentialsResponse = server.get(path::CREDENTIALS).await?;
+    told.credentials
+        .retain(|status| !args.due || status.due.is_some_and(|due| due <= now));
     let columns = ["NAME", "ADDED AS", "FROM", "CLASS", "USED BY", "OWNER", "DUE", "STATE"];
     screen.list(&told.credentials, &columns, |status| row(status, now))?;
-    if told.credentials.is_empty() {
+    if told.credentials.is_empty() && args.due {
+        screen.note("no credential of this host is due");
+    } else if told.credentials.is_empty() {
         screen.note("no bot of this host uses a credential: see `botmesh help BM0149`");
     }
     Ok(Exit::Fine)

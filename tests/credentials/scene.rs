@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub(super) const RULES: [(&str, &str, &str); 4] = [
 ];
 
 const CREDENTIALS: &str = r#"credentials:
-  x-key: {header: x-api-key, owner: cx@acme.internal, rotate_every: 90d}
+  x-key: {header: x-api-key, owner: cx@acme.internal, rotate_every: 90d, probe: "GET https://header.example.com/probe"}
   bearer-key: {bearer: true, owner: cx@acme.internal}
   basic-key: {basic: robot, owner: cx@acme.internal}
   query-key: {query: key, unsafe_query: it takes nothing else, owner: cx@acme.internal}
@@ -75,7 +75,15 @@ pub(super) fn readable(folder: &Path) {
 impl Service {
     /// Starts the service and a mesh whose one proxy has this configuration beside the ordinary one.
     pub(super) fn start(config: &str) -> Self {
-        let scene = Scene::with_config(LISTENER, config);
+        Self::on(Scene::with_config(LISTENER, config))
+    }
+
+    /// The same with a proxy on each of these hosts.
+    pub(super) fn on_hosts(hosts: &[&str]) -> Self {
+        Self::on(Scene::on_hosts(hosts, ""))
+    }
+
+    fn on(scene: Scene) -> Self {
         let hosts = ["header", "bearer", "basic", "query", "hook", "s3", "api", "other"]
             .map(|name| format!("{name}.example.com"));
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
@@ -129,6 +137,7 @@ impl Service {
     pub(super) fn takes(&self, kind: &str, value: &str) {
         let before = self.said(&format!("key {kind}"));
         writeln!(self.child.stdin.as_ref().unwrap(), "{kind} {value}").unwrap();
+        // A line about a key that it takes no more is answered so too.
         eventually("the service to take the key", || {
             (self.said(&format!("key {kind}")) > before).then_some(())
         });
@@ -159,8 +168,16 @@ impl Service {
 
 /// Puts a value on the host, and gives what that said.
 pub(crate) fn try_put(scene: &Scene, name: &str, value: &str) -> String {
+    both(&told(
+        &["secret", "put", name, "--server", &scene.host().admin()],
+        value,
+    ))
+}
+
+/// Runs a command that reads a value from its standard input.
+pub(super) fn told(words: &[&str], value: &str) -> Output {
     let mut command = botmesh();
-    command.args(["secret", "put", name, "--server", &scene.host().admin()]);
+    command.args(words);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -168,7 +185,7 @@ pub(crate) fn try_put(scene: &Scene, name: &str, value: &str) -> String {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
-    both(&child.wait_with_output().unwrap())
+    child.wait_with_output().unwrap()
 }
 
 /// Looks for the keys, in four forms, in everything that a mesh has written: state, ledgers, logs, metrics.

@@ -16,6 +16,8 @@ pub(crate) struct Scene {
     pub(crate) address: String,
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: tempfile::TempDir,
+    /// Where the bots may run.
+    places: String,
 }
 
 /// A server outside.
@@ -42,23 +44,29 @@ impl Scene {
 
     /// The same, with this configuration of the proxy beside the ordinary one.
     pub(crate) fn with_config(listeners: &str, config: &str) -> Self {
-        Self::with(listeners, None, config)
+        Self::with(&["web-1"], listeners, None, config)
+    }
+
+    /// The same on these hosts, on each of which every bot may run.
+    pub(crate) fn on_hosts(hosts: &[&str], config: &str) -> Self {
+        Self::with(hosts, "", None, config)
     }
 
     pub(crate) fn with_clock(listeners: &str, clock: Option<PathBuf>) -> Self {
-        Self::with(listeners, clock, "")
+        Self::with(&["web-1"], listeners, clock, "")
     }
 
-    fn with(listeners: &str, clock: Option<PathBuf>, config: &str) -> Self {
+    fn with(hosts: &[&str], listeners: &str, clock: Option<PathBuf>, config: &str) -> Self {
+        let places = hosts.join(", ");
         let dir = tempfile::Builder::new().prefix("bmout").tempdir().expect("a folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-        let hosts = dir.path().join("hosts");
-        fs::write(&hosts, "").expect("hosts");
+        let names = dir.path().join("hosts");
+        fs::write(&names, "").expect("hosts");
         let mesh = Mesh::start(&Setup {
-            hosts: &["web-1"],
+            hosts,
             extra: &format!(
                 "outside: {{hosts_file: {}}}\nlisteners: [{listeners}]\n{config}",
-                hosts.display()
+                names.display()
             ),
             clock,
             ..Setup::default()
@@ -72,6 +80,7 @@ impl Scene {
             address: format!("127.99.{high}.{low}"),
             issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority"),
             dir,
+            places,
         };
         fs::write(scene.ca_file(), scene.issuer.pem()).expect("the authority");
         scene
@@ -141,6 +150,7 @@ impl Scene {
         let allow: String = allow.iter().map(|rule| format!("  - {{{rule}}}\n")).collect();
         let destinations: String = destinations.iter().map(|said| format!("  {said}\n")).collect();
         let destinations = destinations.replace("HERE", &self.address).replace("CA", &pem);
+        let places = &self.places;
         let section = |name: &str, text: &str| {
             if text.is_empty() {
                 String::new()
@@ -152,8 +162,8 @@ impl Scene {
             "version: 1
 trust_domain: acme.internal
 bots:
-  prod/checkout: {{owner: shop@acme.internal, hosts: [web-1], attest: {{uid: {CHECKOUT}}}}}
-  prod/report: {{owner: shop@acme.internal, hosts: [web-1], attest: {{uid: {REPORT}}}}}
+  prod/checkout: {{owner: shop@acme.internal, hosts: [{places}], attest: {{uid: {CHECKOUT}}}}}
+  prod/report: {{owner: shop@acme.internal, hosts: [{places}], attest: {{uid: {REPORT}}}}}
 {}{}{more}",
             section("allow", &allow),
             section("destinations", &destinations),

@@ -1,5 +1,5 @@
 """A service outside of the mesh that demands a key. Arguments: ADDRESS PORT PEM; the keys that it takes are lines of standard input,
-NAME VALUE, of which the last of a name holds.
+NAME VALUE, of which the last of a name holds. NAME+ VALUE is taken beside it, until NAME- VALUE; NAME@PATH VALUE on that path alone.
 
 It takes the key `x` in X-Api-Key, `bearer` as a bearer token, `basic` as the password of `robot`, and `query` as the parameter
 key; without any it answers 401. Signed paths are judged by Python's hmac (/hook) and by botocore (/s3/), with the keys `hmac` and
@@ -20,12 +20,20 @@ from http.server import BaseHTTPRequestHandler
 
 address, port, pem = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 keys = {}
+beside = set()
 
 
 def read_keys():
     for line in sys.stdin:
         name, value = line.rstrip("\n").split(" ", 1)
-        keys[name] = value
+        if name.endswith("+"):
+            beside.add((name[:-1], value))
+        elif name.endswith("-"):
+            beside.discard((name[:-1], value))
+        elif "@" in name:
+            beside.add((name, value))
+        else:
+            keys[name] = value
         print("key", name, flush=True)
 
 
@@ -125,7 +133,7 @@ class Service(BaseHTTPRequestHandler):
             packed = [("Content-Encoding", "gzip")] if url.path.endswith(".gz") else []
             return self.answer(200 if good else 403, b"{}", packed)
         kind, key = self.given()
-        good = kind in keys and key == keys[kind]
+        good = key == keys.get(kind) or bool({(kind, key), (f"{kind}@{url.path}", key)} & beside)
         print("request", self.command, url.path, kind, short(key), good, flush=True)
         told = {"target": self.path, "headers": [list(pair) for pair in self.headers.items()], "body": body.decode()}
         if not good:

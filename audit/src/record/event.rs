@@ -83,6 +83,8 @@ words! {
         Released = "released",
         /// The value of a credential was put on a host.
         CredentialPut = "credential_put",
+        /// A new value of a credential was given to the hosts, or the rotation went on or ended.
+        CredentialRotated = "credential_rotated",
         /// A grant was given.
         Granted = "granted",
         /// A grant ended.

@@ -5,6 +5,7 @@
 mod observed;
 pub mod path;
 mod quarantine;
+mod rotation;
 
 use std::net::IpAddr;
 
@@ -17,6 +18,11 @@ use crate::Generation;
 pub use observed::{Denied, EdgeCount, EdgeList, EventList, MINUTES_MAX, ToldBy};
 pub use quarantine::{
     InvalidQuarantine, Quarantine, QuarantineRequest, QuarantineStatus, Quarantined, REASON_CHARS_MAX, ReleaseRequest,
+};
+
+pub use rotation::{
+    AdvanceRequest, CanaryStatus, FleetCredential, FleetCredentials, FleetHost, ProbeStatus, RotateRequest,
+    RotationStatus, Use,
 };
 
 /// The largest body of a request: the mesh file, whose slices must fit

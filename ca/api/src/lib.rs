@@ -16,6 +16,7 @@ mod hex;
 pub mod node;
 pub mod observation;
 pub mod proxy_admin;
+pub mod rotation;
 pub mod token;
 
 pub use generation::Generation;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use audit::EventKind;
 use ca_api::Generation;
 use ca_api::node::{CaMessage, GoodbyeReason, Hello, HostMessage, PROTOCOL_VERSION, ca_message, down, host_message};
+use ca_api::rotation::RECIPIENT_BYTES_MAX;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -164,7 +165,10 @@ fn address(core: &Core, caller: &Caller, hello: &Hello) -> Result<Option<SocketA
 
 async fn connect(core: &Core, caller: &Caller, hello: &Hello) -> Result<Admitted, GoodbyeReason> {
     let too_long = |word: &String| word.len() > FEATURE_BYTES_MAX;
-    let too_much = hello.features.len() > FEATURES_MAX || hello.features.iter().any(too_long);
+    let too_much = hello.features.len() > FEATURES_MAX
+        || hello.features.iter().any(too_long)
+        || hello.recipient.len() > RECIPIENT_BYTES_MAX
+        || !hello.recipient.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if hello.version != PROTOCOL_VERSION || too_much || !matches!(hello.applied_sha256.len(), 0 | 32) {
         let what = format!("version {}", hello.version);
         core.host_refused(&caller.host, caller.source, HostRefusal::BadHello, &what);
@@ -190,7 +194,9 @@ async fn connect(core: &Core, caller: &Caller, hello: &Hello) -> Result<Admitted
         .ok_or(GoodbyeReason::Evicted)?;
     // At once: a host that is connected and has not said yet what it enforces would stop an `apply`.
     let features = hello.features.iter().cloned().collect();
-    core.world.enforces(&caller.host, admitted.session, features);
+    let recipient = Some(hello.recipient.clone()).filter(|told| !told.is_empty());
+    core.world
+        .enforces(&caller.host, admitted.session, (features, recipient));
     Ok(admitted)
 }
 
@@ -212,6 +218,7 @@ impl Stream<'_> {
         let mut live = core.world.watch_live();
         let mut routes = core.world.watch_routes();
         let mut quarantines = core.quarantines.watch();
+        let mut rotations = core.rotations.watch();
         let expiry = core.clock.sleep_until(self.caller.not_after);
         let mut expiry = std::pin::pin!(expiry);
         let mut tick = tokio::time::interval(TIME_INTERVAL);
@@ -235,6 +242,7 @@ impl Stream<'_> {
                 }
                 Ok(()) = live.changed() => self.outbox.live_changed(),
                 Ok(()) = routes.changed() => self.outbox.routes_changed(),
+                Ok(()) = rotations.changed() => self.outbox.rotations_changed(),
                 _ = tick.tick() => {
                     self.lives(false);
                     self.outbox.time_due();

@@ -109,6 +109,8 @@ impl Store {
                 )
                 .map_err(failed("evict a host"))?;
             revoke_of(db, &name, now)?;
+            db.execute("DELETE FROM rotation_values WHERE host = ?1", [name.as_str()])
+                .map_err(failed("delete the sealed values of an evicted host"))?;
             let row = if changed == 1 { host_by_name(db, &name)? } else { None };
             Ok(Evicted { row, tokens })
         })

@@ -104,6 +104,28 @@ CREATE INDEX issuances_by_host ON issuances (host, not_after);
 -- Hosts know lists under the numbers of revisions from before; new ones must be newer.
 INSERT INTO meta (key, value) SELECT 'quarantines', CAST(coalesce(max(revision), 0) AS TEXT) FROM revisions;
 ",
+    r"
+CREATE TABLE rotations (
+    name        TEXT PRIMARY KEY,
+    rotation    INTEGER NOT NULL,
+    phase       TEXT NOT NULL CHECK (phase IN ('staged', 'canary', 'current', 'revoked', 'aborted')),
+    canary_bot  TEXT NOT NULL,
+    canary_host TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    reason      TEXT NOT NULL,
+    started     INTEGER NOT NULL,
+    changed     INTEGER NOT NULL,
+    rotated     INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rotation_values (
+    name   TEXT NOT NULL,
+    host   TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (name, host)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Opens the file and brings its schema up to date, in one transaction per step.

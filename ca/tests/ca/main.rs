@@ -13,5 +13,6 @@ mod join;
 mod profile;
 mod quarantine;
 mod restart;
+mod rotation;
 mod support;
 mod sync;

@@ -49,6 +49,7 @@ async fn a_fresh_host_is_told_everything_in_order() {
                 assert_eq!(time.unix_ms, ca.clock.now().unix_millis());
                 "time"
             }
+            ca_message::Message::CredentialOrder(order) => panic!("{order:?}"),
             ca_message::Message::Goodbye(goodbye) => panic!("{}", goodbye.reason),
         });
     }

@@ -18,6 +18,8 @@ use crate::yaml::{Node, Value};
 #[derive(Debug)]
 pub(crate) struct CredentialDraft {
     pub(crate) span: Span,
+    /// Where its probe stands.
+    pub(crate) probe: Option<Span>,
     pub(crate) credential: Credential,
 }
 
@@ -47,17 +49,19 @@ impl Reader {
             let Some(name) = self.credential_name(key) else {
                 continue;
             };
-            let Some(credential) = self.credential(key.span, value) else {
+            let Some((credential, probe)) = self.credential(key.span, value) else {
                 continue;
             };
             if let Some(first) = self.draft.credentials.get(&name) {
                 let first = first.span;
                 self.duplicate("credential", name.as_str(), key.span, first);
             } else {
-                let span = key.span;
-                self.draft
-                    .credentials
-                    .insert(name, CredentialDraft { span, credential });
+                let draft = CredentialDraft {
+                    span: key.span,
+                    probe,
+                    credential,
+                };
+                self.draft.credentials.insert(name, draft);
             }
         }
     }
@@ -75,7 +79,8 @@ impl Reader {
         name
     }
 
-    fn credential(&mut self, at: Span, node: &Node) -> Option<Credential> {
+    /// Gives it with the place of its probe.
+    fn credential(&mut self, at: Span, node: &Node) -> Option<(Credential, Option<Span>)> {
         let fields = self.fields(node, &CREDENTIAL)?;
         let owner = self.required(&fields, "owner", at);
         let owner = owner.and_then(|node| self.shown_text(node, code::OWNER));
@@ -84,12 +89,23 @@ impl Reader {
         let shared = fields
             .get("shared")
             .and_then(|node| self.shown_text(node, code::CREDENTIAL));
-        Some(Credential {
+        let is_exchanged = matches!(injection, Some(Injection::OAuth(_) | Injection::GithubApp(_)));
+        self.belongs(
+            &fields,
+            "probe",
+            !is_exchanged,
+            "a value that is exchanged is probed by exchanging it: `botmesh secret test`",
+        );
+        let said = fields.get("probe");
+        let probe = said.and_then(|node| self.probe(node));
+        let credential = Credential {
             owner: owner?.to_string(),
             injection: injection?,
             rotate_every,
             shared,
-        })
+            probe,
+        };
+        Some((credential, said.map(|node| node.span)))
     }
 
     fn injection(&mut self, fields: &Fields<'_>, at: Span) -> Option<Injection> {

@@ -118,6 +118,7 @@ pub(crate) const CREDENTIAL: Keys = Keys {
         "github_app",
         "rotate_every",
         "shared",
+        "probe",
     ],
     later: &["jwt_svid"],
 };

@@ -193,3 +193,32 @@ fn consumers_are_the_bots_of_live_rules() {
     assert_eq!(consumers("openai"), ["prod/orders", "prod/support"]);
     assert_eq!(consumers("orphan"), [] as [&str; 0]);
 }
+
+#[test]
+fn a_probe_is_told_to_the_hosts_that_make_it_and_hosts_that_know_none_refuse_it() {
+    let text = r#"
+version: 1
+trust_domain: acme.internal
+bots:
+  prod/a: {owner: a@acme.internal, hosts: [web-1], attest: {user: a}}
+  prod/b: {owner: b@acme.internal, hosts: [web-2], attest: {user: b}}
+credentials:
+  key: {bearer: true, owner: cx@acme.internal, shared: one contract, probe: "GET https://api.example.com/v1/models"}
+allow:
+  - {id: asks, from: prod/a, to: "https://api.example.com", http: [GET /v1/models], inject: key}
+  - {id: writes, from: prod/b, to: "https://api.example.com", http: [POST /v1/messages], inject: key}
+"#;
+    let mesh = read(text);
+    assert!(mesh.features().contains("credential_probe"));
+    assert_eq!(
+        mesh.services_of("key").into_iter().collect::<Vec<_>>(),
+        ["https://api.example.com"]
+    );
+    // The second host has no rule that allows it, and takes its slice all the same.
+    for host in ["web-1", "web-2"] {
+        let slice = read(&mesh.slice(&HostName::parse(host).unwrap()));
+        let probe = slice.credential("key").unwrap().probe.clone().unwrap();
+        assert_eq!(probe.to_string(), "GET https://api.example.com/v1/models");
+    }
+    assert_eq!(read(&mesh.canonical_json()), mesh);
+}

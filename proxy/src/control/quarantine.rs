@@ -73,6 +73,20 @@ impl Control {
             .event_by(kind, format!("operator:{operator}"), subject, detail)
     }
 
+    /// Records what this host did by itself, or as its CA told it.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be recorded.
+    pub(crate) fn own_event(
+        &self,
+        kind: EventKind,
+        subject: String,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), LedgerError> {
+        self.shared.event(kind, subject, detail)
+    }
+
     /// Cuts somebody off on this host, keeps that, and records it; gives the number of calls that it ended. Of two
     /// about the same the later end counts.
     ///

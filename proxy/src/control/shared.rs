@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::counts::Counts;
 use super::dial::Dialer;
+use super::orders::OrderBook;
 use super::quarantine::LocalList;
 use super::snapshot::{Change, OfferedSlice, SliceError, Snapshot};
 use super::state_dir::{StateDir, StateError};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) svids_wanted: Notify,
     pub(super) up: UpQueue,
     pub(super) counts: Counts,
+    pub(super) orders: OrderBook,
     ledger: Ledger,
     on_entries: OnEntries,
     node: ArcSwapOption<Node>,
@@ -117,6 +119,7 @@ impl Shared {
             svids: SvidStore::new(config.trust_domain.clone()),
             svids_wanted: Notify::new(),
             counts: Counts::default(),
+            orders: OrderBook::default(),
             node: ArcSwapOption::empty(),
             snapshot: ArcSwap::from_pointee(first),
             snapshots: watch::Sender::new(0),
@@ -332,7 +335,13 @@ impl Shared {
         self.event(kind, leaf.id().to_string(), detail)
     }
 
-    fn event(&self, kind: EventKind, subject: String, detail: BTreeMap<String, Value>) -> Result<(), LedgerError> {
+    /// Records what this host did.
+    pub(super) fn event(
+        &self,
+        kind: EventKind,
+        subject: String,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), LedgerError> {
         self.event_by(kind, format!("host:{}", self.config.host), subject, detail)
     }
 

@@ -94,7 +94,16 @@ fn hello(shared: &Shared) -> HostMessage {
         bundle_sequence: snapshot.bundle.sequence(),
         advertise: shared.config.advertise.to_string(),
         applied_sha256: snapshot.slice_sha256().map(Vec::from).unwrap_or_default(),
+        recipient: recipient(shared),
     }))
+}
+
+/// To whom values are sealed for this host. Without one it gets none, and everything else goes on.
+fn recipient(shared: &Shared) -> String {
+    let told = shared.config.sealer.recipient();
+    let told = told
+        .inspect_err(|error| tracing::error!(error = error as &dyn Error, "this host takes no values of credentials"));
+    told.unwrap_or_default()
 }
 
 /// The way up; a CA that does not read ends the stream.
@@ -137,6 +146,9 @@ async fn pump(
                 Err(status) => return Err(LinkError::Stream { status: Box::new(status) }),
             },
             () = tokio::time::sleep_until(silent_at) => return Err(LinkError::Slow { what: "say its time" }),
+            report = shared.orders.next_report() => {
+                sender.send(up(host_message::Message::CredentialReport(report))).await?;
+            }
             Some(message) = reader.next() => {
                 sender.send(shared.up.stamp(message)).await?;
                 if let Some(report) = shared.up.report_dropped_events(shared.time.now()) {
@@ -169,6 +181,11 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
         ca_message::Message::Bundle(bundle) => bundle_heard(shared, bundle).await,
         ca_message::Message::Endpoints(endpoints) => endpoints_heard(shared, endpoints).await,
         ca_message::Message::Quarantines(quarantines) => quarantines_heard(shared, &quarantines, sender).await?,
+        ca_message::Message::CredentialOrder(order) => {
+            if !shared.orders.take(order) {
+                tracing::error!("an order about a credential cannot be read and was not taken");
+            }
+        }
         ca_message::Message::CaTime(time) => shared.heard_time(Timestamp::from_unix_millis(time.unix_ms)).await,
         ca_message::Message::Goodbye(goodbye) => {
             return Ok(Some(End::Goodbye(GoodbyeReason::from_word(&goodbye.reason))));

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{sha256, to_wire};
 use super::{Advertise, Control, ControlConfig, StartError};
+use crate::credentials::Sealer;
 use fake_ca::{FakeCa, trust_domain};
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -67,6 +68,7 @@ impl Host {
             token_file: self.dir.path().join("token"),
             advertise: Advertise::SourceAddress(15443),
             max_policy_age: Duration::from_hours(4),
+            sealer: Sealer::new(&self.dir.path().join("state")),
         }
     }
 

@@ -65,6 +65,52 @@ pub struct Identity {
     public: [u8; KEY_BYTES],
 }
 
+/// Somebody to whom values are encrypted: another host, whose key is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient([u8; KEY_BYTES]);
+
+impl Recipient {
+    /// Reads what [`Identity::recipient`] writes: `age1…`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (hrp, bytes) = bech32::decode(text).ok()?;
+        let canonical = text == text.to_ascii_lowercase() && hrp.as_str() == "age";
+        let bytes = bytes.try_into().ok()?;
+        canonical.then_some(Self(bytes))
+    }
+
+    /// Encrypts a value, which its key alone opens.
+    ///
+    /// # Errors
+    ///
+    /// When the value is longer than one piece, there is no randomness, or the key is no key.
+    pub fn seal(&self, value: &[u8]) -> Result<Vec<u8>, Failed> {
+        if value.len() > PIECE_BYTES_MAX {
+            return Err(Failed);
+        }
+        let (mut file_key, mut nonce) = (Zeroizing::new([0; FILE_KEY_BYTES]), [0; NONCE_BYTES]);
+        rand::fill(&mut *file_key)?;
+        rand::fill(&mut nonce)?;
+        let share = Identity::generate()?;
+        let wrap = share.wrap_key(&self.0, &share.public, &self.0)?;
+        let mut wrapped = file_key.to_vec();
+        seal_with(&wrap, [0; 12], &mut wrapped)?;
+
+        let mut file = VERSION.to_vec();
+        let (share, wrapped) = (STANDARD_NO_PAD.encode(share.public), STANDARD_NO_PAD.encode(&wrapped));
+        file.extend(format!("-> {KIND} {share}\n{wrapped}\n---").into_bytes());
+        let mac = hmac::sign(&header_key(&file_key)?, &file);
+        file.extend(format!(" {}\n", STANDARD_NO_PAD.encode(mac.as_ref())).into_bytes());
+
+        file.extend(nonce);
+        let mut payload = Zeroizing::new(Vec::with_capacity(value.len() + TAG_BYTES));
+        payload.extend_from_slice(value);
+        seal_with(&payload_key(&file_key, &nonce)?, LAST_PIECE, &mut payload)?;
+        file.extend_from_slice(&payload);
+        Ok(file)
+    }
+}
+
 /// Something was amiss with the provider of cryptography.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the cryptography failed")]
@@ -133,29 +179,7 @@ impl Identity {
     ///
     /// When the value is longer than one piece, or there is no randomness.
     pub fn seal(&self, value: &[u8]) -> Result<Vec<u8>, Failed> {
-        if value.len() > PIECE_BYTES_MAX {
-            return Err(Failed);
-        }
-        let (mut file_key, mut nonce) = (Zeroizing::new([0; FILE_KEY_BYTES]), [0; NONCE_BYTES]);
-        rand::fill(&mut *file_key)?;
-        rand::fill(&mut nonce)?;
-        let share = Self::generate()?;
-        let wrap = share.wrap_key(&self.public, &share.public, &self.public)?;
-        let mut wrapped = file_key.to_vec();
-        seal_with(&wrap, [0; 12], &mut wrapped)?;
-
-        let mut file = VERSION.to_vec();
-        let (share, wrapped) = (STANDARD_NO_PAD.encode(share.public), STANDARD_NO_PAD.encode(&wrapped));
-        file.extend(format!("-> {KIND} {share}\n{wrapped}\n---").into_bytes());
-        let mac = hmac::sign(&header_key(&file_key)?, &file);
-        file.extend(format!(" {}\n", STANDARD_NO_PAD.encode(mac.as_ref())).into_bytes());
-
-        file.extend(nonce);
-        let mut payload = Zeroizing::new(Vec::with_capacity(value.len() + TAG_BYTES));
-        payload.extend_from_slice(value);
-        seal_with(&payload_key(&file_key, &nonce)?, LAST_PIECE, &mut payload)?;
-        file.extend_from_slice(&payload);
-        Ok(file)
+        Recipient(self.public).seal(value)
     }
 
     /// Decrypts a file, as it is or in ASCII armour.

@@ -6,6 +6,8 @@ use aws_lc_rs::digest;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::age::{Failed, Recipient};
+
 /// The longest value, in bytes.
 pub const SECRET_BYTES_MAX: usize = 16 * 1024;
 
@@ -81,6 +83,15 @@ impl Secret {
     /// A copy that is wiped too, for what looks for it.
     pub(crate) fn copy(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.0.to_vec())
+    }
+
+    /// Encrypts it to a host, whose key alone opens it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no randomness, or the recipient's key is none.
+    pub fn seal_to(&self, recipient: &Recipient) -> Result<Vec<u8>, Failed> {
+        recipient.seal(&self.0)
     }
 
     /// Tells two values apart without showing either: the first 8 bytes of SHA-256, in hexadecimal, of a prefix of this use

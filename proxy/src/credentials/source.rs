@@ -14,6 +14,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub(crate) use sealer::Which;
 pub use sealer::{KeyError, Sealer};
 
 use super::age::NotOpened;

@@ -3,6 +3,7 @@
 
 mod exchanged;
 mod leased;
+mod rotation;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,8 @@ use super::source::{Environment, KeyError, Sealer, Shape, Source, SourceError};
 use super::token::{Token, TokenState, Tokens};
 use crate::attest::Caller;
 use crate::outside::WayOut;
+use rotation::OnTrial;
+pub(crate) use rotation::{RotateError, Trial};
 
 /// How long a source that failed is left alone, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -83,6 +86,10 @@ struct Kept {
     loaded: Option<Arc<Loaded>>,
     failed: Option<Failed>,
     refreshing: bool,
+    /// A new value, which one bot gets.
+    trial: Option<OnTrial>,
+    /// The value before, which the service may still take: nobody gets it, and it is guarded.
+    old: Option<Arc<Secret>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +118,8 @@ pub(crate) struct Loaded {
     masked: Arc<AtomicU64>,
     /// Of a lease that has ended, or was given back.
     over: AtomicBool,
+    /// Of a new value that is tried out.
+    trial: Option<Arc<Trial>>,
 }
 
 impl Loaded {
@@ -146,6 +155,7 @@ impl Loaded {
             token: None,
             masked: Arc::default(),
             over: AtomicBool::new(false),
+            trial: None,
         })
     }
 
@@ -168,6 +178,16 @@ impl Loaded {
             (Some(_), None) | (None, Some(_)) => false,
         };
         same && Arc::ptr_eq(&self.value, value)
+    }
+
+    /// Notes what the service said to a call that had it.
+    pub(crate) fn answered(&self, status: http::StatusCode) {
+        if let Some(trial) = &self.trial {
+            trial.answered(status);
+        }
+        if status == http::StatusCode::UNAUTHORIZED {
+            self.refused();
+        }
     }
 }
 
@@ -255,7 +275,10 @@ impl Credentials {
             Some(source) => Box::pin(self.leased((name, credential), source, caller))
                 .await
                 .map(Some),
-            None => self.load(name, credential, mesh).await.map(Some),
+            None => match self.on_trial(name, credential, &permit.call().from)? {
+                Some(trial) => Ok(Some(trial)),
+                None => self.load(name, credential, mesh).await.map(Some),
+            },
         }
     }
 
@@ -352,23 +375,7 @@ impl Credentials {
         {
             return Ok(Arc::clone(loaded));
         }
-        let mut guarded = inject::guarded(injection, &value);
-        if let Some(token) = &token {
-            guarded.push(token.secret.copy());
-            guarded.extend(slot.tokens().secrets().map(|secret| secret.copy()));
-        } else {
-            slot.tokens().forget();
-        }
-        let finder = Finder::new(guarded.iter().map(|part| part.as_slice()));
-        let loaded = Arc::new(Loaded {
-            name: name.clone(),
-            injection: injection.clone(),
-            value,
-            token,
-            masked: Arc::clone(&slot.masked),
-            over: AtomicBool::new(false),
-            finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
-        });
+        let loaded = Arc::new(slot.load(name, injection, (value, token), None)?);
         kept.loaded = Some(Arc::clone(&loaded));
         drop(kept);
         self.changed();
@@ -461,9 +468,11 @@ impl Credentials {
         }
         for slot in slots {
             let (kept, tokens) = (slot.kept(), slot.tokens());
-            if let Some((secret, _)) = &kept.value {
-                let loaded = kept.loaded.as_ref().map(|loaded| &loaded.injection);
-                let injection = loaded.or(tokens.injection()).unwrap_or(&Injection::Bearer);
+            let loaded = kept.loaded.as_ref().map(|loaded| &loaded.injection);
+            let injection = loaded.or(tokens.injection()).unwrap_or(&Injection::Bearer);
+            let current = kept.value.as_ref().map(|(secret, _)| secret);
+            let others = [kept.old.as_ref(), kept.trial.as_ref().map(OnTrial::secret)];
+            for secret in others.into_iter().chain([current]).flatten() {
                 parts.extend(inject::guarded(injection, secret));
             }
             parts.extend(tokens.secrets().map(|secret| secret.copy()));
@@ -530,6 +539,34 @@ impl Credentials {
 }
 
 impl Slot {
+    /// Makes of a value what calls get.
+    fn load(
+        &self,
+        name: &CredentialName,
+        injection: &Injection,
+        (value, token): (Arc<Secret>, Option<Token>),
+        trial: Option<Arc<Trial>>,
+    ) -> Result<Loaded, Unavailable> {
+        let mut guarded = inject::guarded(injection, &value);
+        if let Some(token) = &token {
+            guarded.push(token.secret.copy());
+            guarded.extend(self.tokens().secrets().map(|secret| secret.copy()));
+        } else if trial.is_none() {
+            self.tokens().forget();
+        }
+        let finder = Finder::new(guarded.iter().map(|part| part.as_slice()));
+        Ok(Loaded {
+            name: name.clone(),
+            injection: injection.clone(),
+            value,
+            token,
+            masked: Arc::clone(&self.masked),
+            over: AtomicBool::new(false),
+            finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
+            trial,
+        })
+    }
+
     /// A thread that panicked while it held the lock left a whole state.
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -22,6 +22,12 @@ pub const RELEASE: &str = "/v1/release";
 /// `GET ?epoch=&revision=&wait_seconds=` → [`QuarantineStatus`](super::QuarantineStatus).
 /// Without a number: the newest list. `wait_seconds` (at most 30) waits until every connected host enforces it.
 pub const QUARANTINES: &str = "/v1/quarantines";
+/// `GET ?name=` → [`FleetCredentials`](super::FleetCredentials): all of the mesh, or one.
+pub const CREDENTIALS: &str = "/v1/credentials";
+/// `POST` a [`RotateRequest`](super::RotateRequest) → [`FleetCredential`](super::FleetCredential).
+pub const CREDENTIAL_ROTATE: &str = "/v1/credential/rotate";
+/// `POST` an [`AdvanceRequest`](super::AdvanceRequest) → [`FleetCredential`](super::FleetCredential).
+pub const CREDENTIAL_ADVANCE: &str = "/v1/credential/advance";
 /// `GET` → [`BotList`](super::BotList).
 pub const BOTS: &str = "/v1/bots";
 /// `GET` → [`CaStatus`](super::CaStatus).

@@ -2,7 +2,9 @@
 
 use ca_api::admin::ToldBy;
 use ca_api::node::host_message::Message;
-use ca_api::node::{Applied, Checkpoint, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied};
+use ca_api::node::{
+    Applied, Checkpoint, CredentialReport, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied,
+};
 use ca_api::observation::{ALERT, DENIED, DeniedCall, EVENTS_DROPPED, EventsDropped, TEXT_BYTES_MAX, ToldAlert};
 use policy::{Mesh, RuleId};
 use spiffe::id::{BotName, IdKind, SpiffeId};
@@ -61,6 +63,10 @@ impl Stream<'_> {
                 self.quarantines_applied(&applied);
                 Ok(())
             }
+            Message::CredentialReport(report) => {
+                self.credential_report(report);
+                Ok(())
+            }
         }
     }
 
@@ -77,6 +83,7 @@ impl Stream<'_> {
             | Message::Applied(_)
             | Message::Event(_)
             | Message::Checkpoint(_)
+            | Message::CredentialReport(_)
             | Message::QuarantinesApplied(_) => 0,
         };
         let cost = 1 + u64::try_from(more).unwrap_or(u64::MAX - 1);
@@ -108,6 +115,14 @@ impl Stream<'_> {
         self.core
             .world
             .receipt(&self.caller.host, self.session, self.core.now(), generation, outcome);
+    }
+
+    /// Word of a value that was not sent to the host counts for nothing.
+    fn credential_report(&self, report: CredentialReport) {
+        let name = report.name.clone();
+        if !self.core.rotation_reported(&self.caller.host, report) {
+            self.refuse(HostRefusal::CredentialNotSent, &name);
+        }
     }
 
     /// A receipt for a list that was never sent counts for nothing.

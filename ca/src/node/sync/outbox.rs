@@ -1,16 +1,20 @@
 //! What is due to a host, as flags over the newest state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ca_api::Generation;
 use ca_api::node::ca_message::Message;
-use ca_api::node::{BotEndpoints, Bundle, CaTime, Endpoints, Hello, Quarantines, Slice};
+use ca_api::node::{BotEndpoints, Bundle, CaTime, CredentialOrder, Endpoints, Hello, Quarantines, Slice};
+use ca_api::rotation::Phase;
+use policy::CredentialName;
 use spiffe::id::HostName;
 
 use crate::Digest;
 use crate::core::Core;
 use crate::node::endpoints::HostSlice;
+use crate::rotation::order;
+use crate::store::RotationRow;
 
 /// How many slices are remembered as sent; a host that is behind by more is believed about none of those.
 const SENT_MAX: usize = 64;
@@ -34,6 +38,7 @@ pub(super) struct Outbox {
     quarantines: bool,
     slice: bool,
     endpoints: bool,
+    credentials: bool,
     time: bool,
     /// The newest slice, sent or known to be there already.
     current: Option<HostSlice>,
@@ -44,6 +49,8 @@ pub(super) struct Outbox {
     resumed: Option<(Generation, Vec<u8>)>,
     endpoints_sent: Option<(Generation, Vec<BotEndpoints>)>,
     quarantines_sent: Option<Generation>,
+    /// The newest order for each credential.
+    orders_sent: BTreeMap<CredentialName, (u64, Phase)>,
 }
 
 impl Outbox {
@@ -58,6 +65,7 @@ impl Outbox {
             quarantines: true,
             slice: true,
             endpoints: true,
+            credentials: true,
             time: true,
             current: None,
             before: None,
@@ -65,6 +73,7 @@ impl Outbox {
             resumed,
             endpoints_sent: None,
             quarantines_sent: None,
+            orders_sent: BTreeMap::new(),
         }
     }
 
@@ -82,6 +91,11 @@ impl Outbox {
         self.quarantines = true;
         self.slice = true;
         self.endpoints = true;
+        self.credentials = true;
+    }
+
+    pub(super) fn rotations_changed(&mut self) {
+        self.credentials = true;
     }
 
     pub(super) fn time_due(&mut self) {
@@ -89,7 +103,7 @@ impl Outbox {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.bundle || self.quarantines || self.slice || self.endpoints || self.time
+        self.bundle || self.quarantines || self.slice || self.endpoints || self.credentials || self.time
     }
 
     /// Makes the next message that is due. `None`: a look at the state showed that
@@ -118,6 +132,14 @@ impl Outbox {
             && let Some(endpoints) = self.next_endpoints(core)
         {
             return Some(Message::Endpoints(endpoints));
+        }
+        if std::mem::take(&mut self.credentials)
+            && !cut_off
+            && let Some(order) = self.next_order(core)
+        {
+            // There may be another one.
+            self.credentials = true;
+            return Some(Message::CredentialOrder(order));
         }
         let time = std::mem::take(&mut self.time);
         time.then(|| {
@@ -168,6 +190,18 @@ impl Outbox {
             hosts: list.hosts().map(ToString::to_string).collect(),
             serials: list.serials.clone(),
         }
+    }
+
+    /// One credential at a time: a sealed value is long beside the rest of a message.
+    fn next_order(&mut self, core: &Core) -> Option<CredentialOrder> {
+        let list = core.rotations.list();
+        let is_news = |(name, rotation): &(&CredentialName, &RotationRow)| {
+            self.orders_sent.get(*name) != Some(&(rotation.rotation, rotation.phase))
+        };
+        let (name, rotation) = list.of(&self.host).find(is_news)?;
+        self.orders_sent
+            .insert(name.clone(), (rotation.rotation, rotation.phase));
+        order(rotation, &self.host)
     }
 
     fn next_slice(&mut self, core: &Core) -> Option<Slice> {

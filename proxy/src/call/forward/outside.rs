@@ -172,9 +172,7 @@ impl Way<'_> {
         inject(&credential.injection, credential.secret(), now, target)
             .map_err(|misfit| misfits(credential, misfit))?;
         let (status, headers, (body, from)) = self.ask(&request, body, end).await?;
-        if status == StatusCode::UNAUTHORIZED {
-            credential.refused();
-        }
+        credential.answered(status);
         self.guarded(
             credential,
             status,

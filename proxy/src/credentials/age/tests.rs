@@ -41,6 +41,22 @@ fn a_key_is_read_as_it_was_written_and_in_no_other_spelling() {
 }
 
 #[test]
+fn a_value_is_sealed_to_a_host_by_what_it_tells_alone() {
+    let host = Identity::generate().unwrap();
+    let told = host.recipient().unwrap();
+    let file = Recipient::parse(&told).unwrap().seal(b"sk-ant-0123456789").unwrap();
+    assert_eq!(&**host.open(&file).unwrap(), b"sk-ant-0123456789");
+    let mut changed = told.clone();
+    let last = changed.pop().unwrap();
+    changed.push(if last == 'q' { 'p' } else { 'q' });
+    for text in ["", "age1", &told.to_ascii_uppercase(), &changed, &host.text().unwrap()] {
+        assert_eq!(Recipient::parse(text), None, "{text}");
+    }
+    // A point of small order: whoever knows it opens everything that is sealed to it.
+    assert_eq!(Recipient([0; KEY_BYTES]).seal(b"sk-ant-0123456789"), Err(Failed));
+}
+
+#[test]
 fn every_changed_byte_of_a_file_is_noticed() {
     let key = Identity::generate().unwrap();
     let file = key.seal(b"sk-ant-0123456789").unwrap();

@@ -63,6 +63,48 @@ impl Sealer {
         self.folder.join(format!("{name}.age"))
     }
 
+    /// Where a value is that is not the one in use.
+    pub(crate) fn file_of(&self, name: &CredentialName, which: Which) -> PathBuf {
+        match which {
+            Which::Current => self.file(name),
+            // No name of a credential has a dot in it, so none of these is another one's.
+            Which::Next => self.folder.join(format!("{name}.age.next")),
+            Which::Old => self.folder.join(format!("{name}.age.old")),
+        }
+    }
+
+    /// Where it is kept which rotation the value in use came by.
+    fn done_file(&self, name: &CredentialName) -> PathBuf {
+        self.folder.join(format!("{name}.rotation"))
+    }
+
+    /// Which rotation brought a value last; 0 where none did.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be read: then nobody knows whether a value is newer than the one in use.
+    pub(crate) async fn done(&self, name: &CredentialName) -> Result<u64, KeyError> {
+        let path = self.done_file(name);
+        let failed = |source| KeyError::File {
+            path: path.clone(),
+            source,
+        };
+        match tokio::fs::read_to_string(&path).await {
+            Ok(text) => {
+                let invalid = |_no_number| std::io::Error::other("it holds no number of a rotation");
+                text.trim().parse().map_err(invalid).map_err(failed)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Notes which rotation brought the value in use.
+    pub(crate) async fn note_done(&self, name: &CredentialName, rotation: u64) -> Result<(), KeyError> {
+        self.keep(self.done_file(name), format!("{rotation}\n").into_bytes())
+            .await
+    }
+
     /// To whom `age -r` encrypts for this host. Makes the key where there is none.
     ///
     /// # Errors
@@ -158,9 +200,62 @@ impl Sealer {
         Ok((root.to_owned(), Secret::new(newest.to_vec())?))
     }
 
+    /// Keeps a value that came sealed to this host, as it came.
+    pub(crate) async fn keep(&self, path: PathBuf, sealed: Vec<u8>) -> Result<(), KeyError> {
+        let sealer = self.clone();
+        blocking(move || {
+            let written = sealer.write(&path, &sealed);
+            written.map_err(|source| KeyError::File { path, source })
+        })
+        .await
+    }
+
+    /// Puts the next value in the place of the one in use, which is kept as the old one.
+    pub(crate) async fn promote(&self, name: &CredentialName) -> Result<(), KeyError> {
+        let (sealer, [current, next, old]) = (
+            self.clone(),
+            [Which::Current, Which::Next, Which::Old].map(|which| self.file_of(name, which)),
+        );
+        blocking(move || {
+            let failed = |path: &Path| {
+                let path = path.to_owned();
+                move |source| KeyError::File { path, source }
+            };
+            // Written anew and not renamed: there is a value in use at every moment.
+            match std::fs::read(&current) {
+                Ok(sealed) => sealer.write(&old, &sealed).map_err(failed(&old))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&current)(error)),
+            }
+            std::fs::rename(&next, &current).map_err(failed(&next))?;
+            let folder = std::fs::File::open(&sealer.folder).and_then(|folder| folder.sync_all());
+            folder.map_err(failed(&sealer.folder))
+        })
+        .await
+    }
+
+    /// Deletes a value that is worth nothing; one that is not there is deleted already.
+    pub(crate) async fn delete(&self, path: PathBuf) -> Result<(), KeyError> {
+        blocking(move || match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(KeyError::File { path, source }),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await
+    }
+
     /// Reads and decrypts a file.
-    pub(super) async fn open(&self, path: PathBuf, shape: Shape) -> Result<Secret, SourceError> {
+    pub(crate) async fn open(&self, path: PathBuf, shape: Shape) -> Result<Secret, SourceError> {
         let sealed = read_file(path.clone()).await?;
+        self.unseal(path, sealed, shape).await
+    }
+
+    /// Decrypts what `path` holds or is to hold.
+    pub(crate) async fn unseal(
+        &self,
+        path: PathBuf,
+        sealed: Zeroizing<Vec<u8>>,
+        shape: Shape,
+    ) -> Result<Secret, SourceError> {
         let sealer = self.clone();
         let open = move || {
             let opened = sealer.identity()?.open(&sealed);
@@ -175,4 +270,20 @@ impl Sealer {
             .await
             .unwrap_or(Err(SourceError::Slow))
     }
+}
+
+/// The values of a credential that a host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// That in use.
+    Current,
+    /// One that is to be.
+    Next,
+    /// One that was, until the service refuses it.
+    Old,
+}
+
+/// Works on files away from the threads that serve calls.
+async fn blocking(work: impl FnOnce() -> Result<(), KeyError> + Send + 'static) -> Result<(), KeyError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(KeyError::Crypto))
 }

@@ -145,6 +145,7 @@ impl Credentials {
             masked: Arc::clone(&slot.masked),
             over: AtomicBool::new(false),
             finder: finder.map_err(|_too_many| SourceError::NoFinder)?,
+            trial: None,
         }))
     }
 }

@@ -66,6 +66,7 @@ fn credential(injection: Injection) -> Credential {
         injection,
         rotate_every: None,
         shared: None,
+        probe: None,
     }
 }
 

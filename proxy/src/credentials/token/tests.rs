@@ -31,6 +31,7 @@ fn exchange(scope: &str, value: &str) -> Exchange {
         })),
         rotate_every: None,
         shared: None,
+        probe: None,
     };
     let value = Arc::new(Secret::new(value.as_bytes().to_vec()).unwrap());
     Exchange::of(&credential, &value, &mesh()).unwrap()
