@@ -107,8 +107,30 @@ fn a_quarantine_is_of_one_bot_or_one_host_and_its_time_is_not_nothing() {
 }
 
 #[test]
+fn a_rotation_is_begun_or_something_else_is_done_with_it() {
+    for line in [
+        "secret rotate key --reason r",
+        "secret rotate key --reason r --fd 3 --canary prod/x --canary-for 10s --wait 2m --without-away",
+        "secret rotate key --resume --without-away",
+        "secret rotate key --status",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+    for line in [
+        "secret rotate",
+        "secret rotate key --status --abort",
+        "secret rotate key --resume --revoked",
+        "secret rotate key --fd 3 --file x",
+        "secret rotate key --canary Prod/X",
+        "secret rotate key value",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
 fn commands_of_later_versions_do_not_exist() {
-    for line in ["grant list", "tap", "top", "backup", "secret rotate key"] {
+    for line in ["grant list", "tap", "top", "backup", "secret revoke key"] {
         assert!(parse(line).is_err(), "{line}");
     }
 }

@@ -235,6 +235,7 @@ fn parses(command: &str) {
         } else {
             words.extend(
                 part.split_whitespace()
+                    .take_while(|word| *word != ">")
                     .map(|word| if word == "PID" { "1" } else { word }.to_owned()),
             );
         }

@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
-use super::scene::{KEYS, Service, no_key_in};
-use crate::support::{as_user, ok, root_or_skip};
+use super::scene::{KEYS, Service, no_file_has, no_key_in};
+use crate::support::hand::Hand;
+use crate::support::{as_user, eventually, ok, root_or_skip};
 
 const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 
@@ -70,7 +73,8 @@ fn a_proxy_that_is_made_to_dump_its_memory_leaves_none_and_its_last_words_have_n
         cores.of(other.id()).exists(),
         "this machine writes no core files, so nothing is shown"
     );
-    for signal in [Signal::SIGABRT, Signal::SIGILL, Signal::SIGQUIT] {
+    // Not SIGQUIT, which whoever started this may have had ignored.
+    for signal in [Signal::SIGABRT, Signal::SIGILL] {
         let mut checkout = service.scene.checkout();
         for (rule, _, _) in super::scene::RULES {
             let answer = checkout.call("GET", &format!("{rule}.example.com"), "/echo");
@@ -86,6 +90,46 @@ fn a_proxy_that_is_made_to_dump_its_memory_leaves_none_and_its_last_words_have_n
     }
     nothing_in(cores.dir.path());
     service.nobody_has_a_key();
+}
+
+#[test]
+fn a_proxy_whose_tasks_panic_says_no_key_anywhere() {
+    if !root_or_skip("credentials") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new(dir.path());
+    let mut service = Service::with_clock(hand.path());
+    for (name, value) in KEYS {
+        service.put(name, value);
+    }
+    let mut checkout = service.scene.checkout();
+    for (rule, _, _) in super::scene::RULES {
+        assert_eq!(
+            checkout.call("GET", &format!("{rule}.example.com"), "/echo").status,
+            200
+        );
+    }
+    hand.end_whoever_reads_it();
+    let panics = |service: &Service| service.scene.host().process.log().matches("panicked at").count();
+    // The call that comes now, and whatever of the proxy looks at the time by itself.
+    let order = json!({"method": "GET", "target": "/echo", "headers": [["Host", "header.example.com"]]});
+    eventually("a call to be broken off", || checkout.order(&order).err());
+    eventually("others to panic", || (panics(&service) >= 4).then_some(()));
+    no_file_has(&service.scene, &KEYS);
+    // It is started anew, as a service manager does, and calls go on.
+    hand.forward(Duration::from_secs(1));
+    service.scene.mesh.restart_ca();
+    service.scene.mesh.restart("web-1");
+    service.scene.mesh.wait_for("web-1", "/readyz");
+    assert_eq!(
+        service
+            .scene
+            .checkout()
+            .call("GET", "header.example.com", "/echo")
+            .status,
+        200
+    );
 }
 
 /// The user that a proxy has become.

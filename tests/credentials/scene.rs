@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -81,6 +81,11 @@ impl Service {
     /// The same with a proxy on each of these hosts.
     pub(super) fn on_hosts(hosts: &[&str]) -> Self {
         Self::on(Scene::on_hosts(hosts, ""))
+    }
+
+    /// The same by a test's clock.
+    pub(super) fn with_clock(clock: PathBuf) -> Self {
+        Self::on(Scene::with_clock(LISTENER, Some(clock)))
     }
 
     fn on(scene: Scene) -> Self {
@@ -195,6 +200,13 @@ pub(crate) fn nobody_has_a_key(scene: &Scene) {
 
 /// The same for other keys.
 pub(crate) fn nobody_wrote(scene: &Scene, keys: &[(&str, &str)]) {
+    no_file_has(scene, keys);
+    let (_, metrics) = crate::support::http_get(scene.host().ports.metrics, "/metrics").unwrap();
+    none_in("metrics", metrics.as_bytes(), keys);
+}
+
+/// The same in files alone: state, ledgers, logs.
+pub(super) fn no_file_has(scene: &Scene, keys: &[(&str, &str)]) {
     let mut files = vec![scene.mesh.dir().to_owned()];
     let mut looked = 0;
     while let Some(path) = files.pop() {
@@ -206,8 +218,6 @@ pub(crate) fn nobody_wrote(scene: &Scene, keys: &[(&str, &str)]) {
         }
     }
     assert!(looked > 10, "{looked} files");
-    let (_, metrics) = crate::support::http_get(scene.host().ports.metrics, "/metrics").unwrap();
-    none_in("metrics", metrics.as_bytes(), keys);
 }
 
 /// Asserts that no key is in the bytes, as it is, in Base64, in hexadecimal or percent-encoded.

@@ -58,12 +58,23 @@ impl Hand {
         self.step(-i64::try_from(by.as_millis()).unwrap());
     }
 
+    /// Has whoever reads the time panic, until the clock is moved.
+    pub(crate) fn end_whoever_reads_it(&self) {
+        self.say(i64::MIN);
+    }
+
     fn step(&self, by_ms: i64) {
-        let mut state = self.state.lock().unwrap();
-        state.0 += by_ms;
-        let line = format!("set {}\n", state.0);
-        state
-            .1
-            .retain_mut(|follower| follower.write_all(line.as_bytes()).is_ok());
+        let shows = {
+            let mut state = self.state.lock().unwrap();
+            state.0 += by_ms;
+            state.0
+        };
+        self.say(shows);
+    }
+
+    fn say(&self, millis: i64) {
+        let line = format!("set {millis}\n");
+        let followers = &mut self.state.lock().unwrap().1;
+        followers.retain_mut(|follower| follower.write_all(line.as_bytes()).is_ok());
     }
 }

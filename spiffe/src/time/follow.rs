@@ -39,7 +39,7 @@ pub enum FollowError {
 
 impl Clock {
     /// Connects to the Unix socket at `path` and shows the time last received: each line `set NNN` is an absolute time
-    /// in Unix milliseconds. The clock stands still between lines, and for ever after a line of another form or the end
+    /// in Unix milliseconds. At the earliest of all, every read panics until the next line. The clock stands still between lines, and for ever after a line of another form or the end
     /// of the connection.
     ///
     /// Returns once the first line is here.
