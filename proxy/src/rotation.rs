@@ -5,7 +5,7 @@
 mod probe;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use audit::EventKind;
@@ -16,11 +16,17 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::control::{Order, chain_of};
-use crate::credentials::{RotateError, Which};
+use crate::credentials::{RotateError, Secret, Which};
 use crate::proxy::Proxy;
 
 /// How long after a probe the next one waits, at first and at most.
 const PROBE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// How long calls under way are waited for that have the value before: streams go on for longer, and have been let in.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether they are over.
+const UNDER_WAY_EVERY: Duration = Duration::from_millis(10);
 
 /// How often the calls of a canary are counted.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
@@ -172,8 +178,9 @@ async fn carry_out(proxy: &Proxy, name: &CredentialName, order: &Order) -> Resul
         (Phase::Current | Phase::Revoked, _) => {
             if !done {
                 let by = (order.rotation, order.fingerprint.as_str());
-                credentials.promote(name, by).await?;
+                let before = credentials.promote(name, by).await?;
                 record(proxy, name, order);
+                over(&before).await;
             }
             if order.phase == Phase::Revoked {
                 credentials.forget_old(name).await?;
@@ -181,6 +188,15 @@ async fn carry_out(proxy: &Proxy, name: &CredentialName, order: &Order) -> Resul
             Ok(())
         }
         (Phase::Staged | Phase::Canary | Phase::Aborted, _) => Ok(()),
+    }
+}
+
+/// Waits for the calls under way that have the value before, for a while: an operator who hears that the new one is in use
+/// revokes the old one.
+async fn over(before: &Weak<Secret>) {
+    let until = Instant::now() + UNDER_WAY_MAX;
+    while before.strong_count() > 0 && Instant::now() < until {
+        tokio::time::sleep(UNDER_WAY_EVERY).await;
     }
 }
 
@@ -215,6 +231,27 @@ async fn probe_if_due(proxy: &Proxy, name: &CredentialName, order: &Order, progr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_have_the_value_before_are_waited_for_and_no_stream_for_ever() {
+        let value = Arc::new(Secret::new(b"value-one".to_vec()).unwrap());
+        let before = Arc::downgrade(&value);
+        let call = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            drop(value);
+        });
+        let began = Instant::now();
+        over(&before).await;
+        assert!(
+            call.is_finished() && began.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            began.elapsed()
+        );
+        let stream = Arc::new(Secret::new(b"value-one".to_vec()).unwrap());
+        let began = Instant::now();
+        over(&Arc::downgrade(&stream)).await;
+        assert!(began.elapsed() >= UNDER_WAY_MAX && began.elapsed() < UNDER_WAY_MAX * 2);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn probes_grow_rarer_and_end_when_what_they_ask_is_known() {

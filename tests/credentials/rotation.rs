@@ -15,6 +15,9 @@ use crate::support::{Caller, both, botmesh, eventually, ok, root_or_skip, run};
 const NEXT: &str = "sk-ant-the-next-one-0001";
 const HOSTS: [&str; 3] = ["web-1", "web-2", "web-3"];
 
+/// How many processes call on each host at once: together more than 200 times a second.
+const CALLERS: usize = 5;
+
 /// A service, and a mesh whose hosts have the key that it takes.
 struct Fleet {
     service: Service,
@@ -83,9 +86,8 @@ impl Fleet {
 fn under_calls<T>(fleet: &Fleet, work: impl FnOnce() -> T) -> (u64, T) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let calling: Vec<_> = fleet
-            .hosts
-            .iter()
+        let callers = fleet.hosts.iter().flat_map(|host| [host; CALLERS]);
+        let calling: Vec<_> = callers
             .map(|host| {
                 let (mut caller, over) = (fleet.caller(host), &over);
                 scope.spawn(move || {

@@ -1,8 +1,8 @@
 //! A credential that gets a new value: the new one is kept beside the one in use, tried out by one bot, and put in its place.
 //! The one before is kept until the service refuses it, because what it leaks is worth something until then.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use http::StatusCode;
 use policy::{Credential, CredentialName, Injection};
@@ -181,12 +181,12 @@ impl Credentials {
     }
 
     /// Puts the new value in the place of the one in use. Calls that begin from now on get it; those under way end with the
-    /// one that they have.
+    /// one that they have, which they hold up by what is given here.
     pub(crate) async fn promote(
         &self,
         name: &CredentialName,
         (rotation, fingerprint): (u64, &str),
-    ) -> Result<(), RotateError> {
+    ) -> Result<Weak<Secret>, RotateError> {
         let slot = self.slot(name);
         // Whoever reads the value that was there before does not bring it back.
         let _one_at_a_time = slot.reading.lock().await;
@@ -200,13 +200,15 @@ impl Credentials {
         let secret = self.of_file(name, Which::Current).await?;
         let old = self.of_file(name, Which::Old).await.ok();
         let mut kept = slot.kept();
-        (kept.value, kept.loaded, kept.failed) = (Some((secret, Instant::now())), None, None);
+        let before = kept.value.replace((secret, Instant::now()));
+        let under_way = before.map_or_else(Weak::new, |(before, _)| Arc::downgrade(&before));
+        (kept.loaded, kept.failed) = (None, None);
         (kept.trial, kept.old) = (None, old);
         drop(kept);
         // What was exchanged was so for the value before.
         slot.tokens().forget();
         self.changed();
-        Ok(())
+        Ok(under_way)
     }
 
     /// Guards the value before again, after a restart.

@@ -88,7 +88,9 @@ impl Bench {
 
     async fn promote(&self, rotation: u64, value: &str) -> Result<(), RotateError> {
         let print = secret(value).fingerprint();
-        self.credentials.promote(&name(), (rotation, &print)).await
+        let before = self.credentials.promote(&name(), (rotation, &print)).await?;
+        assert_eq!(before.strong_count(), 0, "no call has the value before");
+        Ok(())
     }
 
     /// What the calls of a bot get.
