@@ -1,6 +1,8 @@
 //! The command line, as a person or a script types it. Parsing only: nothing here reads a file or the environment.
 
 mod audit;
+mod import;
+mod secret;
 mod values;
 
 use std::ffi::OsString;
@@ -14,6 +16,8 @@ use spiffe::id::{BotName, HostName};
 use spiffe::time::Timestamp;
 
 pub(crate) use audit::{Audit, AuditQuery, AuditTail, AuditVerify};
+pub(crate) use import::{EnvironmentOf, Import, ImportEnv};
+pub(crate) use secret::{Secret, SecretList, SecretPut, SecretRotate};
 pub(crate) use values::RevisionRef;
 use values::{duration, revision, time, unix_path};
 
@@ -285,138 +289,11 @@ pub(crate) struct Whom {
     pub(crate) local: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Secret {
-    /// Puts a value on this host, encrypted to it; the next call gets it. It is read from standard input
-    Put(SecretPut),
-    /// Gives a new value to every host that needs it, in steps: kept, probed, tried by one bot, used by all
-    Rotate(SecretRotate),
-    /// The credentials that bots of this host use: where each is, who uses it, when it is due
-    List(SecretList),
-    /// Reads a value anew and says whether that went well
-    Test(SecretRef),
-    /// Prints to whom `age -r` encrypts a file for this host, alone on stdout
-    Recipient,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
     /// Files, folders, or - for standard input
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Import {
-    /// Reads a bot's environment and proposes credentials, rules and what it becomes; no value is shown. Exit 1 where something
-    /// is left to decide
-    Env(ImportEnv),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImportEnv {
-    /// What the file is: a unit of systemd (with its drop-ins and EnvironmentFile=), a compose file, or a .env file
-    #[arg(long, value_enum)]
-    pub(crate) from: EnvironmentOf,
-    /// The file
-    pub(crate) path: PathBuf,
-    /// The bot [default: named after the unit, the service or the folder]
-    #[arg(long)]
-    pub(crate) bot: Option<BotName>,
-    /// Who owns the credentials
-    #[arg(long)]
-    pub(crate) owner: Option<String>,
-    /// The service, where a compose file has several
-    #[arg(long)]
-    pub(crate) service: Option<String>,
-    /// Puts the values on this host, once its proxy knows the credentials, in place of the proposal
-    #[arg(long)]
-    pub(crate) put: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EnvironmentOf {
-    Unit,
-    Compose,
-    Dotenv,
-}
-
-impl EnvironmentOf {
-    /// The word for it on the command line.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Unit => "unit",
-            Self::Compose => "compose",
-            Self::Dotenv => "dotenv",
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SecretPut {
-    #[command(flatten)]
-    pub(crate) which: SecretRef,
-    /// Reads the value from this descriptor
-    #[arg(long, value_name = "N", conflicts_with = "file")]
-    pub(crate) fd: Option<u32>,
-    /// Reads the value from this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SecretList {
-    /// Those of the whole mesh, as the CA and the hosts tell: service, environment, who uses it, when it was rotated
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Only those that are to be replaced now
-    #[arg(long)]
-    pub(crate) due: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SecretRotate {
-    #[command(flatten)]
-    pub(crate) which: SecretRef,
-    /// Why, for whoever reads the ledger
-    #[arg(long)]
-    pub(crate) reason: Option<String>,
-    /// Reads the new value from this descriptor [default: standard input]
-    #[arg(long, value_name = "N", conflicts_with = "file")]
-    pub(crate) fd: Option<u32>,
-    /// Reads the new value from this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// The bot that gets the value before the others [default: one that may use it]
-    #[arg(long, value_name = "BOT")]
-    pub(crate) canary: Option<BotName>,
-    /// How long a call of the canary is waited for: a number and s, m or h
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
-    pub(crate) canary_for: Duration,
-    /// How long hosts and probe are waited for at each step
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1m")]
-    pub(crate) wait: Duration,
-    /// Goes on without hosts that are away; they get the value when they come back
-    #[arg(long)]
-    pub(crate) without_away: bool,
-    /// Says how far it is, and does nothing
-    #[arg(long, group = "instead")]
-    pub(crate) status: bool,
-    /// Goes on where an earlier command stopped; the value is on the hosts already
-    #[arg(long, group = "instead")]
-    pub(crate) resume: bool,
-    /// Gives the new value up; bots go on with the one in use
-    #[arg(long, group = "instead")]
-    pub(crate) abort: bool,
-    /// Ends it although no probe saw the old value refused: the hosts delete it
-    #[arg(long, group = "instead")]
-    pub(crate) revoked: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SecretRef {
-    /// The credential, as `credentials` of the mesh file names it
-    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod audit_only;
 mod bots;
 mod credentials;
+mod databases;
 mod destinations;
 mod exchange;
 mod fields;

@@ -5,6 +5,7 @@
 //! be kept. Nothing after it reads a file or the environment for a setting.
 
 mod address;
+mod credentials;
 mod operator;
 mod refused;
 mod settings;
@@ -23,11 +24,12 @@ use spiffe::id::{HostName, TrustDomain};
 use crate::credentials::{Source, VaultConfig};
 
 pub use address::{CaAddress, CaAddressError, ListenAddress, ListenAddressError};
+pub use credentials::{CREDENTIAL_KEPT_MAX, CREDENTIAL_TTL_MIN, CREDENTIALS_MAX};
 pub use operator::Operator;
 pub use refused::NotEnforced;
 pub use settings::{
-    CA_ADDRESSES_MAX, CALLS_MAX, CREDENTIAL_KEPT_MAX, CREDENTIAL_TTL_MIN, CREDENTIALS_MAX, ConfigError, Defaults,
-    LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX, POLICY_AGE_MIN, Settings,
+    CA_ADDRESSES_MAX, CALLS_MAX, ConfigError, Defaults, LEDGER_SYNC_MAX, LISTENERS_MAX, Listener, POLICY_AGE_MAX,
+    POLICY_AGE_MIN, Settings,
 };
 pub use units::{ByteSize, ByteSizeError, Span, SpanError};
 

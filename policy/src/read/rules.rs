@@ -22,11 +22,11 @@ const PROTOCOLS_MAX: usize = 8;
 
 /// Which calls a rule speaks of.
 #[derive(Debug, Default)]
-struct Calls {
+pub(super) struct Calls {
     kind: Option<ServeKind>,
     http: Vec<HttpMatch>,
     tcp: Vec<u16>,
-    postgres: Vec<DatabaseMatch>,
+    pub(super) postgres: Vec<DatabaseMatch>,
 }
 
 fn is_about(to: &[(Subject, Span)], scheme: Scheme) -> bool {
@@ -309,45 +309,6 @@ impl Reader {
         }
         calls.tcp.sort_unstable();
         calls.tcp.dedup();
-        calls
-    }
-
-    /// Reads the databases of a rule about PostgreSQL. A deny rule without them covers every one.
-    fn databases(&mut self, fields: &Fields<'_>, effect: Effect, at: Span) -> Calls {
-        let (mut calls, mut other) = (Calls::default(), false);
-        for key in ["http", "grpc", "tcp", "upgrade"] {
-            if let Some(node) = fields.get(key) {
-                let message = format!("a rule about postgres:// has no `{key}`");
-                self.error(code::OUTSIDE, node.span, message, "another protocol's");
-                other = true;
-            }
-        }
-        let Some(node) = fields.get("postgres") else {
-            if effect == Effect::Allow && !other && !fields.refused() {
-                let message = "the rule says who but not what";
-                let draft = Draft::new(code::NO_MATCH, at, message, "`postgres` is missing");
-                self.push(draft.help("name databases, as in postgres: [orders]; `*` is every one"));
-            }
-            return calls;
-        };
-        let items = self.items(node);
-        if items.is_empty() {
-            self.error(code::NO_MATCH, node.span, "`postgres` has no items", "empty");
-        }
-        for item in items {
-            let Some(text) = self.text(item) else { continue };
-            match DatabaseMatch::parse(text) {
-                Some(database) => calls.postgres.push(database),
-                None => self.error(
-                    code::OUTSIDE,
-                    item.span,
-                    "a database is `*`, or 1 to 63 letters, digits, `_`, `-`, `.` and `$`",
-                    "not such a name",
-                ),
-            }
-        }
-        calls.postgres.sort();
-        calls.postgres.dedup();
         calls
     }
 

@@ -3,40 +3,35 @@
 
 mod exchanged;
 mod leased;
+mod loaded;
 mod rotation;
+mod slot;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use policy::{Credential, CredentialName, Injection, Mesh, Permit};
-use spiffe::id::BotName;
 use spiffe::time::Clock;
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::exchange::{Exchange, ExchangeError, Lineage};
+use super::exchange::{Exchange, ExchangeError};
 use super::inject;
 use super::lease::Leases;
 use super::mask::Finder;
 use super::secret::Secret;
 use super::source::{Environment, KeyError, Sealer, Shape, Source, SourceError};
-use super::token::{Token, TokenState, Tokens};
+use super::token::{Token, TokenState};
 use crate::attest::Caller;
 use crate::outside::WayOut;
+pub(crate) use loaded::Loaded;
 use rotation::OnTrial;
 pub(crate) use rotation::{RotateError, Trial};
-
-/// How long a source that failed is left alone, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// How long what failed so many times in a row is left alone.
-pub(super) fn pause(times: u32) -> Duration {
-    let doubled = BACKOFF.0.saturating_mul(1 << times.saturating_sub(1).min(8));
-    doubled.min(BACKOFF.1)
-}
+use slot::Slot;
+pub(super) use slot::pause;
 
 /// The way to where values are exchanged, and the time by which tokens end.
 #[derive(Debug)]
@@ -61,134 +56,6 @@ pub(crate) struct Credentials {
     /// Finds every value that is in memory; nothing while nobody asked since one came or went.
     live: Mutex<Option<(Arc<Finder>, u64)>>,
     slots: Mutex<BTreeMap<CredentialName, Arc<Slot>>>,
-}
-
-/// One credential.
-#[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<Kept>,
-    /// One reads at a time, and the others wait for what that finds.
-    reading: tokio::sync::Mutex<()>,
-    /// In how many answers it was.
-    masked: Arc<AtomicU64>,
-    reads_ok: AtomicU64,
-    reads_failed: AtomicU64,
-    /// Where the value is exchanged for one.
-    tokens: Mutex<Tokens>,
-    /// One asks for a token at a time.
-    exchanging: tokio::sync::Mutex<Option<Lineage>>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    value: Option<(Arc<Secret>, Instant)>,
-    /// Made of the value for one way of adding it.
-    loaded: Option<Arc<Loaded>>,
-    failed: Option<Failed>,
-    refreshing: bool,
-    /// A new value, which one bot gets.
-    trial: Option<OnTrial>,
-    /// The value before, which the service may still take: nobody gets it, and it is guarded.
-    old: Option<Arc<Secret>>,
-}
-
-#[derive(Debug)]
-struct Failed {
-    at: Instant,
-    times: u32,
-    error: Arc<SourceError>,
-}
-
-impl Failed {
-    fn may_again(&self, now: Instant) -> bool {
-        now.duration_since(self.at) >= pause(self.times)
-    }
-}
-
-/// A value that is ready to be added, and what finds it in an answer.
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    pub(crate) name: CredentialName,
-    pub(crate) injection: Injection,
-    /// As it is on the host.
-    value: Arc<Secret>,
-    /// What it was exchanged for, where it is.
-    token: Option<Token>,
-    pub(crate) finder: Finder,
-    masked: Arc<AtomicU64>,
-    /// Of a lease that has ended, or was given back.
-    over: AtomicBool,
-    /// Of a new value that is tried out.
-    trial: Option<Arc<Trial>>,
-}
-
-impl Loaded {
-    /// Notes that a service said it to a bot, which did not hear it.
-    pub(crate) fn masked(&self, from: &BotName) {
-        self.masked.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(credential = %self.name, %from, "a service had the credential in its answer; the bot got asterisks");
-    }
-
-    /// Whether it is a lease that has ended or was given back: what goes on with it is to end.
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-
-    /// Notes that the lease has ended, or is given back.
-    pub(super) fn ends(&self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-
-    /// What is added, for as long as somebody works with it.
-    pub(crate) fn shared(&self) -> Arc<Secret> {
-        Arc::clone(self.token.as_ref().map_or(&self.value, |token| &token.secret))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of(name: &CredentialName, injection: &Injection, value: &str) -> Arc<Self> {
-        let secret = Secret::new(value.as_bytes().to_vec()).expect("a value");
-        Arc::new(Self {
-            name: name.clone(),
-            injection: injection.clone(),
-            finder: Finder::new([secret.bytes()]).expect("a finder"),
-            value: Arc::new(secret),
-            token: None,
-            masked: Arc::default(),
-            over: AtomicBool::new(false),
-            trial: None,
-        })
-    }
-
-    /// What is added.
-    pub(crate) fn secret(&self) -> &Secret {
-        self.token.as_ref().map_or(&self.value, |token| &token.secret)
-    }
-
-    /// Notes that a service refused it. A token that was believed good is doubted: a later call gets another one.
-    pub(crate) fn refused(&self) {
-        if let Some(token) = &self.token {
-            token.doubted.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn is_made_of(&self, value: &Arc<Secret>, token: Option<&Token>) -> bool {
-        let same = match (&self.token, token) {
-            (Some(one), Some(other)) => Arc::ptr_eq(&one.secret, &other.secret),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        same && Arc::ptr_eq(&self.value, value)
-    }
-
-    /// Notes what the service said to a call that had it.
-    pub(crate) fn answered(&self, status: http::StatusCode) {
-        if let Some(trial) = &self.trial {
-            trial.answered(status);
-        }
-        if status == http::StatusCode::UNAUTHORIZED {
-            self.refused();
-        }
-    }
 }
 
 /// Why a call gets no credential.
@@ -270,15 +137,15 @@ impl Credentials {
         let Some((name, credential)) = mesh.credential_of(permit) else {
             return Ok(None);
         };
-        match self.leased_source(name) {
+        if let Some(source) = self.leased_source(name) {
             // Rare, and of much room.
-            Some(source) => Box::pin(self.leased((name, credential), source, caller))
-                .await
-                .map(Some),
-            None => match self.on_trial(name, credential, &permit.call().from)? {
-                Some(trial) => Ok(Some(trial)),
-                None => self.load(name, credential, mesh).await.map(Some),
-            },
+            let leased = Box::pin(self.leased((name, credential), source, caller)).await;
+            return leased.map(Some);
+        }
+        let slot = self.slot(name);
+        match slot.on_trial(name, credential, &permit.call().from)? {
+            Some(trial) => Ok(Some(trial)),
+            None => self.load_in(&slot, (name, credential), mesh).await.map(Some),
         }
     }
 
@@ -289,14 +156,22 @@ impl Credentials {
         credential: &Credential,
         mesh: &Mesh,
     ) -> Result<Arc<Loaded>, Unavailable> {
-        let slot = self.slot(name);
-        let value = self.value(name, Shape::of(&credential.injection), &slot).await?;
+        self.load_in(&self.slot(name), (name, credential), mesh).await
+    }
+
+    async fn load_in(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        (name, credential): (&CredentialName, &Credential),
+        mesh: &Mesh,
+    ) -> Result<Arc<Loaded>, Unavailable> {
+        let value = self.value(name, Shape::of(&credential.injection), slot).await?;
         let token = match Exchange::of(credential, &value, mesh) {
             // It is rare and large beside what every call holds.
-            Some(exchange) => Some(Box::pin(self.token(name, &slot, exchange)).await?),
+            Some(exchange) => Some(Box::pin(self.token(name, slot, exchange)).await?),
             None => None,
         };
-        self.ready(name, &credential.injection, &slot, (value, token))
+        self.ready(name, &credential.injection, slot, (value, token))
     }
 
     /// Gives a value, from memory or from its source.
@@ -374,6 +249,9 @@ impl Credentials {
             && loaded.injection == *injection
         {
             return Ok(Arc::clone(loaded));
+        }
+        if token.is_none() {
+            slot.tokens().forget();
         }
         let loaded = Arc::new(slot.load(name, injection, (value, token), None)?);
         kept.loaded = Some(Arc::clone(&loaded));
@@ -535,109 +413,6 @@ impl Credentials {
     /// A thread that panicked while it held the lock left whole slots.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<CredentialName, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    /// Makes of a value what calls get.
-    fn load(
-        &self,
-        name: &CredentialName,
-        injection: &Injection,
-        (value, token): (Arc<Secret>, Option<Token>),
-        trial: Option<Arc<Trial>>,
-    ) -> Result<Loaded, Unavailable> {
-        let mut guarded = inject::guarded(injection, &value);
-        if let Some(token) = &token {
-            guarded.push(token.secret.copy());
-            guarded.extend(self.tokens().secrets().map(|secret| secret.copy()));
-        } else if trial.is_none() {
-            self.tokens().forget();
-        }
-        let finder = Finder::new(guarded.iter().map(|part| part.as_slice()));
-        Ok(Loaded {
-            name: name.clone(),
-            injection: injection.clone(),
-            value,
-            token,
-            masked: Arc::clone(&self.masked),
-            over: AtomicBool::new(false),
-            finder: finder.map_err(|_too_many| Unavailable::NoFinder { name: name.clone() })?,
-            trial,
-        })
-    }
-
-    /// A thread that panicked while it held the lock left a whole state.
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why the source is left alone at the moment, if it is.
-    fn left_alone(&self, now: Instant) -> Option<Arc<SourceError>> {
-        let kept = self.kept();
-        let failed = kept.failed.as_ref().filter(|failed| !failed.may_again(now));
-        failed.map(|failed| Arc::clone(&failed.error))
-    }
-
-    /// Notes what taking a lease came to.
-    fn note_lease<T>(&self, name: &CredentialName, taken: Result<T, SourceError>) -> Result<T, Arc<SourceError>> {
-        self.count(taken.is_ok());
-        let mut kept = self.kept();
-        match taken {
-            Ok(taken) => {
-                kept.succeeded(name);
-                Ok(taken)
-            }
-            Err(error) => Err(kept.failed(name, error)),
-        }
-    }
-
-    fn count(&self, is_ok: bool) {
-        let count = if is_ok { &self.reads_ok } else { &self.reads_failed };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Notes what reading came to.
-    fn note(&self, name: &CredentialName, read: Result<Secret, SourceError>) -> Result<Arc<Secret>, Arc<SourceError>> {
-        self.count(read.is_ok());
-        let mut kept = self.kept();
-        match read {
-            Ok(secret) => {
-                // The same value stays the same: what was made of it is used on.
-                let same = kept
-                    .value
-                    .as_ref()
-                    .map(|(value, _)| value)
-                    .filter(|value| ***value == secret);
-                let secret = same.map_or_else(|| Arc::new(secret), Arc::clone);
-                kept.value = Some((Arc::clone(&secret), Instant::now()));
-                kept.succeeded(name);
-                Ok(secret)
-            }
-            Err(error) => Err(kept.failed(name, error)),
-        }
-    }
-}
-
-impl Kept {
-    fn succeeded(&mut self, name: &CredentialName) {
-        if self.failed.take().is_some() {
-            tracing::info!(credential = %name, "a credential can be read again");
-        }
-    }
-
-    fn failed(&mut self, name: &CredentialName, error: SourceError) -> Arc<SourceError> {
-        let times = self.failed.as_ref().map_or(1, |failed| failed.times.saturating_add(1));
-        let error = Arc::new(error);
-        if times == 1 {
-            tracing::warn!(credential = %name, error = &*error as &dyn std::error::Error, "a credential was not read");
-        }
-        self.failed = Some(Failed {
-            at: Instant::now(),
-            times,
-            error: Arc::clone(&error),
-        });
-        error
     }
 }
 

@@ -74,7 +74,13 @@ fn consumers(found: &FleetCredential) -> String {
     }
 }
 
+/// How long a value lives, as far as the mesh file says it: a vault of a host may make values of a minute too, which is told by
+/// `secret list` there.
 fn class(found: &FleetCredential) -> String {
+    let class = match found.injection.as_str() {
+        "oauth" | "github_app" => "short",
+        _ => "static",
+    };
     let bots = found
         .uses
         .iter()
@@ -82,9 +88,9 @@ fn class(found: &FleetCredential) -> String {
         .collect::<std::collections::BTreeSet<_>>();
     match (bots.len(), &found.shared) {
         (0, _) => red("orphaned"),
-        (1, _) => "static".to_owned(),
-        (_, Some(_)) => "static, shared".to_owned(),
-        (_, None) => red("static, shared without a reason"),
+        (1, _) => class.to_owned(),
+        (_, Some(_)) => format!("{class}, shared"),
+        (_, None) => red(&format!("{class}, shared without a reason")),
     }
 }
 

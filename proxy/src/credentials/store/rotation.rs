@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::super::secret::Secret;
 use super::super::source::{KeyError, Shape, SourceError, Which};
-use super::{Credentials, Loaded, Unavailable};
+use super::{Credentials, Loaded, Slot, Unavailable};
 
 /// What became of calls with a new value.
 #[derive(Debug, Default)]
@@ -79,6 +79,37 @@ pub(crate) enum RotateError {
     Key(#[from] KeyError),
 }
 
+impl Slot {
+    /// The new value for the bot that tries it out; nothing for every other one.
+    pub(super) fn on_trial(
+        &self,
+        name: &CredentialName,
+        credential: &Credential,
+        from: &SpiffeId,
+    ) -> Result<Option<Arc<Loaded>>, Unavailable> {
+        // What is exchanged is tried by exchanging it, which every bot does at once.
+        if matches!(credential.injection, Injection::OAuth(_) | Injection::GithubApp(_)) {
+            return Ok(None);
+        }
+        let mut kept = self.kept();
+        let tries = |bot: &BotName| matches!(from.kind(), IdKind::Bot(caller) if caller == *bot);
+        let Some(on) = kept.trial.as_mut().filter(|on| tries(&on.bot)) else {
+            return Ok(None);
+        };
+        if let Some(loaded) = on
+            .loaded
+            .as_ref()
+            .filter(|loaded| loaded.injection == credential.injection)
+        {
+            return Ok(Some(Arc::clone(loaded)));
+        }
+        let (secret, trial) = (Arc::clone(&on.secret), Arc::clone(&on.trial));
+        let loaded = Arc::new(self.load(name, &credential.injection, (secret, None), Some(trial))?);
+        on.loaded = Some(Arc::clone(&loaded));
+        Ok(Some(loaded))
+    }
+}
+
 impl Credentials {
     /// Keeps a new value beside the one in use. One that is there already, or in use, is not kept twice.
     pub(crate) async fn stage(
@@ -135,36 +166,6 @@ impl Credentials {
         let slot = self.slot(name);
         let kept = slot.kept();
         kept.trial.as_ref().map(|on| on.trial.counts())
-    }
-
-    /// The new value for the bot that tries it out; nothing for every other one.
-    pub(super) fn on_trial(
-        &self,
-        name: &CredentialName,
-        credential: &Credential,
-        from: &SpiffeId,
-    ) -> Result<Option<Arc<Loaded>>, Unavailable> {
-        // What is exchanged is tried by exchanging it, which every bot does at once.
-        if matches!(credential.injection, Injection::OAuth(_) | Injection::GithubApp(_)) {
-            return Ok(None);
-        }
-        let slot = self.slot(name);
-        let mut kept = slot.kept();
-        let tries = |bot: &BotName| matches!(from.kind(), IdKind::Bot(caller) if caller == *bot);
-        let Some(on) = kept.trial.as_mut().filter(|on| tries(&on.bot)) else {
-            return Ok(None);
-        };
-        if let Some(loaded) = on
-            .loaded
-            .as_ref()
-            .filter(|loaded| loaded.injection == credential.injection)
-        {
-            return Ok(Some(Arc::clone(loaded)));
-        }
-        let (secret, trial) = (Arc::clone(&on.secret), Arc::clone(&on.trial));
-        let loaded = Arc::new(slot.load(name, &credential.injection, (secret, None), Some(trial))?);
-        on.loaded = Some(Arc::clone(&loaded));
-        Ok(Some(loaded))
     }
 
     /// Whether that rotation has brought its value already: what an operator put in its place since stays.

@@ -3,6 +3,7 @@
 use policy::{Credential, Injection};
 use spiffe::id::BotName;
 
+use super::slot::BACKOFF;
 use super::*;
 
 const NOTHING: Environment = Environment(|_name| None);

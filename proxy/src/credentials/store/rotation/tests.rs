@@ -95,7 +95,11 @@ impl Bench {
 
     /// What the calls of a bot get.
     async fn of(&self, from: &str) -> String {
-        let on_trial = self.credentials.on_trial(&name(), &credential(), &bot(from)).unwrap();
+        let on_trial = self
+            .credentials
+            .slot(&name())
+            .on_trial(&name(), &credential(), &bot(from))
+            .unwrap();
         let loaded = match on_trial {
             Some(loaded) => loaded,
             None => self.credentials.load(&name(), &credential(), &mesh()).await.unwrap(),
@@ -133,7 +137,10 @@ async fn one_bot_gets_a_new_value_first_then_all_do_and_the_old_one_is_guarded_u
         ["value-two", "value-one"]
     );
     assert!(bench.guards("value-one") && bench.guards("value-two"));
-    let on_trial = bench.credentials.on_trial(&name(), &credential(), &bot("prod/a"));
+    let on_trial = bench
+        .credentials
+        .slot(&name())
+        .on_trial(&name(), &credential(), &bot("prod/a"));
     let loaded = on_trial.unwrap().unwrap();
     for status in [200, 401, 500] {
         loaded.answered(StatusCode::from_u16(status).unwrap());
