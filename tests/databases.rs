@@ -411,8 +411,6 @@ fn the_password_is_nowhere_but_in_the_proxy() {
             &std::fs::read(format!("/proc/{}/{name}", session.child.id())).unwrap(),
         );
     }
-    // The administrator has said it to the server, whose log is no part of the mesh.
-    std::fs::write(server.scene.mesh.dir().join("postgres-server.out"), "").unwrap();
     nobody_has_a_key(&server.scene);
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub(crate) mod cluster;
 pub(crate) mod hand;
 pub(crate) mod join;
 pub(crate) mod load;
@@ -70,13 +71,18 @@ pub(crate) fn both(out: &Output) -> String {
 }
 
 /// Waits until `probe` gives something.
-pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, probe)
+}
+
+/// The same for what takes longer.
+pub(crate) fn eventually_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        assert!(start.elapsed() < patience, "waited {patience:?} for: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::vault::bao::{Bao, program};
-use crate::databases::server::programs;
 use crate::outside::scene::Scene;
 use crate::spine::{CHECKOUT, REPORT};
+use crate::support::cluster::programs;
 use crate::support::{Caller, PYTHON, Process, as_user, both, botmesh, eventually, http_get, ok, root_or_skip, run};
 use postgres::{Postgres, VAULT};
 

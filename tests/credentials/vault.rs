@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::scene::{self, Service};
-use crate::support::{Caller, both, botmesh, eventually, http_get, root_or_skip, run};
+use crate::support::{Caller, both, botmesh, eventually, eventually_within, http_get, root_or_skip, run};
 use bao::{Bao, program, signer, token};
 
 const CERT: &str = "{cert: {role: hosts}}";
@@ -210,7 +210,7 @@ fn while_openbao_is_away_calls_go_on_within_bounds_then_fail_in_a_typed_way_and_
     until(&mut checkout, 200);
     bao.kill();
     let (away, mut good, mut refused) = (Instant::now(), Duration::ZERO, 0);
-    while away.elapsed() < away_for {
+    eventually_within(away_for * 2, "the outage to last", || {
         let answer = checkout.call("GET", "header.example.com", "/echo");
         if answer.status == 200 {
             assert_eq!(refused, 0, "no value comes from nowhere");
@@ -220,8 +220,8 @@ fn while_openbao_is_away_calls_go_on_within_bounds_then_fail_in_a_typed_way_and_
             assert_eq!(told, (503, "credential_unavailable".to_owned()), "{}", answer.body);
             refused += 1;
         }
-        std::thread::sleep(away_for / 100);
-    }
+        (away.elapsed() >= away_for).then_some(())
+    });
     println!("away {away_for:?}: calls went on for {good:?}, and {refused} were refused after that");
     let least = bound.mul_f32(0.6);
     assert!(good > least && good < bound + away_for / 10, "{good:?} of {bound:?}");
@@ -239,11 +239,9 @@ fn while_openbao_is_away_calls_go_on_within_bounds_then_fail_in_a_typed_way_and_
     bao.start(&service.scene);
     bao.put("crm", scene::X_KEY);
     // It is left alone for half a minute at most.
-    let back = Instant::now();
-    while checkout.call("GET", "header.example.com", "/echo").status != 200 {
-        assert!(back.elapsed() < Duration::from_secs(40), "it does not come back");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    eventually_within(Duration::from_secs(40), "a value again", || {
+        (checkout.call("GET", "header.example.com", "/echo").status == 200).then_some(())
+    });
     let (_, ready) = http_get(service.scene.host().ports.metrics, "/readyz").unwrap();
     assert!(!ready.contains("credential"), "{ready}");
     assert!(secret(&service, &["list"]).contains("in use"));

@@ -3,16 +3,15 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-
-use nix::unistd::User;
 
 use crate::foreign::joined;
 use crate::outside::scene::Scene;
 use crate::spine::{CHECKOUT, REPORT};
+use crate::support::PROXY_USER;
+use crate::support::cluster::{Cluster, Postgres, programs};
 use crate::support::join::write_roots;
-use crate::support::{PROXY_USER, Process, eventually, ok};
 
 /// Who may, and how that is proved. The first line that fits counts.
 const HBA: &str = "local all postgres trust
@@ -27,20 +26,9 @@ hostssl all +leased all scram-sha-256
 
 pub(super) const NAME: &str = "postgres://db.example.com";
 
-/// The programs of the newest PostgreSQL of this host.
-pub(crate) fn programs() -> PathBuf {
-    let mut found: Vec<_> = fs::read_dir("/usr/lib/postgresql")
-        .expect("apt-get install postgresql")
-        .map(|entry| entry.unwrap().path().join("bin"))
-        .collect();
-    found.sort();
-    found.pop().expect("apt-get install postgresql")
-}
-
 pub(super) struct Server {
-    process: Process,
+    postgres: Postgres,
     pub(super) scene: Scene,
-    dir: tempfile::TempDir,
     sockets: tempfile::TempDir,
 }
 
@@ -53,72 +41,33 @@ impl Server {
     /// The same, with this configuration of the proxy beside the ordinary one.
     pub(super) fn start_with(config: &str) -> Self {
         let (scene, sockets) = scene_with(config);
-        let dir = tempfile::Builder::new().prefix("bmpg").tempdir().unwrap();
-        let owner = User::from_name("postgres")
-            .unwrap()
-            .expect("apt-get install postgresql");
-        let own = |path: &Path, mode: u32| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-            chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).unwrap();
-        };
-        own(dir.path(), 0o755);
-        let data = dir.path().join("data");
-        let mut initdb = Command::new(programs().join("initdb"));
-        initdb.uid(owner.uid.as_raw()).gid(owner.gid.as_raw()).current_dir("/");
-        initdb.args([
-            "--no-sync",
-            "--auth=trust",
-            "--username=postgres",
-            "--encoding=UTF8",
-            "--locale=C",
-            "-D",
-        ]);
-        ok(initdb.arg(&data));
+        let cluster = Cluster::new();
         // Clients of the mesh are known by its root, and the server by the scene's authority.
         let roots = write_roots(scene.mesh.dir(), joined(&scene.mesh).bundle());
         let server = scene.certificate(5432, &["db.example.com"]);
         for (from, to, mode) in [
             (roots.display().to_string(), "roots.pem", 0o644),
-            (server.clone(), "server.pem", 0o600),
+            (server, "server.pem", 0o600),
         ] {
-            let to = data.join(to);
+            let to = cluster.data().join(to);
             fs::copy(from, &to).unwrap();
-            own(&to, mode);
+            cluster.own(&to, mode);
         }
-        configure(&data, &scene.address, dir.path());
-        let mut postgres = Command::new(programs().join("postgres"));
-        postgres
-            .uid(owner.uid.as_raw())
-            .gid(owner.gid.as_raw())
-            .current_dir("/");
-        postgres.arg("-D").arg(&data);
-        let process = Process::spawn(postgres, scene.mesh.dir().join("postgres-server.out"));
-        let server = Self {
+        configure(&cluster.data(), &scene.address);
+        Self {
+            postgres: cluster.start(),
             scene,
-            process,
-            dir,
             sockets,
-        };
-        eventually("the server to be ready", || {
-            server
-                .process
-                .log()
-                .contains("ready to accept connections")
-                .then_some(())
-        });
-        server
+        }
     }
 
     /// Has the server do this, as its administrator, and gives what it says.
     pub(super) fn admin(&self, database: &str, sql: &str) -> String {
-        let mut psql = Command::new(programs().join("psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres"]);
-        psql.arg("-h").arg(self.dir.path());
-        ok(psql.args(["-d", database, "-c", sql])).trim().to_owned()
+        self.postgres.admin(database, sql)
     }
 
     pub(super) fn log(&self) -> String {
-        self.process.log()
+        self.postgres.log()
     }
 
     /// Port of the listener.
@@ -175,12 +124,11 @@ pub(super) fn psql(port: &str, uid: u32, database: &str, sql: &str, more: &str) 
 }
 
 /// Says where it listens, whom it believes, and what it writes down.
-fn configure(data: &Path, address: &str, sockets: &Path) {
+fn configure(data: &Path, address: &str) {
     let settings = format!(
-        "listen_addresses = '{address}'\nport = 5432\nunix_socket_directories = '{}'\nssl = on\nfsync = off\n\
+        "listen_addresses = '{address}'\nport = 5432\nssl = on\nfsync = off\n\
          ssl_cert_file = 'server.pem'\nssl_key_file = 'server.pem'\nssl_ca_file = 'roots.pem'\n\
-         log_statement = 'all'\nlog_connections = on\n",
-        sockets.display(),
+         log_statement = 'all'\nlog_connections = on\n"
     );
     let file = data.join("postgresql.conf");
     let own = fs::read_to_string(&file).unwrap();
@@ -188,13 +136,4 @@ fn configure(data: &Path, address: &str, sockets: &Path) {
     fs::write(data.join("pg_hba.conf"), HBA).unwrap();
     let map = "bots spiffe://acme.internal/prod/checkout checkout_rw\n";
     fs::write(data.join("pg_ident.conf"), map).unwrap();
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // An immediate end, after which nothing of it is left.
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT).ok();
-        self.process.child.wait().ok();
-    }
 }

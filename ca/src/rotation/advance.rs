@@ -65,7 +65,7 @@ impl Core {
             Ok(()) => {
                 tracing::info!(credential = %name, rotation, "the service refuses the value before: the rotation is over")
             }
-            // Another report was first.
+            // Another report was first, or a host has not got the new one yet: its report will be the next.
             Err(RotationError::NotYet(_)) => {}
             Err(error) => {
                 tracing::error!(credential = %name, error = &error as &dyn std::error::Error, "a rotation was not ended");
@@ -126,13 +126,7 @@ impl Core {
     }
 
     /// The hosts of a rotation that have not come so far, each with what it said.
-    pub(super) fn behind(
-        &self,
-        name: &CredentialName,
-        rotation: &RotationRow,
-        needed: Phase,
-        without_away: bool,
-    ) -> Vec<String> {
+    fn behind(&self, name: &CredentialName, rotation: &RotationRow, needed: Phase, without_away: bool) -> Vec<String> {
         let (hosts, cut_off) = (self.world.hosts(), self.quarantines.list());
         let is_behind = |host: &&HostName| {
             let view = hosts.get(*host).filter(|view| view.row.state == HostRowState::Joined)?;

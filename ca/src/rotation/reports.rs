@@ -76,26 +76,22 @@ impl Core {
         if !self.rotations.take(host, &name, told.into()) {
             return false;
         }
-        if self.is_refused_everywhere(&name) {
+        // Whether every host has the new one is looked at where the rotation goes on.
+        if self.is_refused(&name) {
             let core = std::sync::Arc::clone(self);
             drop(self.tasks.spawn(async move { core.old_value_refused(&name).await }));
         }
         true
     }
 
-    /// Whether the service refuses the value before, and no host uses it any more.
-    fn is_refused_everywhere(&self, name: &CredentialName) -> bool {
+    /// Whether the service refuses the value before.
+    fn is_refused(&self, name: &CredentialName) -> bool {
         let list = self.rotations.list();
-        let Some(rotation) = list
-            .get(name.as_str())
-            .filter(|rotation| rotation.phase == Phase::Current)
-        else {
+        let rotation = list.get(name.as_str());
+        let Some(rotation) = rotation.filter(|rotation| rotation.phase == Phase::Current) else {
             return false;
         };
-        let old = self
-            .rotations
-            .report(name, &rotation.canary.1)
-            .and_then(|report| report.probe_old);
-        old == Some(UNAUTHORIZED) && self.behind(name, rotation, Phase::Current, true).is_empty()
+        let told = self.rotations.report(name, &rotation.canary.1);
+        told.is_some_and(|told| told.probe_old == Some(UNAUTHORIZED))
     }
 }
