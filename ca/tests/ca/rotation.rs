@@ -318,17 +318,14 @@ async fn hosts_that_are_away_hold_a_rotation_up_unless_it_is_to_go_on_without_th
     );
     // What it had is sealed to a key that whoever comes in its name has not.
     fleet.ca.evict("web-2").await;
-    let again = fleet.ca.restart().await;
-    let found: FleetCredentials = again.get(&format!("{}?name=key", path::CREDENTIALS)).await;
-    assert_eq!(
-        found.credentials[0].rotation.as_ref().unwrap().phase,
-        Phase::Current,
-        "after a restart too"
-    );
-    drop(again.join("web-2").await);
-    let found: FleetCredentials = again.get(&format!("{}?name=key", path::CREDENTIALS)).await;
-    let told: Vec<_> = found.credentials[0].hosts.iter().map(|host| host.has_value).collect();
-    assert_eq!(told, [true, false]);
+    drop(fleet.ca.join("web-2").await);
+    let told = |found: &FleetCredential| found.hosts.iter().map(|host| host.has_value).collect::<Vec<_>>();
+    assert_eq!(told(&fleet.find("key").await), [true, false]);
+    // And after a restart.
+    fleet.ca = fleet.ca.restart().await;
+    let found = fleet.find("key").await;
+    assert_eq!(found.rotation.as_ref().unwrap().phase, Phase::Current);
+    assert_eq!(told(&found), [true, false]);
 }
 
 /// What is no rotation: what is changed in a good request, and what is said of it.
