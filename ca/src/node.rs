@@ -5,6 +5,7 @@ mod caller;
 mod endpoints;
 mod gate;
 mod issue;
+mod mint;
 mod server;
 mod sync;
 
@@ -13,7 +14,8 @@ use std::sync::Arc;
 
 use ca_api::node::node_server::Node;
 use ca_api::node::{
-    AttestRequest, AttestResponse, CaMessage, EXPORTER_BYTES, HostMessage, IssueRequest, IssueResponse,
+    AttestRequest, AttestResponse, CaMessage, EXPORTER_BYTES, HostMessage, IssueRequest, IssueResponse, JwtRequest,
+    JwtResponse,
 };
 use spiffe::id::{HostName, IdKind};
 use spiffe::svid::Leaf;
@@ -86,6 +88,12 @@ impl Node for NodeApi {
         issue::issue(&self.core, &caller, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn mint_jwt(&self, request: Request<JwtRequest>) -> Result<Response<JwtResponse>, Status> {
+        let caller = self.core.caller(&peer(&request)?)?;
+        self.core.acted(&caller.host, caller.source);
+        Ok(Response::new(mint::mint()))
     }
 
     async fn sync(&self, request: Request<Streaming<HostMessage>>) -> Result<Response<Self::SyncStream>, Status> {

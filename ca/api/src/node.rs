@@ -51,6 +51,9 @@ pub const ISSUE_BATCH_MAX: usize = 64;
 /// 2048 bytes (SPIFFE-ID §2.4) fits.
 pub const CSR_BYTES_MAX: usize = 4096;
 
+/// The longest audience of a JWT-SVID in bytes: one URL, or a name that a relying party chose.
+pub const AUDIENCE_BYTES_MAX: usize = 1024;
+
 /// The most edges in one `Edges` message.
 pub const EDGES_MAX: usize = 512;
 
@@ -109,6 +112,69 @@ impl SvidRefusal {
             Self::Quarantined => "quarantined",
             Self::Unavailable => "unavailable",
         }
+    }
+}
+
+impl fmt::Debug for JwtResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtResponse")
+            .field("expires_unix_ms", &self.expires_unix_ms)
+            .field("refusal", &self.refusal)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells whether an audience may be asked for: 1 to [`AUDIENCE_BYTES_MAX`] visible ASCII characters.
+#[must_use]
+pub fn is_audience(text: &str) -> bool {
+    (1..=AUDIENCE_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Why the CA refused a `JwtRequest`: the words of `JwtResponse.refusal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JwtRefusal {
+    /// As [`SvidRefusal::NotYourBot`].
+    NotYourBot,
+    /// No rule that allows the bot something now has a credential for that audience.
+    NotYourAudience,
+    /// The name of the bot or the audience is malformed.
+    BadRequest,
+    /// The bot, or the host that asks, is quarantined.
+    Quarantined,
+    /// The CA has no `federation:`.
+    NotConfigured,
+    /// The CA could not sign or record; try again.
+    Unavailable,
+}
+
+impl JwtRefusal {
+    const ALL: [Self; 6] = [
+        Self::NotYourBot,
+        Self::NotYourAudience,
+        Self::BadRequest,
+        Self::Quarantined,
+        Self::NotConfigured,
+        Self::Unavailable,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotYourBot => "not_your_bot",
+            Self::NotYourAudience => "not_your_audience",
+            Self::BadRequest => "bad_request",
+            Self::Quarantined => "quarantined",
+            Self::NotConfigured => "not_configured",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Finds the refusal of a word; `None` for words of a newer CA.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| refusal.as_str() == word)
     }
 }
 
@@ -176,6 +242,36 @@ mod tests {
             ..AttestRequest::default()
         };
         assert!(!format!("{request:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn debug_of_a_jwt_response_does_not_show_the_token() {
+        let response = JwtResponse {
+            token: "hunter2".into(),
+            expires_unix_ms: 17,
+            ..JwtResponse::default()
+        };
+        let text = format!("{response:?}");
+        assert!(text.contains("17") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn words_of_jwt_refusals_are_found_again() {
+        for refusal in JwtRefusal::ALL {
+            assert_eq!(JwtRefusal::from_word(refusal.as_str()), Some(refusal));
+        }
+        assert_eq!(JwtRefusal::from_word("later"), None);
+    }
+
+    #[test]
+    fn an_audience_is_visible_ascii_of_some_length() {
+        let longest = "a".repeat(AUDIENCE_BYTES_MAX);
+        for good in ["a", "https://api.anthropic.com", "//iam.googleapis.com/x", &longest] {
+            assert!(is_audience(good), "{good}");
+        }
+        for bad in ["", "a b", "a\n", "ä", "a\u{7f}", &format!("{longest}a")] {
+            assert!(!is_audience(bad), "{bad:?}");
+        }
     }
 
     #[test]

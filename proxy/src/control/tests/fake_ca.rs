@@ -13,7 +13,7 @@ use ca_api::node::attest_request::Evidence;
 use ca_api::node::node_server::{Node, NodeServer};
 use ca_api::node::{
     ALPN, AttestRequest, AttestResponse, CaMessage, EXPORTER_LABEL, Goodbye, Hello, HostMessage, IssueRequest,
-    IssueResponse, SvidResult, attest_message, ca_message, down, host_message,
+    IssueResponse, JwtRequest, JwtResponse, SvidResult, attest_message, ca_message, down, host_message,
 };
 use ca_api::{JoinToken, TokenSecret};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -433,6 +433,11 @@ impl Node for Connection {
             host: host.to_owned(),
             ca_time_unix_ms: now.unix_millis(),
         }))
+    }
+
+    /// As a CA does that is older than this RPC.
+    async fn mint_jwt(&self, _request: Request<JwtRequest>) -> Result<Response<JwtResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
