@@ -19,8 +19,15 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler
 
 address, port, pem = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+saying = threading.Lock()
 keys = {}
 beside = set()
+
+
+def say(*words):
+    """Says one line whole, whatever other threads say meanwhile."""
+    with saying:
+        print(*words, flush=True)
 
 
 def read_keys():
@@ -34,7 +41,7 @@ def read_keys():
             beside.add((name, value))
         else:
             keys[name] = value
-        print("key", name, flush=True)
+        say("key", name)
 
 
 def short(text):
@@ -121,20 +128,20 @@ class Service(BaseHTTPRequestHandler):
             text = self.headers.get("X-Time", "").encode() + b"." + body
             expected = "v1=" + hmac.new(keys["hmac"].encode(), text, "sha256").hexdigest()
             good = hmac.compare_digest(expected, self.headers.get("X-Signature", ""))
-            print("hook", good, len(body), flush=True)
+            say("hook", good, len(body))
             return self.answer(200 if good else 401, b"{}")
         if url.path.startswith(("/s3/", "/api/")):
             signature, canonical = signed_by_botocore(
                 self.command, self.headers["Host"], url.path, url.query, self.headers, body)
             good = self.headers["Authorization"].endswith("Signature=" + signature)
-            print("sigv4", good, flush=True)
+            say("sigv4", good)
             if not good:
-                print(canonical, self.headers["Authorization"], flush=True)
+                say(canonical, self.headers["Authorization"])
             packed = [("Content-Encoding", "gzip")] if url.path.endswith(".gz") else []
             return self.answer(200 if good else 403, b"{}", packed)
         kind, key = self.given()
         good = key == keys.get(kind) or bool({(kind, key), (f"{kind}@{url.path}", key)} & beside)
-        print("request", self.command, url.path, kind, short(key), good, flush=True)
+        say("request", self.command, url.path, kind, short(key), good)
         told = {"target": self.path, "headers": [list(pair) for pair in self.headers.items()], "body": body.decode()}
         if not good:
             return self.answer(401, json.dumps(told).encode())
@@ -173,5 +180,5 @@ context.load_cert_chain(pem)
 server = Server((address, port), Service)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 threading.Thread(target=read_keys, daemon=True).start()
-print("ready", flush=True)
+say("ready")
 server.serve_forever()

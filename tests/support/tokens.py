@@ -20,9 +20,16 @@ from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
 
 address, port, pem = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+saying = threading.Lock()
 lock = threading.Lock()
 state = {"mode": "good", "life": "300", "secret": "", "refresh": "", "github": ""}
 valid, given, refreshed = set(), 0, 0
+
+
+def say(*words):
+    """Says one line whole, whatever other threads say meanwhile."""
+    with saying:
+        print(*words, flush=True)
 
 
 def read_lines():
@@ -34,7 +41,7 @@ def read_lines():
                 valid = set()
             else:
                 state[word] = value
-        print("set", word, flush=True)
+        say("set", word)
 
 
 def form(text):
@@ -96,14 +103,14 @@ class Both(BaseHTTPRequestHandler):
         more = " ".join(f"{name}={asked[name]}" for name in ("scope", "audience", "resource") if name in asked)
         with lock:
             mode, old = state["mode"], state["refresh"]
-            print("token", asked["grant_type"], how, good and plain, mode, more, flush=True)
+            say("token", asked["grant_type"], how, good and plain, mode, more)
             if mode != "good" and self.bent(mode):
                 return None
             if not good:
                 return self.answer(401, {"error": "invalid_client"})
             if asked["grant_type"] == "refresh_token":
                 if asked["refresh_token"] != old:
-                    print("stolen", flush=True)
+                    say("stolen")
                     return self.answer(400, {"error": "invalid_grant"})
                 refreshed += 1
                 state["refresh"] = f"rt-0123456789abcdef-{refreshed:04}"
@@ -147,7 +154,7 @@ class Both(BaseHTTPRequestHandler):
                 while True:
                     self.wfile.write(b" " * 4096)
             except OSError:
-                print("hung up", flush=True)
+                say("hung up")
         elif mode == "slow":
             self.close_connection = True
             time.sleep(3)
@@ -163,7 +170,7 @@ class Both(BaseHTTPRequestHandler):
         wrong = says_who(self.headers["Authorization"].removeprefix("Bearer "))
         form = self.headers["Accept"] == "application/vnd.github+json" and self.headers["User-Agent"] and json.loads(body) == {}
         with lock:
-            print("installation", self.command, self.path, wrong, bool(form), flush=True)
+            say("installation", self.command, self.path, wrong, bool(form))
             if state["mode"] != "good" and self.bent(state["mode"]):
                 return None
             if wrong or self.path != "/api/v3/app/installations/7/access_tokens":
@@ -184,7 +191,7 @@ class Both(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization", "")
         with lock:
             good = authorization.removeprefix("Bearer ") in valid
-        print("request", self.command, self.path, authorization[-4:] if good else "-", good, flush=True)
+        say("request", self.command, self.path, authorization[-4:] if good else "-", good)
         told = {"headers": [list(pair) for pair in self.headers.items()], "body": body}
         self.answer(200 if good else 401, told)
 
@@ -205,5 +212,5 @@ context.load_cert_chain(pem)
 server = Server((address, port), Both)
 server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 threading.Thread(target=read_lines, daemon=True).start()
-print("ready", flush=True)
+say("ready")
 server.serve_forever()
