@@ -44,6 +44,7 @@ mod newcomer;
 mod outside;
 mod passes;
 mod privileges;
+mod proofs;
 mod reproof;
 mod resilience;
 mod restart;

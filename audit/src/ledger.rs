@@ -10,6 +10,7 @@ mod open;
 mod rebuild;
 mod repair;
 mod scan;
+mod stored;
 mod turn;
 mod writer;
 
@@ -28,6 +29,7 @@ pub use turn::Staged;
 pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX};
 pub(crate) use disk::read as read_file;
 pub(crate) use keyfile::VKEY;
+pub(crate) use stored::StoredTree;
 
 use crate::budget::{Class, Reserve, Share};
 use crate::record::{CallId, CallRecord, EndRecord, EventRecord, Line, RecordError, Verdict};

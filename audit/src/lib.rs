@@ -16,8 +16,8 @@
 //! values. The crate never decides about a call.
 //!
 //! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
-//! [`history`], [`budget`] and [`query::Filter`] are pure; [`ledger`],
-//! [`verify()`], [`tail()`] and [`query::run`] do the reading and writing.
+//! [`history`], [`budget`], [`mod@proof`] and [`query::Filter`] are pure; [`ledger`],
+//! [`verify()`], [`tail()`], [`proof::prove`] and [`query::run`] do the reading and writing.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ pub mod history;
 pub mod key;
 pub mod ledger;
 pub mod note;
+pub mod proof;
 pub mod query;
 pub mod record;
 mod refusals;

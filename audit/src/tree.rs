@@ -125,7 +125,7 @@ fn split_into_perfect(mut hashes: &[Hash], roots: &mut Vec<Hash>) {
 }
 
 /// Returns the root over a power of two of hashes.
-fn root_of(hashes: &[Hash]) -> Hash {
+pub(crate) fn root_of(hashes: &[Hash]) -> Hash {
     let mut row = hashes.to_vec();
     while row.len() > 1 {
         let (pairs, _) = row.as_chunks::<2>();

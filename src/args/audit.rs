@@ -12,6 +12,8 @@ pub(crate) enum Audit {
     Query(AuditQuery),
     /// Proves that no record was changed, or names the first that was
     Verify(AuditVerify),
+    /// Prints one record with all that proves it, for somebody without the ledger
+    Prove(AuditProve),
 }
 
 #[derive(Debug, Args)]
@@ -42,10 +44,22 @@ pub(crate) struct AuditQuery {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditVerify {
-    /// The ledgers' folders
-    #[arg(required = true, value_name = "DIR")]
-    pub(crate) dirs: Vec<PathBuf>,
-    /// The verifier key, or a file that holds it [default: DIR/ledger.vkey]
+    /// The ledgers' folders, or proofs of single records (`audit prove`)
+    #[arg(required = true, value_name = "DIR|PROOF")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The verifier key, or a file that holds it [default: DIR/ledger.vkey; a proof needs it]
     #[arg(long, value_name = "VKEY|FILE")]
     pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditProve {
+    /// The record: its number, or the id of a call
+    #[arg(value_name = "RECORD")]
+    pub(crate) record: String,
+    /// The ledger's folder [default: the one of the server]
+    pub(crate) dir: Option<PathBuf>,
+    /// Of a call, how it ended
+    #[arg(long)]
+    pub(crate) end: bool,
 }

@@ -1,6 +1,8 @@
-//! `audit tail|query|verify`: reads ledgers where they lie; no server is needed, and none is believed.
+//! `audit tail|query|verify|prove`: reads ledgers where they lie; no server is needed, and none is believed.
 
 mod line;
+mod prove;
+mod verify;
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -8,23 +10,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use audit::{ReadError, Start, VerifyFailure, VerifyReport};
+use audit::{ReadError, Start};
 use ca_api::admin::{CaStatus, path as ca_path};
 use ca_api::proxy_admin::{ProxyStatus, path as proxy_path};
 use serde_json::{Value, json};
 use spiffe::time::Timestamp;
 
 pub(crate) use self::line::line;
-use crate::args::{Audit, AuditQuery, AuditTail, AuditVerify};
+pub(crate) use self::verify::verified;
+use crate::args::{Audit, AuditQuery, AuditTail};
 use crate::cli::Context;
 use crate::client::{Peer, Server};
-use crate::config::read_bounded;
 use crate::exit::{Exit, Failure};
-use crate::output::{green, red};
 use crate::signals::Stop;
-
-/// The largest file that holds a verifier key: one line.
-const KEY_BYTES_MAX: u64 = 4096;
 
 /// How far back [`newest`] looks, in records.
 const NEWEST_LOOK_BACK: u64 = 20_000;
@@ -40,7 +38,8 @@ pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
     match command {
         Audit::Tail(args) => tail(args, context).await,
         Audit::Query(args) => query(args, context).await,
-        Audit::Verify(args) => verify(&args, context),
+        Audit::Verify(args) => verify::run(&args, context),
+        Audit::Prove(args) => prove::run(args, context).await,
     }
 }
 
@@ -144,73 +143,6 @@ fn show(record: &Value, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn verify(args: &AuditVerify, context: &Context) -> Result<Exit> {
-    let key = args.key.as_deref().map(key_text).transpose()?;
-    let screen = &context.screen;
-    let mut exit = Exit::Fine;
-    for dir in &args.dirs {
-        must_be_a_ledger(dir)?;
-        match verified(dir, key.as_deref()) {
-            Ok(report) if screen.is_table() => screen.line(told(dir, &report))?,
-            Ok(report) => screen.document(&json!({
-                "dir": dir, "intact": true, "origin": report.origin, "key": report.key, "records": report.records,
-                "covered": report.covered, "not_covered": report.not_covered, "torn_bytes": report.torn_bytes,
-                "checkpoints": report.checkpoints, "segments": report.segments,
-            }))?,
-            Err(failure) => {
-                exit = Exit::Findings;
-                if screen.is_table() {
-                    screen.line(format!("{} {}: {failure}", red("broken"), dir.display()))?;
-                } else {
-                    screen.document(&json!({
-                        "dir": dir, "intact": false, "record": failure.index, "file": failure.file,
-                        "offset": failure.offset, "what": failure.what.to_string(),
-                    }))?;
-                }
-            }
-        }
-    }
-    Ok(exit)
-}
-
-fn told(dir: &Path, report: &VerifyReport) -> String {
-    let mut text = format!(
-        "{} {}: {} records of {}, {} checkpoints",
-        green("ok"),
-        dir.display(),
-        report.records,
-        report.origin,
-        report.checkpoints
-    );
-    if report.not_covered > 0 {
-        text.push_str(&format!(
-            "; the last {} are not under a checkpoint yet",
-            report.not_covered
-        ));
-    }
-    if report.torn_bytes > 0 {
-        text.push_str(&format!(
-            "; {} bytes of an unfinished record at the end",
-            report.torn_bytes
-        ));
-    }
-    text
-}
-
-/// Verifies one ledger.
-pub(crate) fn verified(dir: &Path, key: Option<&str>) -> Result<VerifyReport, Box<VerifyFailure>> {
-    audit::verify(dir, key).map_err(Box::new)
-}
-
-/// The key as text, or as the file that holds it.
-fn key_text(key: &str) -> Result<String> {
-    let path = Path::new(key);
-    if !path.is_file() {
-        return Ok(key.to_owned());
-    }
-    Ok(read_bounded(path, KEY_BYTES_MAX)?.trim().to_owned())
-}
-
 fn must_be_a_ledger(dir: &Path) -> Result<()> {
     if dir.join("segments").is_dir() {
         return Ok(());
@@ -304,14 +236,5 @@ mod tests {
                 .unwrap()
                 .is_err()
         );
-    }
-
-    #[test]
-    fn a_key_may_be_given_as_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("ledger.vkey");
-        std::fs::write(&file, "acme+1234+abc\n").unwrap();
-        assert_eq!(key_text(&file.display().to_string()).unwrap(), "acme+1234+abc");
-        assert_eq!(key_text("acme+1234+abc").unwrap(), "acme+1234+abc");
     }
 }

@@ -1,0 +1,155 @@
+//! `audit verify`: ledgers, and proofs of single records, checked with nothing but a public key.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use audit::proof::{LoggedRecord, PROOF_BYTES_MAX};
+use audit::{VerifierKey, VerifyFailure, VerifyReport};
+use serde_json::{Value, json};
+
+use super::{line, must_be_a_ledger};
+use crate::args::AuditVerify;
+use crate::cli::Context;
+use crate::config::read_bounded;
+use crate::exit::{Exit, Failure};
+use crate::output::{green, red};
+
+/// The largest file that holds a verifier key: one line.
+const KEY_BYTES_MAX: u64 = 4096;
+
+/// Runs the command.
+pub(super) fn run(args: &AuditVerify, context: &Context) -> Result<Exit> {
+    let key = args.key.as_deref().map(key_text).transpose()?;
+    let mut exit = Exit::Fine;
+    for path in &args.paths {
+        let intact = if path.is_file() {
+            proof(path, key.as_deref(), context)?
+        } else {
+            ledger(path, key.as_deref(), context)?
+        };
+        if !intact {
+            exit = Exit::Findings;
+        }
+    }
+    Ok(exit)
+}
+
+/// Verifies one ledger.
+pub(crate) fn verified(dir: &Path, key: Option<&str>) -> Result<VerifyReport, Box<VerifyFailure>> {
+    audit::verify(dir, key).map_err(Box::new)
+}
+
+fn ledger(dir: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
+    must_be_a_ledger(dir)?;
+    let screen = &context.screen;
+    match verified(dir, key) {
+        Ok(report) if screen.is_table() => screen.line(told(dir, &report))?,
+        Ok(report) => screen.document(&json!({
+            "dir": dir, "intact": true, "origin": report.origin, "key": report.key, "records": report.records,
+            "covered": report.covered, "not_covered": report.not_covered, "torn_bytes": report.torn_bytes,
+            "checkpoints": report.checkpoints, "segments": report.segments,
+        }))?,
+        Err(failure) => {
+            if screen.is_table() {
+                screen.line(format!("{} {}: {failure}", red("broken"), dir.display()))?;
+            } else {
+                screen.document(&json!({
+                    "dir": dir, "intact": false, "record": failure.index, "file": failure.file,
+                    "offset": failure.offset, "what": failure.what.to_string(),
+                }))?;
+            }
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Checks a proof of one record. There is no key but the one that is given: a proof brings none that could be trusted.
+fn proof(path: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
+    let name = path.display();
+    let key = key.ok_or_else(|| {
+        Failure::usage(format!("{name} is a proof, which needs `--key`"))
+            .hint("the verifier key of the ledger is its file ledger.vkey; have it from somebody you trust")
+    })?;
+    let key = VerifierKey::parse(key).map_err(|error| Failure::usage(format!("--key: {error}")))?;
+    let text = read_bounded(path, PROOF_BYTES_MAX as u64)?;
+    let unreadable = |error| Failure::invalid_file(format!("{name} is no proof: {error}"));
+    let logged = LoggedRecord::parse(text.as_bytes()).map_err(unreadable)?;
+    let screen = &context.screen;
+    let checkpoint = match logged.verify(&key) {
+        Ok(checkpoint) => checkpoint,
+        Err(why) => {
+            let why = format!("{:#}", anyhow::Error::new(why));
+            if screen.is_table() {
+                screen.line(format!("{} {name}: {why}", red("not proven")))?;
+            } else {
+                screen.document(&json!({ "proof": path, "proven": false, "record": logged.index, "what": why }))?;
+            }
+            return Ok(false);
+        }
+    };
+    let record: Value = serde_json::from_slice(logged.record.as_deref().unwrap_or_default())
+        .with_context(|| format!("the record in {name} is not JSON"))?;
+    if screen.is_table() {
+        let (index, size) = (logged.index, checkpoint.size);
+        screen.line(format!(
+            "{} {name}: record {index} of {}, under a checkpoint over {size}",
+            green("proven"),
+            checkpoint.origin
+        ))?;
+        screen.line(line(&record))?;
+    } else {
+        screen.document(&json!({
+            "proof": path, "proven": true, "origin": checkpoint.origin.as_str(), "record": logged.index,
+            "covered": checkpoint.size, "content": record,
+        }))?;
+    }
+    Ok(true)
+}
+
+fn told(dir: &Path, report: &VerifyReport) -> String {
+    let mut text = format!(
+        "{} {}: {} records of {}, {} checkpoints",
+        green("ok"),
+        dir.display(),
+        report.records,
+        report.origin,
+        report.checkpoints
+    );
+    if report.not_covered > 0 {
+        text.push_str(&format!(
+            "; the last {} are not under a checkpoint yet",
+            report.not_covered
+        ));
+    }
+    if report.torn_bytes > 0 {
+        text.push_str(&format!(
+            "; {} bytes of an unfinished record at the end",
+            report.torn_bytes
+        ));
+    }
+    text
+}
+
+/// The key as text, or as the file that holds it.
+fn key_text(key: &str) -> Result<String> {
+    let path = Path::new(key);
+    if !path.is_file() {
+        return Ok(key.to_owned());
+    }
+    Ok(read_bounded(path, KEY_BYTES_MAX)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_be_given_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ledger.vkey");
+        std::fs::write(&file, "acme+1234+abc\n").unwrap();
+        assert_eq!(key_text(&file.display().to_string()).unwrap(), "acme+1234+abc");
+        assert_eq!(key_text("acme+1234+abc").unwrap(), "acme+1234+abc");
+    }
+}
