@@ -81,6 +81,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Reads a checkpoint of an epoch of the key's ledger, up to the key's own: what it signed under an earlier name.
+    pub(crate) fn open_in_epochs(note: &[u8], key: &VerifierKey) -> Result<Self, CheckpointError> {
+        let first = note.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let name = std::str::from_utf8(first)
+            .ok()
+            .and_then(|name| KeyName::parse(name).ok());
+        let of_epoch = name.and_then(|name| key.in_epoch(&name));
+        Self::open(note, of_epoch.as_ref().unwrap_or(key))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.split('\n');
         let origin = KeyName::parse(lines.next()?).ok()?;

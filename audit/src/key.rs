@@ -1,4 +1,4 @@
-//! The Ed25519 keys that sign and check notes, in the text forms of C2SP
+//! The Ed25519 keys that sign and check notes and cosign them, in the text forms of C2SP
 //! signed-note, which Go's `sumdb/note` package reads as well.
 
 use std::fmt;
@@ -10,12 +10,20 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::epoch;
+
 /// Bytes of an Ed25519 seed and of a public key (RFC 8032 §5.1.5).
 const KEY_BYTES: usize = 32;
 
-/// Marks Ed25519 in encoded keys and key ids (C2SP signed-note, "Signature
-/// types").
-const ED25519: u8 = 0x01;
+/// What a key signs, which is marked in its text form and in its id (C2SP signed-note, "Signature types"): a key of one
+/// use is none of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Notes, by Ed25519.
+    Notes = 0x01,
+    /// Cosignatures of notes, by Ed25519 with a time (C2SP tlog-cosignature).
+    Cosignatures = 0x04,
+}
 
 /// Longest key name and checkpoint origin that this crate takes, in bytes.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -29,12 +37,14 @@ pub struct KeyName(String);
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: KeyName,
+    purpose: Use,
     public: [u8; KEY_BYTES],
 }
 
 /// Signs the checkpoints of one ledger.
 pub struct SignerKey {
     name: KeyName,
+    purpose: Use,
     seed: Zeroizing<[u8; KEY_BYTES]>,
     pair: Ed25519KeyPair,
 }
@@ -91,8 +101,16 @@ impl VerifierKey {
     ///
     /// When the text is not exactly the one that the key it holds would have.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, public) = split_key(text)?;
-        let key = Self { name, public: *public };
+        Self::parse_for(Use::Notes, text)
+    }
+
+    pub(crate) fn parse_for(purpose: Use, text: &str) -> Result<Self, KeyError> {
+        let (name, id, public) = split_key(purpose, text)?;
+        let key = Self {
+            name,
+            purpose,
+            public: *public,
+        };
         if format!("{:08x}", key.id()) == id {
             Ok(key)
         } else {
@@ -109,7 +127,23 @@ impl VerifierKey {
     /// Returns the id that signature lines carry before the signature.
     #[must_use]
     pub fn id(&self) -> u32 {
-        key_id(&self.name, &self.public)
+        key_id(&self.name, self.purpose, &self.public)
+    }
+
+    /// Returns the key of an epoch of the same ledger, up to this one's, that has this name.
+    pub(crate) fn in_epoch(&self, name: &KeyName) -> Option<Self> {
+        let (ledger, newest) = epoch::split(&self.name);
+        let found = epoch::of(&ledger, name).filter(|epoch| *epoch <= newest);
+        found.map(|_epoch| Self {
+            name: name.clone(),
+            ..self.clone()
+        })
+    }
+
+    /// Says whether another key is this one in another epoch, or is this one.
+    pub(crate) fn is_same_in_an_epoch(&self, other: &Self) -> bool {
+        let same = self.public == other.public && self.purpose == other.purpose;
+        same && epoch::split(&self.name).0 == epoch::split(&other.name).0
     }
 
     /// Says whether `signature` is this key's over `message`.
@@ -128,7 +162,7 @@ impl fmt::Display for VerifierKey {
             "{}+{:08x}+{}",
             self.name,
             self.id(),
-            encode_key(&self.public).as_str()
+            encode_key(self.purpose, &self.public).as_str()
         )
     }
 }
@@ -146,11 +180,15 @@ impl SignerKey {
     ///
     /// [`KeyError::Generate`] when the operating system has no random bytes.
     pub fn generate(name: KeyName) -> Result<Self, KeyError> {
+        Self::generate_for(Use::Notes, name)
+    }
+
+    pub(crate) fn generate_for(purpose: Use, name: KeyName) -> Result<Self, KeyError> {
         let mut seed = Zeroizing::new([0; KEY_BYTES]);
         if aws_lc_rs::rand::fill(seed.as_mut_slice()).is_err() {
             return Err(KeyError::Generate);
         }
-        Self::from_seed(name, seed)
+        Self::from_seed(purpose, name, seed)
     }
 
     /// Reads `PRIVATE+KEY+NAME+ID+SEED`, the form in which a key is stored.
@@ -159,11 +197,15 @@ impl SignerKey {
     ///
     /// When the text has another form, or its id is not the key's.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
+        Self::parse_for(Use::Notes, text)
+    }
+
+    pub(crate) fn parse_for(purpose: Use, text: &str) -> Result<Self, KeyError> {
         let Some(text) = text.strip_prefix(PRIVATE) else {
             return Err(KeyError::Form);
         };
-        let (name, id, seed) = split_key(text)?;
-        let key = Self::from_seed(name, seed)?;
+        let (name, id, seed) = split_key(purpose, text)?;
+        let key = Self::from_seed(purpose, name, seed)?;
         if format!("{:08x}", key.verifier().id()) == id {
             Ok(key)
         } else {
@@ -176,7 +218,7 @@ impl SignerKey {
     #[must_use]
     pub fn expose(&self) -> Zeroizing<String> {
         let id = self.verifier().id();
-        let seed = encode_key(&self.seed);
+        let seed = encode_key(self.purpose, &self.seed);
         Zeroizing::new(format!("{PRIVATE}{}+{id:08x}+{}", self.name, seed.as_str()))
     }
 
@@ -189,8 +231,14 @@ impl SignerKey {
         }
         VerifierKey {
             name: self.name.clone(),
+            purpose: self.purpose,
             public,
         }
+    }
+
+    /// Returns the key under another name, as an epoch has it.
+    pub(crate) fn renamed(&self, name: KeyName) -> Result<Self, KeyError> {
+        Self::from_seed(self.purpose, name, self.seed.clone())
     }
 
     /// Signs a message (RFC 8032 Ed25519, deterministic).
@@ -199,9 +247,14 @@ impl SignerKey {
         self.pair.sign(message).as_ref().to_vec()
     }
 
-    fn from_seed(name: KeyName, seed: Zeroizing<[u8; KEY_BYTES]>) -> Result<Self, KeyError> {
+    fn from_seed(purpose: Use, name: KeyName, seed: Zeroizing<[u8; KEY_BYTES]>) -> Result<Self, KeyError> {
         match Ed25519KeyPair::from_seed_unchecked(seed.as_slice()) {
-            Ok(pair) => Ok(Self { name, seed, pair }),
+            Ok(pair) => Ok(Self {
+                name,
+                purpose,
+                seed,
+                pair,
+            }),
             Err(_) => Err(KeyError::Generate),
         }
     }
@@ -217,7 +270,7 @@ impl fmt::Debug for SignerKey {
 const PRIVATE: &str = "PRIVATE+KEY+";
 
 /// Splits `NAME+ID+KEY`; whether the id is the right one only the caller knows.
-fn split_key(text: &str) -> Result<(KeyName, &str, Zeroizing<[u8; KEY_BYTES]>), KeyError> {
+fn split_key(purpose: Use, text: &str) -> Result<(KeyName, &str, Zeroizing<[u8; KEY_BYTES]>), KeyError> {
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(KeyError::Form);
@@ -226,26 +279,29 @@ fn split_key(text: &str) -> Result<(KeyName, &str, Zeroizing<[u8; KEY_BYTES]>), 
     let Ok(bytes) = BASE64.decode(key).map(Zeroizing::new) else {
         return Err(KeyError::Form);
     };
-    let Some((&ED25519, key)) = bytes.split_first() else {
+    let Some((mark, key)) = bytes.split_first() else {
         return Err(KeyError::Form);
     };
+    if *mark != purpose as u8 {
+        return Err(KeyError::Form);
+    }
     let Ok(key) = <[u8; KEY_BYTES]>::try_from(key) else {
         return Err(KeyError::Form);
     };
     Ok((name, id, Zeroizing::new(key)))
 }
 
-fn encode_key(key: &[u8; KEY_BYTES]) -> Zeroizing<String> {
-    let mut typed = Zeroizing::new(vec![ED25519]);
+fn encode_key(purpose: Use, key: &[u8; KEY_BYTES]) -> Zeroizing<String> {
+    let mut typed = Zeroizing::new(vec![purpose as u8]);
     typed.extend_from_slice(key);
     Zeroizing::new(BASE64.encode(typed.as_slice()))
 }
 
 /// First four bytes of SHA-256 over name, newline, type and public key (C2SP
 /// signed-note, "Key ID").
-fn key_id(name: &KeyName, public: &[u8; KEY_BYTES]) -> u32 {
+fn key_id(name: &KeyName, purpose: Use, public: &[u8; KEY_BYTES]) -> u32 {
     let mut bytes = name.as_str().as_bytes().to_vec();
-    bytes.extend_from_slice(&[b'\n', ED25519]);
+    bytes.extend_from_slice(&[b'\n', purpose as u8]);
     bytes.extend_from_slice(public);
     let digest = digest::digest(&digest::SHA256, &bytes);
     digest

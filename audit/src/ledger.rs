@@ -3,6 +3,7 @@
 mod append;
 mod checkpoints;
 mod disk;
+mod epochs;
 mod error;
 mod keeper;
 mod keyfile;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use spiffe::time::Clock;
 
+pub use epochs::Begun;
 pub use error::{LedgerError, OpenError};
 pub use open::{OpenReport, Torn};
 pub use turn::Staged;
@@ -99,6 +101,8 @@ pub enum Recorded {
 /// What a ledger has done since it was opened, and how it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// The epoch that the ledger is in.
+    pub epoch: u32,
     /// Records in the ledger.
     pub records: u64,
     /// Records that are on the disk.
@@ -165,6 +169,27 @@ impl Ledger {
     pub fn open(config: LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
         let opened = open::open(&config, &clock)?;
         Self::start(opened, config.sync, clock)
+    }
+
+    /// Opens a ledger as [`Ledger::open`] does; but one that is not as it was left, because records, its checkpoint or its
+    /// key were lost, set back or changed, is put aside, and a new epoch begun: [`OpenReport::begun`] says so, and the
+    /// first record of the epoch.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is out of bounds, another process has the ledger open, or a file cannot be used.
+    pub fn open_or_begin(config: LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
+        let opened = epochs::open_or_begin(&config, &clock)?;
+        Self::start(opened, config.sync, clock)
+    }
+
+    /// Begins a new epoch, after the one it is in and after `after`, which a witness may know of: the records stay, and
+    /// the heads from now on have a name of their own. Returns at once; [`Stats::epoch`] says when it is done.
+    pub fn begin_epoch(&self, after: u32, why: &'static str) {
+        let shared = &self.owner.shared;
+        let mut writer = shared.writer();
+        writer.epoch_wanted = Some((after, why));
+        shared.wake_if_idle(&mut writer);
     }
 
     fn start(opened: open::Opened, sync: Duration, clock: Clock) -> Result<(Self, OpenReport), OpenError> {

@@ -23,6 +23,8 @@
 
 pub mod budget;
 pub mod checkpoint;
+pub mod cosignature;
+pub mod epoch;
 pub mod hash;
 pub mod history;
 pub mod key;
@@ -38,10 +40,12 @@ pub mod tail;
 pub mod tile;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 
 pub use checkpoint::Checkpoint;
+pub use cosignature::{Cosigner, CosignerKey};
 pub use key::VerifierKey;
-pub use ledger::{Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Staged, Stats};
+pub use ledger::{Begun, Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Staged, Stats};
 pub use record::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Protocol, Record,
     Verdict,

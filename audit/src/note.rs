@@ -131,6 +131,27 @@ impl Note {
         })
     }
 
+    /// Returns the text, whoever has signed it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the signatures that are said to be those of a key.
+    pub(crate) fn said_by<'a>(&'a self, name: &'a KeyName, id: u32) -> impl Iterator<Item = &'a [u8]> {
+        let of_key = move |signature: &&Signature| signature.name == *name && signature.id == id;
+        self.signatures.iter().filter(of_key).map(|signature| &*signature.bytes)
+    }
+
+    /// Adds a signature, which others may have made.
+    pub(crate) fn add(&mut self, name: KeyName, id: u32, bytes: Vec<u8>) -> Result<(), NoteError> {
+        if self.signatures.len() >= SIGNATURES_MAX {
+            return Err(NoteError::TooLong);
+        }
+        self.signatures.push(Signature { name, id, bytes });
+        Ok(())
+    }
+
     /// Returns the text if `key` has signed it. Signatures of other keys are
     /// not looked at.
     ///
@@ -139,15 +160,13 @@ impl Note {
     /// [`NoteError::NotSigned`] and [`NoteError::FalseSignature`].
     pub fn verified_by(&self, key: &VerifierKey) -> Result<&str, NoteError> {
         let mut signed = false;
-        for signature in &self.signatures {
-            if signature.name == *key.name() && signature.id == key.id() {
-                if !key.accepts(self.text.as_bytes(), &signature.bytes) {
-                    return Err(NoteError::FalseSignature {
-                        key: key.name().to_string(),
-                    });
-                }
-                signed = true;
+        for signature in self.said_by(key.name(), key.id()) {
+            if !key.accepts(self.text.as_bytes(), signature) {
+                return Err(NoteError::FalseSignature {
+                    key: key.name().to_string(),
+                });
             }
+            signed = true;
         }
         if signed {
             Ok(&self.text)

@@ -128,7 +128,7 @@ fn newest(dir: &Path, key: &VerifierKey, history: &History<'_>) -> Result<Option
         source,
     })?;
     let open = |path: PathBuf, note: &[u8]| {
-        Checkpoint::open(note, key).map_err(|source| OpenError::Checkpoint { path, source })
+        Checkpoint::open_in_epochs(note, key).map_err(|source| OpenError::Checkpoint { path, source })
     };
     let lost = || OpenError::CheckpointLost { dir: dir.to_owned() };
     let mut last = history.notes.iter().rev().map(|(_, note)| *note).take(2);

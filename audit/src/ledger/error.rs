@@ -134,6 +134,14 @@ pub enum OpenError {
         /// The key file.
         path: PathBuf,
     },
+    /// The key file is that of a ledger with another name.
+    #[error("the key {path} is that of the ledger {found}: is this the state of another host?")]
+    OtherLedger {
+        /// The key file.
+        path: PathBuf,
+        /// The name of the ledger.
+        found: String,
+    },
     /// A checkpoint is not one of this ledger.
     #[error("{path} holds no checkpoint of this ledger; run `botmesh audit verify`")]
     Checkpoint {
@@ -183,4 +191,47 @@ pub enum OpenError {
         /// The record that is next.
         expected: u64,
     },
+}
+
+impl OpenError {
+    /// Says whether what is there is not what was left: lost, set back or changed. Such a ledger is put aside and a new
+    /// epoch begun; whatever else is wrong is mended by others.
+    pub(super) const fn is_damage(&self) -> bool {
+        match self {
+            Self::Key { .. }
+            | Self::OtherKey { .. }
+            | Self::Checkpoint { .. }
+            | Self::CheckpointLost { .. }
+            | Self::Segments {
+                source: SegmentsError::Stray { .. },
+            }
+            | Self::Shrunken { .. }
+            | Self::Altered { .. }
+            | Self::Gap { .. } => true,
+            Self::Setting { .. }
+            | Self::Locked { .. }
+            | Self::File { .. }
+            | Self::Thread { .. }
+            | Self::KeyMode { .. }
+            | Self::OtherLedger { .. }
+            | Self::Segments { .. } => false,
+        }
+    }
+
+    /// The word for what was found, in the record of the new epoch.
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Key { .. } | Self::OtherKey { .. } => "key_lost",
+            Self::Checkpoint { .. } | Self::CheckpointLost { .. } => "checkpoint_lost",
+            Self::Segments { .. } => "stray_file",
+            Self::Shrunken { .. } | Self::Gap { .. } => "shrunken",
+            Self::Altered { .. } => "altered",
+            Self::Setting { .. }
+            | Self::Locked { .. }
+            | Self::File { .. }
+            | Self::Thread { .. }
+            | Self::KeyMode { .. }
+            | Self::OtherLedger { .. } => "not_opened",
+        }
+    }
 }

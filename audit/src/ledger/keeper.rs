@@ -13,11 +13,12 @@ use thiserror::Error;
 
 use super::checkpoints::Checkpoints;
 use super::writer::Taken;
-use super::{LedgerError, Shared, disk};
+use super::{LedgerConfig, LedgerError, OpenError, Shared, disk, epochs, keyfile};
 use crate::budget::{Class, Reserve};
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::epoch;
 use crate::hash::Hash;
-use crate::key::SignerKey;
+use crate::key::{KeyName, SignerKey};
 use crate::record::{EventKind, EventRecord, Line};
 use crate::segment::SEGMENTS;
 use crate::tile::Tile;
@@ -42,6 +43,7 @@ const TILES_MAX: usize = 4096;
 pub(super) struct Sealer {
     /// Held until the ledger's thread has ended.
     pub(super) _lock: File,
+    pub(super) config: LedgerConfig,
     pub(super) dir: PathBuf,
     pub(super) key: SignerKey,
     pub(super) tree: Tree,
@@ -104,6 +106,13 @@ impl Sealer {
         Ok(size)
     }
 
+    /// Goes on under the name of another epoch. The next checkpoint is a new one, whatever it covers.
+    fn rename(&mut self, name: KeyName) -> Result<(), OpenError> {
+        self.key = keyfile::rename(&self.config, &self.key, name)?;
+        self.sealed = None;
+        Ok(())
+    }
+
     fn store_tiles(&mut self) -> Result<(), SealError> {
         disk::write_tiles(&self.dir, &self.tiles).map_err(|source| SealError::Tiles { source })?;
         self.tiles.clear();
@@ -126,6 +135,7 @@ pub(super) fn start(shared: Arc<Shared>, sealer: Sealer, sync: Duration) -> io::
         unstored: 0,
         waiting: VecDeque::new(),
         alerted: [0; 2],
+        beginning: None,
     };
     thread::Builder::new()
         .name("ledger".to_owned())
@@ -147,6 +157,8 @@ struct Keeper {
     waiting: VecDeque<Counted>,
     /// Dropped refusals and strangers that the last alerts told of.
     alerted: [u64; 2],
+    /// The epoch whose first record is written, and whose name the key does not have yet.
+    beginning: Option<(u32, KeyName)>,
 }
 
 /// A line that stands for a count.
@@ -166,8 +178,13 @@ impl Keeper {
             let stop = self.wait();
             self.write_counts(stop);
             self.write_alerts(stop);
+            self.write_epoch();
             rounds = rounds.saturating_add(1);
             let mut trouble = self.sync().err();
+            if trouble.is_none() && self.beginning.is_some() {
+                trouble = self.begin_epoch().err();
+                rounds = self.seal_every;
+            }
             if trouble.is_none() && (stop || rounds >= self.seal_every) {
                 match self.sealer.seal() {
                     Ok(size) => {
@@ -188,7 +205,7 @@ impl Keeper {
     /// Returns whether to stop.
     fn wait(&self) -> bool {
         let unsealed = self.sealer.sealed != Some(self.sealer.tree.size());
-        let busy = unsealed || !self.waiting.is_empty();
+        let busy = unsealed || !self.waiting.is_empty() || self.beginning.is_some();
         let mut writer = self.shared.writer();
         while !busy && !writer.stop && !writer.has_news() {
             writer.idle = true;
@@ -300,6 +317,38 @@ impl Keeper {
         let empty = counts.refusals.is_empty() && counts.strangers.is_empty();
         drop(counts);
         self.shared.writer().counting = !empty;
+    }
+
+    /// Writes the record of a new epoch that is wanted. Where it cannot be written the epoch is wanted still.
+    fn write_epoch(&mut self) {
+        let mut writer = self.shared.writer();
+        let Some((after, why)) = writer.epoch_wanted.filter(|_| self.beginning.is_none()) else {
+            return;
+        };
+        let (ledger, now) = epoch::split(self.sealer.key.verifier().name());
+        let next = now.max(after).saturating_add(1);
+        let Some(name) = epoch::name(&ledger, next) else {
+            writer.epoch_wanted = None;
+            return;
+        };
+        let found = format!("epoch {} had {} records", now, writer.size);
+        let event = epochs::event(&self.shared.clock, next, why, &found, None);
+        let Ok(line) = Line::event(&event) else { return };
+        if writer.append(&line, line.hash(), Class::Calls, Reserve::Spend).is_ok() {
+            writer.epoch_wanted = None;
+            self.beginning = Some((next, name));
+        }
+    }
+
+    /// Gives the key the name of the epoch whose first record is on the disk.
+    fn begin_epoch(&mut self) -> Result<(), String> {
+        let Some((epoch, name)) = self.beginning.clone() else {
+            return Ok(());
+        };
+        self.sealer.rename(name).map_err(|error| error.to_string())?;
+        self.beginning = None;
+        self.shared.writer().stats.epoch = epoch;
+        Ok(())
     }
 
     /// Tells of counts that were dropped because a share is used up: at the

@@ -11,11 +11,13 @@ use spiffe::time::Clock;
 
 use super::append::Append;
 use super::checkpoints::Checkpoints;
+use super::epochs::Begun;
 use super::keeper::Sealer;
 use super::rebuild::{self, Rebuilt};
 use super::writer::Writer;
 use super::{LedgerConfig, OpenError, disk, keyfile, repair};
 use crate::budget::{Budget, Class, MAX_BYTES_MIN, Reserve};
+use crate::epoch;
 use crate::record::{EventKind, EventRecord, Line};
 use crate::segment::{self, SEGMENT_BYTES_MAX, SEGMENTS, Segment};
 
@@ -33,6 +35,8 @@ pub struct OpenReport {
     pub torn: Option<Torn>,
     /// Tiles were missing or wrong and were made again from the records.
     pub tiles_rebuilt: bool,
+    /// What was there was put aside, and this is a new epoch.
+    pub begun: Option<Begun>,
 }
 
 /// Bytes that were no whole record.
@@ -54,12 +58,25 @@ pub(super) struct Opened {
     pub(super) report: OpenReport,
 }
 
+/// The file that keeps a second process out.
+pub(super) const LOCK: &str = "lock";
+
 /// Opens a ledger as [`super::Ledger::open`] says.
 pub(super) fn open(config: &LedgerConfig, clock: &Clock) -> Result<Opened, OpenError> {
+    let lock = prepare(config)?;
+    open_locked(config, clock, lock)
+}
+
+/// Checks the settings, and makes the folder this process's own.
+pub(super) fn prepare(config: &LedgerConfig) -> Result<File, OpenError> {
     check(config)?;
+    make_folder(&config.dir)?;
+    lock(&config.dir)
+}
+
+/// Opens a ledger whose lock is held.
+pub(super) fn open_locked(config: &LedgerConfig, clock: &Clock, lock: File) -> Result<Opened, OpenError> {
     let dir = &config.dir;
-    make_folder(dir)?;
-    let lock = lock(dir)?;
     let key = keyfile::load(config)?;
     make_folder(&dir.join(SEGMENTS))?;
     let (checkpoints, newest) = Checkpoints::open(dir, &key.verifier())?;
@@ -80,6 +97,7 @@ pub(super) fn open(config: &LedgerConfig, clock: &Clock) -> Result<Opened, OpenE
         unsealed: found.size.saturating_sub(sealed.unwrap_or(0)),
         torn: None,
         tiles_rebuilt,
+        begun: None,
     };
     if let Some(torn) = &found.torn {
         let (bytes, file) = repair::cut(dir, &mut segments, torn)?;
@@ -93,8 +111,10 @@ pub(super) fn open(config: &LedgerConfig, clock: &Clock) -> Result<Opened, OpenE
     let budget = Budget::new(config.max_bytes, found.spent);
     let mut writer = Writer::new(dir.join(SEGMENTS), clock.clone(), found.size, budget, SEGMENT_BYTES_MAX);
     writer.take_up(segments.last())?;
+    writer.stats.epoch = epoch::split(key.verifier().name()).1;
     let mut sealer = Sealer {
         _lock: lock,
+        config: config.clone(),
         dir: dir.clone(),
         key,
         tree,
@@ -151,7 +171,7 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
 /// Takes the lock that keeps a second process out. The kernel drops it with
 /// this one.
 fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("lock");
+    let path = dir.join(LOCK);
     let file = |source| OpenError::File {
         doing: "lock",
         path: path.clone(),

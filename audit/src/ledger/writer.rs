@@ -54,6 +54,8 @@ pub(super) struct Writer {
     pub(super) idle: bool,
     /// Counts of refusals or strangers wait.
     pub(super) counting: bool,
+    /// A new epoch is to begin after this one, and why.
+    pub(super) epoch_wanted: Option<(u32, &'static str)>,
 }
 
 /// Lines that are written together.
@@ -99,6 +101,7 @@ impl Writer {
             stop: false,
             idle: false,
             counting: false,
+            epoch_wanted: None,
         }
     }
 
@@ -164,7 +167,11 @@ impl Writer {
 
     /// Says whether the keeper has something to do.
     pub(super) fn has_news(&self) -> bool {
-        self.counting || !self.fresh.is_empty() || !self.ends.hashes.is_empty() || !self.staged.hashes.is_empty()
+        self.counting
+            || self.epoch_wanted.is_some()
+            || !self.fresh.is_empty()
+            || !self.ends.hashes.is_empty()
+            || !self.staged.hashes.is_empty()
     }
 
     /// Hands over what is to be synced.

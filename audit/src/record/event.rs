@@ -33,6 +33,12 @@ words! {
         Stopped = "stopped",
         /// The ledger cut a torn end off and kept it beside.
         Repaired = "repaired",
+        /// A new epoch of a ledger began: what was there before was lost, set back or changed.
+        EpochBegun = "epoch_begun",
+        /// A head of a host's ledger was cosigned.
+        CheckpointCosigned = "checkpoint_cosigned",
+        /// A head of a host's ledger was not cosigned.
+        CheckpointRefused = "checkpoint_refused",
         /// Something that an operator should look at.
         Alert = "alert",
         /// An SVID was issued.

@@ -10,6 +10,7 @@
 
 mod counts;
 mod crash;
+mod epochs;
 mod full;
 mod open;
 mod read;

@@ -308,9 +308,15 @@ fn a_lost_or_foreign_key_is_refused() {
     let mut config = place.config();
     config.origin = "acme.internal/host/web-2".to_owned();
     assert!(matches!(
-        audit::Ledger::open(config, place.clock.clone()),
-        Err(OpenError::OtherKey { .. })
+        audit::Ledger::open(config.clone(), place.clock.clone()),
+        Err(OpenError::OtherLedger { .. })
     ));
+    let begun = audit::Ledger::open_or_begin(config, place.clock.clone());
+    assert!(
+        matches!(begun, Err(OpenError::OtherLedger { .. })),
+        "the state of another host is left alone"
+    );
+    assert_eq!(place.verify().unwrap().records, 10);
 }
 
 #[test]
