@@ -13,6 +13,7 @@ use crate::database::DatabaseMatch;
 use crate::destination::Destination;
 use crate::exchange::OAuth;
 use crate::explain::Verdict;
+use crate::federate::{Federate, SvidExchange, SvidGrant, TokenType};
 use crate::limit::{Limit, Rate};
 use crate::mesh::{Bot, Mesh, Serve, ServeKind, Target};
 use crate::rule::{Effect, HttpMatch, Rule, RuleId};
@@ -297,6 +298,7 @@ fn credential(credential: &Credential) -> Value {
             key,
             json!({ "app_id": app.app_id, "base": app.base, "installation_id": app.installation_id }),
         ),
+        Injection::Federate(federate) => put(key, self::federate(federate)),
     }
     Value::Object(out)
 }
@@ -318,6 +320,39 @@ fn oauth(oauth: &OAuth) -> Value {
         .filter_map(|(key, value)| Some((key, value.as_ref()?.to_string())));
     let all = always.into_iter().chain(maybe);
     all.map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
+}
+
+fn federate(federate: &Federate) -> Value {
+    let mut out = federate.exchange.as_ref().map(svid_exchange).unwrap_or_default();
+    out.insert("audience".to_owned(), json!(federate.audience));
+    Value::Object(out)
+}
+
+fn svid_exchange(exchange: &SvidExchange) -> serde_json::Map<String, Value> {
+    let is_token_exchange = exchange.grant == SvidGrant::TokenExchange;
+    let subject_token_type = is_token_exchange.then(|| exchange.subject_token_type.as_str());
+    let all = [
+        ("client_id", exchange.client_id.as_deref()),
+        ("encoding", Some(exchange.encoding.as_str())),
+        ("grant", Some(exchange.grant.as_str())),
+        (
+            "requested_token_type",
+            exchange.requested_token_type.map(TokenType::as_str),
+        ),
+        ("resource", exchange.resource.as_deref()),
+        ("scope", exchange.scope.as_deref()),
+        ("subject_token_type", subject_token_type),
+        ("token_audience", exchange.token_audience.as_deref()),
+    ];
+    let said = all
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
+    let mut out: serde_json::Map<String, Value> = said.collect();
+    out.insert("token_url".to_owned(), json!(exchange.token_url.to_string()));
+    if !exchange.parameters.is_empty() {
+        out.insert("parameters".to_owned(), json!(exchange.parameters));
+    }
+    out
 }
 
 fn limit<'m>((id, limit): (&'m RuleId, &'m Limit)) -> LimitOut<'m> {

@@ -12,6 +12,7 @@ use spiffe::time::Timestamp;
 
 use crate::call::{HttpAsk, What};
 use crate::exchange::{GithubApp, Grant, OAuth, TokenUrl};
+use crate::federate::Federate;
 use crate::mesh::Mesh;
 use crate::method::Method;
 use crate::outside::{Outside, OutsidePattern};
@@ -157,6 +158,8 @@ pub enum Injection {
     OAuth(Box<OAuth>),
     /// The value is the private key of an app of GitHub, which is given tokens of its installation; they are added alike.
     GithubApp(Box<GithubApp>),
+    /// There is no value: the bot's own JWT-SVID is added, or what it is exchanged for, as [`Injection::Bearer`] adds a value.
+    Federate(Box<Federate>),
 }
 
 /// How a body is signed.
@@ -226,6 +229,7 @@ impl Injection {
             Self::Postgres { .. } => "postgres",
             Self::OAuth(_) => "oauth",
             Self::GithubApp(_) => "github_app",
+            Self::Federate(_) => "federate",
         }
     }
 
@@ -233,7 +237,9 @@ impl Injection {
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::Header { name, .. } => vec![name],
-            Self::Bearer | Self::Basic { .. } | Self::OAuth(_) | Self::GithubApp(_) => vec!["authorization"],
+            Self::Bearer | Self::Basic { .. } | Self::OAuth(_) | Self::GithubApp(_) | Self::Federate(_) => {
+                vec!["authorization"]
+            }
             Self::Query { .. } | Self::Postgres { .. } => Vec::new(),
             Self::Hmac(hmac) => [Some(&*hmac.header), hmac.timestamp.as_deref()]
                 .into_iter()
@@ -255,14 +261,15 @@ impl Injection {
 
     /// Says whether there is a value, which is on the hosts that need it.
     pub const fn has_value(&self) -> bool {
-        !matches!(self, Self::Postgres { svid: true, .. })
+        !matches!(self, Self::Postgres { svid: true, .. } | Self::Federate(_))
     }
 
-    /// Gives where the value is exchanged for what is sent in its place; nothing where it is used itself.
+    /// Gives where the value, or the JWT-SVID, is exchanged for what is sent in its place; nothing where it is used itself.
     pub fn token_url(&self) -> Option<&TokenUrl> {
         match self {
             Self::OAuth(oauth) => Some(&oauth.token_url),
             Self::GithubApp(app) => Some(&app.token_url),
+            Self::Federate(federate) => federate.exchange.as_ref().map(|exchange| &exchange.token_url),
             Self::Header { .. }
             | Self::Bearer
             | Self::Basic { .. }
@@ -284,7 +291,8 @@ impl Injection {
             | Self::Query { .. }
             | Self::Hmac(_)
             | Self::Sigv4 { .. }
-            | Self::Postgres { .. } => false,
+            | Self::Postgres { .. }
+            | Self::Federate(_) => false,
         }
     }
 

@@ -59,6 +59,9 @@ pub const OAUTH: &str = "oauth";
 /// Credentials that proxies exchange at GitHub: `github_app`.
 pub const GITHUB_APP: &str = "github_app";
 
+/// Credentials that are a bot's own JWT-SVID, or what it is exchanged for: `federate`.
+pub const FEDERATE: &str = "federate";
+
 /// Requests that tell whether a service takes a value: `probe`.
 pub const CREDENTIAL_PROBE: &str = "credential_probe";
 
@@ -81,6 +84,7 @@ pub const ENFORCED: &[&str] = &[
     POSTGRES,
     OAUTH,
     GITHUB_APP,
+    FEDERATE,
     CREDENTIAL_PROBE,
 ];
 
@@ -101,6 +105,7 @@ impl Mesh {
         features.extend(injected.filter_map(|credential| match credential.injection {
             Injection::OAuth(_) => Some(OAUTH),
             Injection::GithubApp(_) => Some(GITHUB_APP),
+            Injection::Federate(_) => Some(FEDERATE),
             Injection::Header { .. }
             | Injection::Bearer
             | Injection::Basic { .. }

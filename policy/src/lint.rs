@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::code;
+use crate::credential::Injection;
 use crate::diagnostics::{Collector, Draft};
 use crate::mesh::ServeKind;
 use crate::pattern::NamePattern;
@@ -37,6 +38,10 @@ fn credentials(draft: &MeshDraft, collector: &mut Collector) {
         if from.is_empty() {
             let message = format!("no rule uses credential `{name}`");
             collector.push(Draft::new(code::UNUSED_CREDENTIAL, found.span, message, "unused"));
+            continue;
+        }
+        if matches!(found.credential.injection, Injection::Federate(_)) {
+            // Each bot has a token of its own.
             continue;
         }
         let uses = |bot: &spiffe::id::BotName| from.iter().any(|subject| names(draft, subject, bot));

@@ -6,6 +6,7 @@ mod credentials;
 mod databases;
 mod destinations;
 mod exchange;
+mod federate;
 mod fields;
 mod keys;
 mod limits;
@@ -40,8 +41,8 @@ pub(crate) use audit_only::AuditDraft;
 pub(crate) use credentials::CredentialDraft;
 pub(crate) use destinations::{DestinationDraft, OutsideDraft};
 pub(crate) use keys::{
-    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, GITHUB_APP, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE, POSTGRES,
-    SERVE, SIGV4, TEST, rule as rule_keys,
+    ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, FEDERATE, GITHUB_APP, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE,
+    POSTGRES, SERVE, SIGV4, TEST, rule as rule_keys,
 };
 pub(crate) use limits::LimitDraft;
 

@@ -248,6 +248,7 @@ fn credential() -> Value {
         "postgres",
         "oauth",
         "github_app",
+        "federate",
     ];
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner"],
@@ -280,6 +281,7 @@ fn credential() -> Value {
             },
             "oauth": oauth(),
             "github_app": github_app(),
+            "federate": federate(),
             "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
             "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
             "probe": {"type": "string", "pattern": "^(GET|HEAD) https://", "description": "A request that tells whether a value is taken."},
@@ -310,6 +312,29 @@ fn github_app() -> Value {
             "app_id": {"type": ["integer", "string"], "description": "Its ID or client ID."},
             "installation_id": {"type": "integer", "minimum": 1, "description": "Where it is installed."},
             "base": {"type": "string", "pattern": "^https://", "description": "Where the API begins; https://api.github.com by default."},
+        },
+    })
+}
+
+fn federate() -> Value {
+    let text = json!({"type": "string", "maxLength": 1024});
+    let url = json!({"type": "string", "pattern": "^https://", "description": "Where it is exchanged; without it the service gets the JWT-SVID itself."});
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["audience"],
+        "description": "There is no value: the bot's own JWT-SVID, or what it is exchanged for, is added as Authorization: Bearer.",
+        "properties": {
+            "audience": {"type": "string", "maxLength": 1024, "description": "The `aud` of the JWT-SVID."},
+            "token_url": url, "client_id": text, "resource": text,
+            "grant": {"enum": ["token_exchange", "jwt_bearer", "client_credentials"], "description": "RFC 8693 by default; RFC 7523 §2.1 or §2.2."},
+            "scope": {"type": "string", "maxLength": 1024, "description": "Names with one space between them."},
+            "token_audience": {"type": "string", "maxLength": 1024, "description": "Whom the token is for."},
+            "subject_token_type": {"enum": ["jwt", "id_token"]},
+            "requested_token_type": {"enum": ["access_token", "id_token", "jwt"]},
+            "encoding": {"enum": ["form", "json"], "description": "How the request is written."},
+            "parameters": {
+                "type": "object", "maxProperties": 16, "additionalProperties": text,
+                "description": "What else the provider wants to be told.",
+            },
         },
     })
 }
@@ -361,8 +386,8 @@ mod tests {
 
     use super::*;
     use crate::read::{
-        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, GITHUB_APP, HMAC, Keys, LIMIT, MESH, OAUTH, OUTSIDE,
-        POSTGRES, SERVE, SIGV4, TEST, rule_keys,
+        ATTEST, AUDIT_ONLY, BOT, CREDENTIAL, DESTINATION, FEDERATE, GITHUB_APP, HMAC, Keys, LIMIT, MESH, OAUTH,
+        OUTSIDE, POSTGRES, SERVE, SIGV4, TEST, rule_keys,
     };
     use crate::rule::Effect;
 
@@ -401,6 +426,7 @@ mod tests {
         assert_eq!(keys(&of("credential")["properties"]["postgres"]), known(&POSTGRES));
         assert_eq!(keys(&of("credential")["properties"]["oauth"]), known(&OAUTH));
         assert_eq!(keys(&of("credential")["properties"]["github_app"]), known(&GITHUB_APP));
+        assert_eq!(keys(&of("credential")["properties"]["federate"]), known(&FEDERATE));
         assert_eq!(keys(of("test")), known(&TEST));
     }
 

@@ -371,6 +371,9 @@ Correct the port, or what the bot serves.
                            auth, scope, audience, resource
   github_app: {app_id: …, installation_id: …}   the value is the app's private key, exchanged for
                            a token of that installation; `base` for GitHub Enterprise
+  federate: {audience: …}  no value at all: the bot's own JWT-SVID for that audience is the bearer,
+                           or what it is exchanged for at `token_url`: grant, client_id, scope,
+                           resource, token_audience, encoding, parameters
 `probe: GET https://api.example.com/v1/models` tells a value that the service takes from one that it
 refuses; `botmesh secret rotate` asks it. A rule that adds the credential must allow that request.
 The value is never here: each host reads it by `credentials` of its own proxy.yaml.

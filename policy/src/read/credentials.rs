@@ -24,7 +24,7 @@ pub(crate) struct CredentialDraft {
 }
 
 /// The keys that say how a credential is added, of which there is one.
-const INJECTIONS: [&str; 9] = [
+const INJECTIONS: [&str; 10] = [
     "header",
     "bearer",
     "basic",
@@ -34,6 +34,7 @@ const INJECTIONS: [&str; 9] = [
     "postgres",
     "oauth",
     "github_app",
+    "federate",
 ];
 
 /// The longest prefix, user, parameter, region or service, in bytes.
@@ -96,6 +97,7 @@ impl Reader {
             !is_exchanged,
             "a value that is exchanged is probed by exchanging it: `botmesh secret test`",
         );
+        self.without_value(&fields, injection.as_ref());
         let said = fields.get("probe");
         let probe = said.and_then(|node| self.probe(node));
         let credential = Credential {
@@ -122,7 +124,7 @@ impl Reader {
                     let message = "the credential does not say how it is added to a request";
                     let draft = Draft::new(code::CREDENTIAL, at, message, "missing here");
                     self.push(draft.help(
-                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…}, oauth: {…} or github_app: {…}",
+                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…}, oauth: {…}, github_app: {…} or federate: {…}",
                     ));
                 }
                 return None;
@@ -153,12 +155,28 @@ impl Reader {
             "postgres" => self.postgres_user(node),
             "oauth" => self.oauth(node),
             "github_app" => self.github_app(node),
+            "federate" => self.federate(node),
             _ => self.sigv4(node),
         }
     }
 
+    /// Refuses what is said of a value where there is none.
+    fn without_value(&mut self, fields: &Fields<'_>, injection: Option<&Injection>) {
+        let has_value = !matches!(injection, Some(Injection::Federate(_)));
+        for (key, message) in [
+            ("rotate_every", "`federate` has no value that could be replaced"),
+            (
+                "probe",
+                "`federate` has no value that could be tried: `botmesh secret test` asks for a token",
+            ),
+            ("shared", "`federate` is not shared: each bot has a token of its own"),
+        ] {
+            self.belongs(fields, key, has_value, message);
+        }
+    }
+
     /// Refuses a key beside one that has no use for it.
-    fn belongs(&mut self, fields: &Fields<'_>, key: &str, fits: bool, message: &str) {
+    pub(super) fn belongs(&mut self, fields: &Fields<'_>, key: &str, fits: bool, message: &str) {
         if let Some(node) = fields.get(key).filter(|_| !fits) {
             self.error(code::CREDENTIAL, node.span, message, "not used");
         }

@@ -106,14 +106,19 @@ impl Reader {
     }
 
     /// Reads a parameter that may be missing; nothing where it is there and wrong.
-    fn may_have(&mut self, fields: &Fields<'_>, key: &str, fits: fn(&str) -> bool) -> Option<Option<Box<str>>> {
+    pub(super) fn may_have(
+        &mut self,
+        fields: &Fields<'_>,
+        key: &str,
+        fits: fn(&str) -> bool,
+    ) -> Option<Option<Box<str>>> {
         match fields.get(key) {
             Some(node) => self.parameter(node, key, fits).map(Some),
             None => Some(None),
         }
     }
 
-    fn parameter(&mut self, node: &Node, key: &str, fits: fn(&str) -> bool) -> Option<Box<str>> {
+    pub(super) fn parameter(&mut self, node: &Node, key: &str, fits: fn(&str) -> bool) -> Option<Box<str>> {
         let text = self.text(node)?;
         if (1..=TEXT_BYTES_MAX).contains(&text.len()) && fits(text) {
             return Some(text.into());
@@ -121,13 +126,20 @@ impl Reader {
         let message = match key {
             "scope" => format!("`scope` is names with one space between them, at most {TEXT_BYTES_MAX} bytes"),
             "resource" => format!("`resource` is an absolute address without `#`, at most {TEXT_BYTES_MAX} bytes"),
+            "a parameter" => format!("{key} has 1 to {TEXT_BYTES_MAX} visible characters and spaces"),
             _ => format!("`{key}` has 1 to {TEXT_BYTES_MAX} visible characters"),
         };
         self.error(code::CREDENTIAL, node.span, message, "not such a text");
         None
     }
 
-    fn among<T: Copy>(&mut self, node: &Node, key: &str, all: &[T], word: fn(T) -> &'static str) -> Option<T> {
+    pub(super) fn among<T: Copy>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        all: &[T],
+        word: fn(T) -> &'static str,
+    ) -> Option<T> {
         let text = self.text(node)?;
         let found = all.iter().copied().find(|one| word(*one) == text);
         if found.is_none() {
@@ -140,19 +152,19 @@ impl Reader {
 }
 
 /// RFC 6749 appendix A: `VSCHAR`, which has the space.
-fn is_visible(text: &str, spaces: bool) -> bool {
+pub(super) fn is_visible(text: &str, spaces: bool) -> bool {
     let visible = |byte: u8| matches!(byte, b'!'..=b'~') || spaces && byte == b' ';
     text.bytes().all(visible)
 }
 
 /// RFC 6749 §3.3.
-fn is_scope(text: &str) -> bool {
+pub(super) fn is_scope(text: &str) -> bool {
     let letter = |byte: u8| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
     text.split(' ').all(|name| !name.is_empty() && name.bytes().all(letter))
 }
 
 /// RFC 8707 §2.
-fn is_resource(text: &str) -> bool {
+pub(super) fn is_resource(text: &str) -> bool {
     let scheme = text.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     scheme.starts_with(|first: char| first.is_ascii_alphabetic())

@@ -116,11 +116,30 @@ pub(crate) const CREDENTIAL: Keys = Keys {
         "postgres",
         "oauth",
         "github_app",
+        "federate",
         "rotate_every",
         "shared",
         "probe",
     ],
-    later: &["jwt_svid"],
+    later: &[],
+};
+
+pub(crate) const FEDERATE: Keys = Keys {
+    of: "federate",
+    known: &[
+        "audience",
+        "token_url",
+        "grant",
+        "client_id",
+        "scope",
+        "resource",
+        "token_audience",
+        "subject_token_type",
+        "requested_token_type",
+        "encoding",
+        "parameters",
+    ],
+    later: &[],
 };
 
 pub(crate) const GITHUB_APP: Keys = Keys {

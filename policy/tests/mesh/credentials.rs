@@ -84,6 +84,7 @@ fn every_way_is_read_and_written_as_it_was() {
         "sigv4",
         "oauth",
         "github_app",
+        "federate",
     ] {
         assert!(words.contains(&word), "{word}");
     }
@@ -113,6 +114,26 @@ fn a_mesh_that_says_something_else_of_a_credential_is_another_mesh() {
         ("app_id: 12345", "app_id: 12346"),
         ("installation_id: 67890", "installation_id: 67891"),
         ("/api/v3/", "/api/v4/"),
+        (
+            "audience: \"https://api.example.com\"",
+            "audience: \"https://api2.example.com\"",
+        ),
+        ("v1/token\", grant: jwt_bearer", "v2/token\", grant: jwt_bearer"),
+        ("grant: jwt_bearer, ", ""),
+        ("encoding: json, ", ""),
+        ("fdrl_1", "fdrl_2"),
+        ("organization_id: o", "organisation_id: o"),
+        ("client_id: c, scope: read write", "client_id: d, scope: read write"),
+        ("client_id: c, scope: read write, ", "client_id: c, "),
+        ("https://data.example.com/\"", "https://data.example.com/x\""),
+        ("token_audience: data, ", ""),
+        ("subject_token_type: id_token, ", ""),
+        (", requested_token_type: access_token", ""),
+        (
+            "grant: client_credentials, client_id: bot-9",
+            "grant: jwt_bearer, client_id: bot-9",
+        ),
+        ("federate: {audience: inner}", "bearer: true"),
         ("one contract", "two contracts"),
         ("https://a.example.com", "https://aa.example.com"),
         ("inject: together", "inject: openai"),
@@ -140,15 +161,18 @@ fn a_host_is_told_of_the_credentials_of_its_own_callers_only() {
             "github",
             "gitlab",
             "hooks",
+            "inner",
+            "llm",
             "maps",
             "openai",
             "registry",
             "s3",
             "stripe",
+            "sts",
             "together"
         ]
     );
-    assert_eq!(names("web-2"), ["ghe", "mailbox", "openai", "together"]);
+    assert_eq!(names("web-2"), ["entra", "ghe", "llm", "mailbox", "openai", "together"]);
     assert_eq!(names("web-3"), [] as [&str; 0]);
     let slice = read(&mesh.slice(&HostName::parse("web-2").unwrap()));
     assert_eq!(
@@ -175,6 +199,54 @@ fn a_host_is_told_of_the_places_where_its_own_credentials_are_exchanged() {
     let slice = |host: &str| read(&mesh.slice(&HostName::parse(host).unwrap()));
     assert!(slice("web-1").features().contains("github_app"));
     assert!(!slice("web-3").features().contains("github_app"));
+}
+
+#[test]
+fn a_bot_may_have_a_jwt_for_an_audience_of_its_own_live_rules_alone() {
+    let mesh = mesh();
+    let at = |text: &str| Timestamp::from_rfc3339(text).unwrap();
+    let may_in = |mesh: &Mesh, bot: &str, audience: &str, now: &str| {
+        mesh.may_have_jwt(&spiffe::id::BotName::parse(bot).unwrap(), audience, at(now))
+    };
+    let now = "2026-01-01T00:00:00Z";
+    let may = |bot, audience| may_in(&mesh, bot, audience, now);
+    assert!(may("prod/support", "https://api.example.com") && may("prod/orders", "https://api.example.com"));
+    assert!(may("prod/support", "inner") && may("prod/orders", "api://Exchange"));
+    for (bot, audience) in [
+        ("prod/orders", "inner"),
+        ("prod/support", "api://Exchange"),
+        ("prod/support", "Inner"),
+        ("prod/support", "inner2"),
+        ("prod/support", ""),
+        // Whom the token is for that the provider gives, and no audience of a JWT-SVID.
+        ("prod/support", "data"),
+        ("prod/nobody", "inner"),
+    ] {
+        assert!(!may(bot, audience), "{bot} {audience}");
+    }
+    let text = include_str!("../golden/credentials-good.yaml");
+    let rule = r#"{id: inner, from: prod/support, to: "https://inner.example.com", http: ["* /**"], inject: inner}"#;
+    assert!(text.contains(rule));
+    let ends = rule.replace(", inject", r#", until: 2026-01-02T00:00:00Z, reason: trial, inject"#);
+    let ends = read(&text.replace(rule, &ends));
+    assert!(may_in(&ends, "prod/support", "inner", "2026-01-01T23:59:59Z"));
+    assert!(!may_in(&ends, "prod/support", "inner", "2026-01-02T00:00:00Z"));
+    // A bot that the mesh does not know is nobody, whatever patterns match its name.
+    let all = read(&text.replace(
+        "from: prod/support, to: \"https://inner",
+        "from: prod/*, to: \"https://inner",
+    ));
+    assert!(may_in(&all, "prod/orders", "inner", now) && !may_in(&all, "prod/nobody", "inner", now));
+}
+
+#[test]
+fn a_host_that_knows_no_federation_is_told_that_it_must() {
+    let mesh = mesh();
+    let slice = |host: &str| read(&mesh.slice(&HostName::parse(host).unwrap()));
+    assert!(slice("web-1").features().contains("federate"));
+    assert!(!slice("web-3").features().contains("federate"));
+    let (web_1, sts) = (slice("web-1"), Outside::parse("https://sts.example.com").unwrap());
+    assert!(web_1.outside_destination(&sts).is_some());
 }
 
 #[test]

@@ -137,7 +137,8 @@ impl Exchange {
             | Injection::Query { .. }
             | Injection::Hmac(_)
             | Injection::Sigv4 { .. }
-            | Injection::Postgres { .. } => {
+            | Injection::Postgres { .. }
+            | Injection::Federate(_) => {
                 return Err(ExchangeError::Value {
                     why: "it is sent itself",
                 });

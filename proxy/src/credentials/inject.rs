@@ -63,7 +63,8 @@ pub(crate) fn guarded(injection: &Injection, secret: &Secret) -> Vec<Zeroizing<V
         | Injection::Bearer
         | Injection::Query { .. }
         | Injection::Hmac(_)
-        | Injection::Postgres { .. } => vec![whole()],
+        | Injection::Postgres { .. }
+        | Injection::Federate(_) => vec![whole()],
     }
 }
 
@@ -91,8 +92,8 @@ pub(crate) fn inject(injection: &Injection, secret: &Secret, now: Timestamp, to:
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| Misfit::Field)?;
             put(to.headers, name, &[prefix.as_bytes(), secret.bytes()])
         }
-        // What stands there was exchanged for the value.
-        Injection::Bearer | Injection::OAuth(_) | Injection::GithubApp(_) => {
+        // What stands there was exchanged for the value, or signed for the bot.
+        Injection::Bearer | Injection::OAuth(_) | Injection::GithubApp(_) | Injection::Federate(_) => {
             put(to.headers, AUTHORIZATION, &[b"Bearer ", secret.bytes()])
         }
         Injection::Basic { user } => put(to.headers, AUTHORIZATION, &[b"Basic ", &basic(user, secret)]),

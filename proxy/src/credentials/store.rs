@@ -75,6 +75,9 @@ pub(crate) enum Unavailable {
         #[source]
         source: Arc<ExchangeError>,
     },
+    /// There is no JWT-SVID of the bot for it.
+    #[error("there is no JWT-SVID for credential {name}")]
+    NotSigned { name: CredentialName },
     /// It cannot be looked for.
     #[error("credential {name} cannot be looked for in answers")]
     NoFinder { name: CredentialName },
@@ -165,6 +168,9 @@ impl Credentials {
         (name, credential): (&CredentialName, &Credential),
         mesh: &Mesh,
     ) -> Result<Arc<Loaded>, Unavailable> {
+        if matches!(credential.injection, Injection::Federate(_)) {
+            return Err(Unavailable::NotSigned { name: name.clone() });
+        }
         let value = self.value(name, Shape::of(&credential.injection), slot).await?;
         let token = match Exchange::of(credential, &value, mesh) {
             // It is rare and large beside what every call holds.

@@ -23,7 +23,7 @@ pub(crate) fn of(fields: &Fields, key: Option<&VaultWord>, injection: &Injection
     let plain = |text: &str| (Zeroizing::new(text.as_bytes().to_vec()), injection.clone());
     let (mut bytes, injection) = match (key, injection) {
         // It would be exchanged for what does not end with it.
-        (_, Injection::OAuth(_) | Injection::GithubApp(_)) => {
+        (_, Injection::OAuth(_) | Injection::GithubApp(_) | Injection::Federate(_)) => {
             return Err(needs("value to exchange: leases are added as they are"));
         }
         (Some(key), _) => {

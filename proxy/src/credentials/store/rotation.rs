@@ -88,7 +88,10 @@ impl Slot {
         from: &SpiffeId,
     ) -> Result<Option<Arc<Loaded>>, Unavailable> {
         // What is exchanged is tried by exchanging it, which every bot does at once.
-        if matches!(credential.injection, Injection::OAuth(_) | Injection::GithubApp(_)) {
+        if matches!(
+            credential.injection,
+            Injection::OAuth(_) | Injection::GithubApp(_) | Injection::Federate(_)
+        ) {
             return Ok(None);
         }
         let mut kept = self.kept();
