@@ -114,7 +114,7 @@ pub(crate) enum Command {
     /// Credentials that the proxy of this host adds to calls, so that no bot holds one
     #[command(subcommand)]
     Secret(Secret),
-    /// Looks for keys in files, folders and, as `-`, what is piped in; exit 1 where there is one
+    /// Looks for keys in files, folders, archives, images and, as `-`, what is piped in; exit 1 where there is one
     Scan(Scan),
     /// Moves a bot off the secrets that it has today
     #[command(subcommand)]
@@ -291,9 +291,12 @@ pub(crate) struct Whom {
 
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
-    /// Files, folders, or - for standard input
+    /// Files, folders, or - for standard input; archives, images and their layers are looked into
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    /// Exit 1 as well where something was not wholly looked at
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]
