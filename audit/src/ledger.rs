@@ -16,7 +16,7 @@ mod turn;
 mod writer;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub use open::{OpenReport, Torn};
 pub use turn::Staged;
 
 pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX};
-pub(crate) use disk::read as read_file;
+pub(crate) use disk::{read as read_file, replace_file};
 pub(crate) use keyfile::VKEY;
 pub(crate) use stored::StoredTree;
 
@@ -143,6 +143,7 @@ struct Owner {
 /// What appending threads and the keeper share.
 #[derive(Debug)]
 struct Shared {
+    dir: PathBuf,
     clock: Clock,
     writer: Mutex<Writer>,
     counts: Mutex<Counts>,
@@ -183,8 +184,9 @@ impl Ledger {
         Self::start(opened, config.sync, clock)
     }
 
-    /// Begins a new epoch, after the one it is in and after `after`, which a witness may know of: the records stay, and
-    /// the heads from now on have a name of their own. Returns at once; [`Stats::epoch`] says when it is done.
+    /// Begins the epoch after `after`, which is the last that a witness knows of, unless the ledger is in a later one
+    /// already: the records stay, and the heads from now on have a name of their own. Returns at once; [`Stats::epoch`]
+    /// says when it is done.
     pub fn begin_epoch(&self, after: u32, why: &'static str) {
         let shared = &self.owner.shared;
         let mut writer = shared.writer();
@@ -194,6 +196,7 @@ impl Ledger {
 
     fn start(opened: open::Opened, sync: Duration, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
         let shared = Arc::new(Shared {
+            dir: opened.sealer.dir.clone(),
             clock,
             writer: Mutex::new(opened.writer),
             counts: Mutex::default(),
@@ -294,6 +297,12 @@ impl Ledger {
     pub fn event(&self, record: &EventRecord) -> Result<u64, LedgerError> {
         let line = Line::event(record).map_err(|source| LedgerError::Record { source })?;
         self.append(&line, Class::Calls, |stats| &mut stats.events)
+    }
+
+    /// The ledger's folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.owner.shared.dir
     }
 
     /// Writes what waits, seals the ledger and ends its thread. Records that

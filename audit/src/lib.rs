@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod cosignature;
 pub mod epoch;
 pub mod hash;
+pub mod head;
 pub mod history;
 pub mod key;
 pub mod ledger;
@@ -44,6 +45,7 @@ pub mod witness;
 
 pub use checkpoint::Checkpoint;
 pub use cosignature::{Cosigner, CosignerKey};
+pub use head::{Head, HeadError};
 pub use key::VerifierKey;
 pub use ledger::{Begun, Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Staged, Stats};
 pub use record::{
@@ -51,4 +53,4 @@ pub use record::{
     Verdict,
 };
 pub use tail::{Entry, ReadError, Start, Tail, tail};
-pub use verify::{Finding, VerifyFailure, VerifyReport, verify};
+pub use verify::{CosignedHead, Finding, VerifyFailure, VerifyReport, Witnessed, verify, verify_cosigned};

@@ -1,5 +1,6 @@
 //! Verifying a ledger offline, with nothing but its folder and a public key.
 
+mod cosigned;
 mod heads;
 mod stored;
 mod walk;
@@ -12,9 +13,13 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::key::KeyError;
+use crate::note::NoteError;
 use crate::segment::{self, SegmentsError};
+use cosigned::CosignedHeads;
 use heads::Heads;
 use walk::Walk;
+
+pub use cosigned::{CosignedHead, Witnessed};
 
 /// What a ledger that verifies holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,12 @@ pub struct VerifyReport {
     pub checkpoints: u64,
     /// Segments read.
     pub segments: u64,
+    /// The epoch that the ledger is in; it begins a new one where it is not what it was.
+    pub epoch: u32,
+    /// The newest head of this epoch that a witness cosigned, which the ledger begins with.
+    pub cosigned: Option<CosignedHead>,
+    /// Cosigned heads of earlier epochs that cover what is not here any more.
+    pub set_back: u64,
 }
 
 /// The first thing that is wrong with a ledger, and where.
@@ -114,6 +125,33 @@ pub enum Finding {
     /// A tile that the checkpoint needs is not there.
     #[error("a tile under the checkpoint is missing")]
     TileMissing,
+    /// A witness cosigned more than is there.
+    #[error("the records end here, but {cosigned} were cosigned: the ledger was cut or set back")]
+    CutOff {
+        /// Records under the cosigned head.
+        cosigned: u64,
+    },
+    /// A witness cosigned something else.
+    #[error("this head was cosigned, and the ledger does not begin with what it covers: it was forked or exchanged")]
+    NotAsCosigned,
+    /// A head that is said to be cosigned is not.
+    #[error("this head has no true cosignature of the witness")]
+    NotCosigned {
+        /// What is wrong.
+        #[source]
+        source: NoteError,
+    },
+    /// There is no head of this ledger among those that were cosigned.
+    #[error("no head of this ledger is among those that were cosigned")]
+    NoneCosigned,
+    /// A head of a later epoch was cosigned.
+    #[error("this head is of epoch {cosigned}, and the ledger is in epoch {own}: it was set back")]
+    OldEpoch {
+        /// The ledger's.
+        own: u32,
+        /// The head's.
+        cosigned: u32,
+    },
     /// An older checkpoint, signed, says something else than the newest.
     #[error("this checkpoint is not a prefix of the newest one: the ledger was forked")]
     NotAPrefix,
@@ -131,12 +169,27 @@ pub enum Finding {
 ///
 /// The first finding, with the record, the file and the byte.
 pub fn verify(dir: &Path, key: Option<&str>) -> Result<VerifyReport, VerifyFailure> {
+    verified(dir, key, None)
+}
+
+/// Verifies a ledger as [`verify`] does, and that it begins with what a witness has cosigned of it: so that nothing was cut
+/// off or exchanged by somebody who has its key.
+///
+/// # Errors
+///
+/// As [`verify`], and the first cosigned head that the ledger does not begin with.
+pub fn verify_cosigned(dir: &Path, key: Option<&str>, witnessed: Witnessed<'_>) -> Result<VerifyReport, VerifyFailure> {
+    verified(dir, key, Some(witnessed))
+}
+
+fn verified(dir: &Path, key: Option<&str>, witnessed: Option<Witnessed<'_>>) -> Result<VerifyReport, VerifyFailure> {
     let heads = Heads::read(dir, key)?;
+    let cosigned = CosignedHeads::read(dir, &heads.key, witnessed)?;
     // Tiles are stored over records that are in the segments already, so what
     // the tiles cover now must be there when the segments are read after it.
     let tiled = stored::leaves_covered(dir)?;
     let segments = segment::list(dir).map_err(|error| VerifyFailure::of_segments(dir, error))?;
-    let mut walk = Walk::new(dir, &heads);
+    let mut walk = Walk::new(dir, &heads, cosigned);
     walk.begin();
     for (place, segment) in segments.iter().enumerate() {
         walk.segment(segment, place.saturating_add(1) == segments.len())?;

@@ -37,6 +37,12 @@ pub(super) fn replace(draft: &Path, path: &Path, bytes: &[u8], mode: u32) -> io:
     fs::rename(draft, path)
 }
 
+/// Replaces a file of the ledger as a whole, and brings its name to the disk.
+pub(crate) fn replace_file(draft: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(draft, path, bytes, FILE_MODE)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 /// Makes a file anew and writes it, not yet to the disk.
 fn draft(draft: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     match fs::remove_file(draft) {

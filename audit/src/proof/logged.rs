@@ -1,18 +1,17 @@
 //! A record with all that proves it, in one text (C2SP tlog-proof): for somebody who has neither the ledger nor a server.
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use thiserror::Error;
 
-use super::{PROOF_HASHES_MAX, Subtree, includes, inclusion};
+use super::{PROOF_HASHES_MAX, includes};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::hash::Hash;
-use crate::key::{KeyError, VerifierKey};
-use crate::ledger::{CHECKPOINT, StoredTree, VKEY, read_file};
+use crate::head::{Head, HeadError};
+use crate::key::VerifierKey;
 use crate::note::NOTE_BYTES_MAX;
 use crate::record::RECORD_BYTES_MAX;
 use crate::tail::{ReadError, Start, tail};
@@ -82,14 +81,12 @@ pub enum NotProven {
 /// Why there is no proof of a record.
 #[derive(Debug, Error)]
 pub enum ProveError {
-    /// A file of the ledger cannot be read.
-    #[error("read {path}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
+    /// The head of the ledger, or a tile, cannot be read.
+    #[error("read the head of the ledger")]
+    Head {
+        /// Why.
         #[source]
-        source: io::Error,
+        source: HeadError,
     },
     /// The records cannot be read.
     #[error("read the records")]
@@ -97,20 +94,6 @@ pub enum ProveError {
         /// Why.
         #[source]
         source: ReadError,
-    },
-    /// The ledger's own key is none.
-    #[error("the ledger's {VKEY} holds no verifier key")]
-    Key {
-        /// What is wrong.
-        #[source]
-        source: KeyError,
-    },
-    /// There is no checkpoint, or none of the ledger's key.
-    #[error("the ledger has no checkpoint of its own")]
-    Checkpoint {
-        /// What is wrong.
-        #[source]
-        source: CheckpointError,
     },
     /// No checkpoint covers the record.
     #[error("no checkpoint covers record {index}: the newest is over {covered}; try again in some seconds")]
@@ -126,14 +109,6 @@ pub enum ProveError {
         /// The record.
         index: u64,
     },
-    /// A tile is missing, or is not as long as it must be.
-    #[error("the ledger's hashes of level {level} at {place} are missing: `botmesh audit verify` says more")]
-    NoHash {
-        /// The height of the subtree.
-        level: u32,
-        /// Its place.
-        place: u64,
-    },
     /// What was read does not fit together.
     #[error("record {index} is not the one under the checkpoint: `botmesh audit verify` says more")]
     Altered {
@@ -148,50 +123,20 @@ pub enum ProveError {
 ///
 /// When the ledger cannot be read, no checkpoint covers the record, or the record is not the one that was sealed.
 pub fn prove(dir: &Path, index: u64) -> Result<LoggedRecord, ProveError> {
-    let key = own_key(dir)?;
-    let note = read(&dir.join(CHECKPOINT), NOTE_BYTES_MAX as u64)?;
-    let checkpoint = Checkpoint::open(&note, &key).map_err(|source| ProveError::Checkpoint { source })?;
-    let covered = checkpoint.size;
-    let stored = StoredTree::new(dir, covered);
-    let hashes = inclusion(index, covered, |subtree| hash_of(&stored, dir, subtree))?;
-    let hashes = hashes.ok_or(ProveError::NotCovered { index, covered })?;
-    let record = record_of(dir, index)?;
+    let unread = |source| ProveError::Head { source };
+    let head = Head::read(dir).map_err(unread)?;
+    let hashes = head.includes(index).map_err(unread)?;
+    let covered = head.checkpoint().size;
     let logged = LoggedRecord {
         index,
-        record: Some(record),
-        hashes,
-        checkpoint: String::from_utf8_lossy(&note).into_owned(),
+        hashes: hashes.ok_or(ProveError::NotCovered { index, covered })?,
+        record: Some(record_of(dir, index)?),
+        checkpoint: head.note().to_owned(),
     };
-    match logged.verify(&key) {
+    match logged.verify(head.key()) {
         Ok(_proven) => Ok(logged),
         Err(_why) => Err(ProveError::Altered { index }),
     }
-}
-
-fn own_key(dir: &Path) -> Result<VerifierKey, ProveError> {
-    let text = read(&dir.join(VKEY), NOTE_BYTES_MAX as u64)?;
-    let text = String::from_utf8_lossy(&text);
-    VerifierKey::parse(text.trim_end()).map_err(|source| ProveError::Key { source })
-}
-
-fn read(path: &Path, most: u64) -> Result<Vec<u8>, ProveError> {
-    let unreadable = |source| ProveError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let found = read_file(path, most).map_err(unreadable)?;
-    found.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))
-}
-
-fn hash_of(stored: &StoredTree<'_>, dir: &Path, subtree: Subtree) -> Result<Hash, ProveError> {
-    let found = stored.hash(subtree).map_err(|source| ProveError::Unreadable {
-        path: dir.join("tile"),
-        source,
-    })?;
-    found.ok_or(ProveError::NoHash {
-        level: subtree.level,
-        place: subtree.index,
-    })
 }
 
 fn record_of(dir: &Path, index: u64) -> Result<Vec<u8>, ProveError> {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 
+use super::cosigned::CosignedHeads;
 use super::heads::{Head, Heads};
 use super::stored::{self, Differs};
 use super::{Finding, VerifyFailure, VerifyReport};
+use crate::epoch;
 use crate::hash::Hash;
 use crate::segment::{Lines, Segment, Step};
 use crate::tile::{TILE_WIDTH, Tile};
@@ -48,11 +50,12 @@ pub(super) struct Walk<'a> {
     end: Place,
     torn_bytes: u64,
     segments: u64,
+    cosigned: CosignedHeads,
 }
 
 impl<'a> Walk<'a> {
     /// Starts before the first record.
-    pub(super) fn new(dir: &'a Path, heads: &'a Heads) -> Self {
+    pub(super) fn new(dir: &'a Path, heads: &'a Heads, cosigned: CosignedHeads) -> Self {
         let mut ahead = heads.all.iter();
         let end = Place {
             index: 0,
@@ -74,6 +77,7 @@ impl<'a> Walk<'a> {
             end,
             torn_bytes: 0,
             segments: 0,
+            cosigned,
         }
     }
 
@@ -136,6 +140,9 @@ impl<'a> Walk<'a> {
                 true => found.unwrap_or(missing),
                 false => found.or_else(altered).unwrap_or(missing),
             });
+        }
+        if let Some(failure) = self.cosigned.failure(|what| self.end.failure(what)) {
+            return Err(failure);
         }
         // The newest head is true, so the records are; an older one that says
         // otherwise was signed over other records.
@@ -211,6 +218,7 @@ impl<'a> Walk<'a> {
             }
             self.next = self.ahead.next();
         }
+        self.cosigned.check(self.tree.size(), || self.tree.root());
     }
 
     /// All tiles of the newest head's edge must be there.
@@ -240,6 +248,9 @@ impl<'a> Walk<'a> {
             torn_bytes: self.torn_bytes,
             checkpoints: self.heads.all.len() as u64,
             segments: self.segments,
+            epoch: epoch::split(self.heads.key.name()).1,
+            cosigned: self.cosigned.newest(),
+            set_back: self.cosigned.set_back(),
         }
     }
 }

@@ -166,6 +166,9 @@ fn a_witness_can_have_a_running_ledger_begin_a_new_epoch() {
     let ledger = place.open();
     ledger.begin_epoch(4, "forked");
     until_in(&ledger, 5);
+    // Said again by somebody who does not know yet.
+    ledger.begin_epoch(4, "forked");
+    ledger.begin_epoch(1, "forked");
     let _receipt = ledger.call(&call(99)).unwrap();
     ledger.shutdown();
     let begun = &place.lines_of("epoch_begun")[0];
@@ -188,7 +191,7 @@ fn a_key_file_or_a_ledger_that_was_set_back_is_brought_up_to_the_other() {
         let place = Place::filled(30);
         let old = fs::read(place.folder.path().join(part)).unwrap();
         let ledger = place.open();
-        ledger.begin_epoch(0, "forked");
+        ledger.begin_epoch(1, "forked");
         until_in(&ledger, 2);
         ledger.shutdown();
         drop(ledger);
