@@ -21,6 +21,7 @@ mod away;
 mod callee;
 mod check;
 mod clients;
+mod cosigning;
 mod crash;
 mod credentials;
 mod databases;

@@ -13,7 +13,7 @@ use ca_api::node::attest_request::Evidence;
 use ca_api::node::host_message::Message;
 use ca_api::node::node_client::NodeClient;
 use ca_api::node::{
-    self, Applied, AttestRequest, BoundKeyEvidence, Checkpoint, Edge, Edges, Event, QuarantinesApplied, SvidRequest,
+    self, Applied, AttestRequest, BoundKeyEvidence, CosignRequest, Edge, Edges, Event, QuarantinesApplied, SvidRequest,
     TokenEvidence, ca_message,
 };
 use ca_api::observation::DENIED;

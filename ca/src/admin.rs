@@ -4,6 +4,7 @@
 //! is nothing to log in with and therefore nothing to steal.
 
 mod credentials;
+mod heads;
 mod hosts;
 mod live_on;
 mod mesh;
@@ -185,6 +186,7 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::CREDENTIALS, get(credentials::list))
         .route(path::CREDENTIAL_ROTATE, post(credentials::rotate))
         .route(path::CREDENTIAL_ADVANCE, post(credentials::advance))
+        .route(path::HEADS, get(heads::list))
         .route(path::BOTS, get(reports::bots))
         .route(path::EDGES, get(observed::edges))
         .route(path::EVENTS, get(observed::events))

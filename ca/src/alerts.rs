@@ -45,15 +45,21 @@ pub(crate) enum AlertKind {
     TokenTwice,
     /// Its address is that of another host, which connects from there.
     AddressTaken,
+    /// Its ledger is not the one that was cosigned.
+    LedgerSetBack,
+    /// Its ledger has begun a new epoch.
+    LedgerBegunAnew,
 }
 
 impl AlertKind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::TwoAddresses,
         Self::TwoStreams,
         Self::OldKey,
         Self::TokenTwice,
         Self::AddressTaken,
+        Self::LedgerSetBack,
+        Self::LedgerBegunAnew,
     ];
 
     /// The word in ledger, metrics and lists.
@@ -64,6 +70,8 @@ impl AlertKind {
             Self::OldKey => "key_not_current",
             Self::TokenTwice => "token_other_key",
             Self::AddressTaken => "address_of_another",
+            Self::LedgerSetBack => "ledger_set_back",
+            Self::LedgerBegunAnew => "ledger_begun_anew",
         }
     }
 
@@ -79,6 +87,14 @@ impl AlertKind {
             }
             Self::TokenTwice => "two machines hold a join token of this host",
             Self::AddressTaken => "this host told an address at which another host lives",
+            Self::LedgerSetBack => {
+                "the ledger of this host is not the one that was cosigned: its disk was lost or set back, or somebody \
+                 cut or changed it. The heads that were cosigned prove what was there"
+            }
+            Self::LedgerBegunAnew => {
+                "the ledger of this host has begun a new epoch: what it had before is not all there any more. Its first \
+                 record of that epoch says why"
+            }
         }
     }
 
@@ -89,6 +105,7 @@ impl AlertKind {
             }
             Self::TokenTwice => format!("botmesh host evict {host}"),
             Self::AddressTaken => "botmesh host list".to_owned(),
+            Self::LedgerSetBack | Self::LedgerBegunAnew => format!("botmesh audit heads {host}"),
         }
     }
 }

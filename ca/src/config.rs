@@ -181,6 +181,10 @@ impl Settings {
     pub(crate) fn ledger_key_file(&self) -> PathBuf {
         self.state_dir.join("log.key")
     }
+
+    pub(crate) fn cosigner_key_file(&self) -> PathBuf {
+        self.state_dir.join("cosigner.key")
+    }
 }
 
 impl Config {

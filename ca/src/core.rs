@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::CosignerKey;
 use ca_api::Generation;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::{HostName, TrustDomain};
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) refusals: Refusals,
     pub(crate) observed: Observed,
     pub(crate) journal: Journal,
+    pub(crate) cosigner: Arc<CosignerKey>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,

@@ -204,7 +204,7 @@ pub(crate) fn create_private_dir(dir: &Path, mode: u32) -> Result<(), KeyError> 
 }
 
 /// Writes a file that is not there yet, for its owner only, and durably.
-fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     let failed = |source| KeyError::Write {
         path: path.to_owned(),
         source,
@@ -224,7 +224,7 @@ fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
 }
 
 /// Reads a file that only its owner can reach.
-fn read_private(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+pub(crate) fn read_private(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let failed = |source| KeyError::Read {
         path: path.to_owned(),
         source,

@@ -20,6 +20,7 @@ mod alerts;
 mod authority;
 mod config;
 mod core;
+mod cosigner;
 mod dashboard;
 mod http1;
 mod init;
@@ -46,6 +47,7 @@ pub use config::{
     AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, KeysConfig, NodeApiConfig, Operator,
     Settings, StoreConfig,
 };
+pub use cosigner::CosignerError;
 pub use init::{InitError, InitReport, init};
 pub use issue::IssueError;
 pub use journal::JournalError;

@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) refused: IntCounterVec,
     /// `kind`: the word of a [`crate::alerts::AlertKind`].
     pub(crate) alerts: IntCounterVec,
+    /// `result`: cosigned, or the word of a refusal.
+    pub(crate) cosigned: IntCounterVec,
     pub(crate) quarantines: IntGauge,
     pub(crate) hosts_connected: IntGauge,
     pub(crate) streams_opened: IntCounter,
@@ -76,6 +78,7 @@ impl Metrics {
                 &["reason"],
             )?,
             alerts: alerts(&registry)?,
+            cosigned: cosigned(&registry)?,
             quarantines: gauge(
                 "botmesh_ca_quarantines",
                 "Bots and hosts that are quarantined at the CA.",
@@ -107,6 +110,16 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
+}
+
+fn cosigned(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let about = Opts::new(
+        "botmesh_ca_heads_total",
+        "Heads of hosts' ledgers that were told, by result.",
+    );
+    let counters = IntCounterVec::new(about, &["result"])?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
 }
 
 fn streams_opened(registry: &Registry) -> Result<IntCounter, prometheus::Error> {

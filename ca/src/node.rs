@@ -2,6 +2,7 @@
 
 mod attest;
 mod caller;
+mod cosign;
 mod endpoints;
 mod gate;
 mod issue;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 use ca_api::node::node_server::Node;
 use ca_api::node::{
-    AttestRequest, AttestResponse, CaMessage, EXPORTER_BYTES, HostMessage, IssueRequest, IssueResponse, JwtRequest,
-    JwtResponse,
+    AttestRequest, AttestResponse, CaMessage, CosignRequest, CosignResponse, EXPORTER_BYTES, HostMessage, IssueRequest,
+    IssueResponse, JwtRequest, JwtResponse,
 };
 use spiffe::id::{HostName, IdKind};
 use spiffe::svid::Leaf;
@@ -94,6 +95,14 @@ impl Node for NodeApi {
         let caller = self.core.caller(&peer(&request)?)?;
         self.core.acted(&caller.host, caller.source);
         Ok(Response::new(mint::mint()))
+    }
+
+    async fn cosign(&self, request: Request<CosignRequest>) -> Result<Response<CosignResponse>, Status> {
+        let caller = self.core.caller(&peer(&request)?)?;
+        self.core.acted(&caller.host, caller.source);
+        cosign::cosign(&self.core, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn sync(&self, request: Request<Streaming<HostMessage>>) -> Result<Response<Self::SyncStream>, Status> {

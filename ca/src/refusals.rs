@@ -91,6 +91,14 @@ refusals! {
     CheckpointNotYours = "checkpoint_not_yours",
     /// A checkpoint that is none, or too long.
     CheckpointUnreadable = "checkpoint_unreadable",
+    /// A ledger with fewer records than were cosigned.
+    LedgerShrunken = "ledger_shrunken",
+    /// A ledger whose records are not those that were cosigned.
+    LedgerForked = "ledger_forked",
+    /// A ledger with another key than it had in the same epoch.
+    LedgerOtherKey = "ledger_other_key",
+    /// A ledger that is back in an epoch before.
+    LedgerOldEpoch = "ledger_old_epoch",
     /// A message that is longer than any may be.
     MessageTooLong = "message_too_long",
     /// Bytes that are no message.
@@ -108,6 +116,12 @@ impl HostRefusal {
             | Self::TooManySvids
             | Self::SvidsLimited
             | Self::Quarantined => EventKind::IssueRefused,
+            Self::CheckpointNotYours
+            | Self::CheckpointUnreadable
+            | Self::LedgerShrunken
+            | Self::LedgerForked
+            | Self::LedgerOtherKey
+            | Self::LedgerOldEpoch => EventKind::CheckpointRefused,
             Self::Evicted
             | Self::OldKey
             | Self::SvidExpired
@@ -127,8 +141,6 @@ impl HostRefusal {
             | Self::EventNotYours
             | Self::EventUnreadable
             | Self::EventTooLong
-            | Self::CheckpointNotYours
-            | Self::CheckpointUnreadable
             | Self::MessageTooLong
             | Self::MessageUnreadable
             | Self::TooManyMessages => EventKind::HostRefused,

@@ -20,6 +20,7 @@ use crate::alerts::Alerts;
 use crate::authority::{Authority, SignError};
 use crate::config::Settings;
 use crate::core::Core;
+use crate::cosigner::{self, CosignerError};
 use crate::journal::Journal;
 use crate::keys::{DiskKeys, KeyError};
 use crate::mesh_file::{self, MeshError};
@@ -97,6 +98,13 @@ pub enum RunError {
         /// Why.
         #[source]
         source: MeshError,
+    },
+    /// The key that cosigns heads of ledgers cannot be used.
+    #[error("use the cosigner's key")]
+    Cosigner {
+        /// Why.
+        #[source]
+        source: CosignerError,
     },
     /// The ledger cannot be used.
     #[error("open the ledger")]
@@ -325,6 +333,8 @@ async fn build(
     let quarantines = store.quarantines(clock.now()).await.map_err(failed)?;
     let rotations = store.rotations().await.map_err(failed)?;
     let ledger = open_ledger(&settings, &meta.server, &clock).map_err(|source| RunError::Ledger { source })?;
+    let cosigner = cosigner::load(&settings.cosigner_key_file(), &settings.trust_domain, &meta.server)
+        .map_err(|source| RunError::Cosigner { source })?;
     let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
     let (signing, signing_queue) = Core::signing_permits();
     Ok(Arc::new(Core {
@@ -334,6 +344,7 @@ async fn build(
         meta,
         started: clock.now(),
         journal: Journal::new(ledger, clock.clone()),
+        cosigner: Arc::new(cosigner),
         clock,
         store,
         authority: Arc::new(authority),
@@ -396,8 +407,12 @@ pub(crate) fn open_ledger(settings: &Settings, server: &HostName, clock: &Clock)
         sync: LEDGER_SYNC,
         max_bytes: LEDGER_BYTES_MAX,
     };
-    let (ledger, report) = Ledger::open(config, clock.clone())?;
+    let (ledger, report) = Ledger::open_or_begin(config, clock.clone())?;
     tracing::debug!(?report, "the ledger is open");
+    if let Some(begun) = report.begun {
+        let (epoch, found, aside) = (begun.epoch, begun.found, begun.set_aside.display());
+        tracing::error!(epoch, found, set_aside = %aside, "the CA's ledger was not as it was left: it is put aside, and a new epoch begun");
+    }
     Ok(ledger)
 }
 

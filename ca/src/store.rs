@@ -7,6 +7,7 @@
 //! own, so one failure undoes one caller's work only, and nobody is answered
 //! before the commit.
 
+mod heads;
 mod hosts;
 mod issuances;
 mod owner;
@@ -19,6 +20,7 @@ mod tokens;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use heads::{Cosigned, HeadRow, ToldHead};
 pub(crate) use hosts::{HostRow, HostRowState};
 pub(crate) use issuances::{Issuance, Presented};
 pub(crate) use owner::{Store, StoreThread};

@@ -20,6 +20,7 @@
 
 mod backoff;
 mod cache;
+mod cosign;
 mod counts;
 mod dial;
 mod issue;
@@ -414,11 +415,6 @@ impl Control {
     /// Says to the CA how far such an order is: the newest word about each credential, as soon as there is a stream.
     pub(crate) fn report_order(&self, report: CredentialReport) {
         self.shared.orders.report(report);
-    }
-
-    /// Sends a checkpoint of this host's ledger up to the CA. Never waits.
-    pub fn send_checkpoint(&self, note: impl Into<String>) {
-        self.shared.up.checkpoint(note.into());
     }
 }
 

@@ -415,13 +415,17 @@ async fn open_ledger(settings: &Settings, clock: &Clock) -> Result<Ledger, RunEr
         if let Some(parent) = config.dir.parent() {
             bind::private_dir(parent)?;
         }
-        Ledger::open(config, clock).map_err(|source| RunError::Ledger { dir, source })
+        Ledger::open_or_begin(config, clock).map_err(|source| RunError::Ledger { dir, source })
     };
     let opened = tokio::task::spawn_blocking(opening)
         .await
         .map_err(|source| RunError::Blocking { source })?;
     let (ledger, report) = opened?;
     tracing::info!(?report, "opened the ledger");
+    if let Some(begun) = report.begun {
+        let (epoch, found, aside) = (begun.epoch, begun.found, begun.set_aside.display());
+        tracing::error!(epoch, found, set_aside = %aside, "the ledger was not as it was left: it is put aside, and a new epoch begun");
+    }
     Ok(ledger)
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum Audit {
     Verify(AuditVerify),
     /// Prints one record with all that proves it, for somebody without the ledger
     Prove(AuditProve),
+    /// Lists the heads of hosts' ledgers that the CA has cosigned
+    Heads(AuditHeads),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +52,21 @@ pub(crate) struct AuditVerify {
     /// The verifier key, or a file that holds it [default: DIR/ledger.vkey; a proof needs it]
     #[arg(long, value_name = "VKEY|FILE")]
     pub(crate) key: Option<String>,
+    /// Heads that were cosigned (`audit heads --notes`): what they cover must be there
+    #[arg(long, value_name = "FILE", requires = "cosigner")]
+    pub(crate) cosigned: Option<PathBuf>,
+    /// The verifier key of the cosigner, or a file that holds it
+    #[arg(long, value_name = "VKEY|FILE", requires = "cosigned")]
+    pub(crate) cosigner: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditHeads {
+    /// The host whose ledger it is [default: all]
+    pub(crate) host: Option<String>,
+    /// Prints the signed notes themselves, for `audit verify --cosigned`
+    #[arg(long)]
+    pub(crate) notes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
-//! `audit tail|query|verify|prove`: reads ledgers where they lie; no server is needed, and none is believed.
+//! `audit tail|query|verify|prove`: reads ledgers where they lie; no server is needed, and none is believed. `audit heads`
+//! asks the CA what it has cosigned.
 
+mod heads;
 mod line;
 mod prove;
 mod verify;
@@ -40,6 +42,7 @@ pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
         Audit::Query(args) => query(args, context).await,
         Audit::Verify(args) => verify::run(&args, context),
         Audit::Prove(args) => prove::run(args, context).await,
+        Audit::Heads(args) => heads::run(args, context).await,
     }
 }
 

@@ -224,24 +224,41 @@ impl Table<'_> {
         self.passed_over("An event that is no JSON", event(DENIED, "]["), word, recorded);
         let long = event(DENIED, " ".repeat(8 * 1024 + 1));
         self.ends("An event of more than 8 KiB", vec![long], "host_refused event_too_long");
+        self.heads();
+    }
 
-        let (word, recorded) = ("checkpoint_not_yours", "host_refused checkpoint_not_yours");
-        let of_web_2 =
-            std::fs::read_to_string(self.mesh.host("web-2").ledger().join("checkpoint")).expect("a checkpoint");
-        let note = Message::Checkpoint(Checkpoint { note: of_web_2 });
-        self.passed_over("A checkpoint of web-2's ledger", note, word, recorded);
-        let of_ca = std::fs::read_to_string(self.mesh.ca_ledger().join("checkpoint")).expect("a checkpoint");
-        self.passed_over(
-            "A checkpoint of the CA's ledger",
-            Message::Checkpoint(Checkpoint { note: of_ca }),
-            word,
-            recorded,
-        );
-        let none = Message::Checkpoint(Checkpoint {
+    /// Heads of ledgers that are not its own, or are none.
+    fn heads(&mut self) {
+        let recorded = "checkpoint_refused checkpoint_not_yours";
+        for (asked, ledger) in [
+            ("A head of web-2's ledger", self.mesh.host("web-2").ledger()),
+            ("A head of the CA's ledger", self.mesh.ca_ledger()),
+        ] {
+            let head = audit::Head::read(&ledger).expect("a head");
+            let request = CosignRequest {
+                vkey: head.key().to_string(),
+                note: head.note().to_owned(),
+                ..CosignRequest::default()
+            };
+            let wire = self.thief.connect();
+            let answer = self
+                .thief
+                .cosign(&wire, request)
+                .unwrap_or_else(|status| status.to_string());
+            self.row(asked, answer, "other_ledger", recorded);
+        }
+        let none = CosignRequest {
             note: "acme.internal/host/web-1\n9\n".to_owned(),
-        });
-        let (word, recorded) = ("checkpoint_unreadable", "host_refused checkpoint_unreadable");
-        self.passed_over("A checkpoint that nobody signed", none, word, recorded);
+            ..CosignRequest::default()
+        };
+        let wire = self.thief.connect();
+        let answer = said(self.thief.cosign(&wire, none));
+        self.row(
+            "A head that nobody signed",
+            answer,
+            "InvalidArgument",
+            "checkpoint_refused checkpoint_unreadable",
+        );
     }
 
     pub(super) fn floods(&mut self) {
@@ -255,13 +272,13 @@ impl Table<'_> {
             "goodbye",
             "host_refused message_unreadable",
         );
-        let flood = vec![Message::Checkpoint(Checkpoint::default()); 4000];
-        let before = self.counted("checkpoint_unreadable");
+        let flood = vec![event(DENIED, "]["); 4000];
+        let before = self.counted("event_unreadable");
         let wire = self.thief.connect();
         let mut talk = self.thief.hello(&wire);
         flood.into_iter().for_each(|message| talk.say(message));
         let answer = self.thief.goodbye(&mut talk);
-        let looked_at = self.counted("checkpoint_unreadable") - before;
+        let looked_at = self.counted("event_unreadable") - before;
         assert!(looked_at < 2000, "{looked_at} messages of 4000 were looked at");
         self.row(
             "4000 messages at once",

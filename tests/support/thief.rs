@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use ca_api::node::node_client::NodeClient;
-use ca_api::node::{self, CaMessage, Hello, HostMessage, IssueRequest, SvidRequest, ca_message, host_message};
+use ca_api::node::{
+    self, CaMessage, CosignRequest, Hello, HostMessage, IssueRequest, SvidRequest, ca_message, host_message,
+};
 use hyper_util::rt::TokioIo;
 use spiffe::bundle::TrustBundle;
 use spiffe::id::{BotName, SpiffeId, TrustDomain};
@@ -130,6 +132,16 @@ impl Thief {
             refusal => format!("{refusal}: {}", result.message),
         });
         Ok(words.collect())
+    }
+
+    /// Has a head of a ledger cosigned, or says why not.
+    pub(crate) fn cosign(&self, wire: &Wire, request: CosignRequest) -> Result<String, Status> {
+        let mut client = NodeClient::new(wire.channel.clone());
+        let answer = self.wait(client.cosign(request))?.into_inner();
+        Ok(match answer.refusal.as_str() {
+            "" => "cosigned".to_owned(),
+            refusal => refusal.to_owned(),
+        })
     }
 
     /// Opens a stream with this first message.

@@ -2,6 +2,7 @@
 //!
 //! Every refusal is `application/problem+json` (RFC 9457), a [`Problem`].
 
+mod heads;
 mod observed;
 pub mod path;
 mod quarantine;
@@ -15,6 +16,7 @@ use spiffe::time::Timestamp;
 
 use crate::Generation;
 
+pub use heads::{LedgerHead, LedgerHeads};
 pub use observed::{Denied, EdgeCount, EdgeList, EventList, MINUTES_MAX, ToldBy};
 pub use quarantine::{
     InvalidQuarantine, Quarantine, QuarantineRequest, QuarantineStatus, Quarantined, REASON_CHARS_MAX, ReleaseRequest,

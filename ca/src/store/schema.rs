@@ -126,6 +126,18 @@ CREATE TABLE rotation_values (
     PRIMARY KEY (name, host)
 ) STRICT, WITHOUT ROWID;
 ",
+    r"
+CREATE TABLE heads (
+    host     TEXT NOT NULL,
+    epoch    INTEGER NOT NULL,
+    vkey     TEXT NOT NULL,
+    size     INTEGER NOT NULL,
+    root     BLOB NOT NULL,
+    note     TEXT NOT NULL,
+    cosigned INTEGER NOT NULL,
+    PRIMARY KEY (host, epoch)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Opens the file and brings its schema up to date, in one transaction per step.

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod heads;
 mod issue;
 mod join;
 mod profile;

@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) up: UpQueue,
     pub(super) counts: Counts,
     pub(super) orders: OrderBook,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     on_entries: OnEntries,
     node: ArcSwapOption<Node>,
     snapshot: ArcSwap<Snapshot>,

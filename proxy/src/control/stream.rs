@@ -24,7 +24,7 @@ use super::shared::Shared;
 use super::snapshot::{Change, OfferedSlice, SliceError, from_wire, to_wire};
 use super::state_dir::SavedSlice;
 use super::up::UpReader;
-use super::{issue, node};
+use super::{cosign, issue, node};
 
 /// How long the CA may take to open the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,7 +77,8 @@ pub(super) async fn run(shared: &Shared, dialed: Dialed, reader: &mut UpReader) 
     // SVID, whose old key the CA still takes.
     tokio::select! {
         end = pump(shared, down, &sender, reader) => end,
-        never = issue::keep_warm(shared, client) => match never {},
+        never = issue::keep_warm(shared, client.clone()) => match never {},
+        never = cosign::keep_cosigned(shared, client) => match never {},
         () = node::renew(shared) => Ok(End::Renewed),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ca_api::node::{Checkpoint, EDGES_MAX, Edge, Edges, Event, HostMessage, host_message, up};
+use ca_api::node::{EDGES_MAX, Edge, Edges, Event, HostMessage, host_message, up};
 use spiffe::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -11,11 +11,10 @@ use tokio::sync::mpsc;
 /// queue must not grow with them.
 const QUEUE_MAX: usize = 256;
 
-/// The longest kind and JSON of an event, and the longest checkpoint, that the CA
-/// takes; it ends the stream of a host that sends more.
+/// The longest kind and JSON of an event that the CA takes; it ends the stream of a
+/// host that sends more.
 const KIND_BYTES_MAX: usize = 64;
 const EVENT_BYTES_MAX: usize = 8 * 1024;
-const NOTE_BYTES_MAX: usize = 4 * 1024;
 
 /// The end that the data path writes to; never waits.
 #[derive(Debug)]
@@ -75,20 +74,6 @@ impl UpQueue {
     /// Counts an event as dropped.
     pub(super) fn leave_out_event(&self) {
         self.events_dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Queues a checkpoint of the ledger. One that does not fit is followed by a
-    /// newer one, which covers more.
-    pub(super) fn checkpoint(&self, note: String) {
-        let fits = note.len() <= NOTE_BYTES_MAX;
-        if !fits
-            || self
-                .sender
-                .try_send(host_message::Message::Checkpoint(Checkpoint { note }))
-                .is_err()
-        {
-            tracing::debug!("a checkpoint was not queued for the CA: it is too long, or the queue is full");
-        }
     }
 
     /// How many edges and events were dropped and not yet reported.

@@ -1,10 +1,10 @@
 //! `audit verify`: ledgers, and proofs of single records, checked with nothing but a public key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use audit::proof::{LoggedRecord, PROOF_BYTES_MAX};
-use audit::{VerifierKey, VerifyFailure, VerifyReport};
+use audit::{CosignedHead, Cosigner, VerifierKey, VerifyFailure, VerifyReport, Witnessed};
 use serde_json::{Value, json};
 
 use super::{line, must_be_a_ledger};
@@ -17,15 +17,20 @@ use crate::output::{green, red};
 /// The largest file that holds a verifier key: one line.
 const KEY_BYTES_MAX: u64 = 4096;
 
+/// The largest file of cosigned heads: of some ten thousand hosts.
+const HEADS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Runs the command.
 pub(super) fn run(args: &AuditVerify, context: &Context) -> Result<Exit> {
     let key = args.key.as_deref().map(key_text).transpose()?;
+    let heads = args.cosigned.as_deref().zip(args.cosigner.as_deref());
+    let heads = heads.map(|(file, key)| Heads::read(file, key)).transpose()?;
     let mut exit = Exit::Fine;
     for path in &args.paths {
         let intact = if path.is_file() {
             proof(path, key.as_deref(), context)?
         } else {
-            ledger(path, key.as_deref(), context)?
+            ledger(path, key.as_deref(), heads.as_ref(), context)?
         };
         if !intact {
             exit = Exit::Findings;
@@ -39,15 +44,47 @@ pub(crate) fn verified(dir: &Path, key: Option<&str>) -> Result<VerifyReport, Bo
     audit::verify(dir, key).map_err(Box::new)
 }
 
-fn ledger(dir: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
+/// Heads that were cosigned, and by whom.
+struct Heads {
+    file: PathBuf,
+    notes: String,
+    cosigner: Cosigner,
+}
+
+impl Heads {
+    fn read(file: &Path, key: &str) -> Result<Self> {
+        let key = key_text(key)?;
+        let cosigner = Cosigner::parse(&key).map_err(|error| Failure::usage(format!("--cosigner: {error}")))?;
+        Ok(Self {
+            file: file.to_owned(),
+            notes: read_bounded(file, HEADS_BYTES_MAX)?,
+            cosigner,
+        })
+    }
+}
+
+fn ledger(dir: &Path, key: Option<&str>, heads: Option<&Heads>, context: &Context) -> Result<bool> {
     must_be_a_ledger(dir)?;
     let screen = &context.screen;
-    match verified(dir, key) {
+    let outcome = match heads {
+        None => verified(dir, key),
+        Some(heads) => {
+            let witnessed = Witnessed {
+                file: &heads.file,
+                notes: heads.notes.as_bytes(),
+                cosigner: &heads.cosigner,
+            };
+            audit::verify_cosigned(dir, key, witnessed).map_err(Box::new)
+        }
+    };
+    match outcome {
         Ok(report) if screen.is_table() => screen.line(told(dir, &report))?,
         Ok(report) => screen.document(&json!({
             "dir": dir, "intact": true, "origin": report.origin, "key": report.key, "records": report.records,
             "covered": report.covered, "not_covered": report.not_covered, "torn_bytes": report.torn_bytes,
-            "checkpoints": report.checkpoints, "segments": report.segments,
+            "checkpoints": report.checkpoints, "segments": report.segments, "epoch": report.epoch,
+            "cosigned": report.cosigned.map(|head| json!({ "size": head.size, "time": head.time })),
+            "set_back": report.set_back,
         }))?,
         Err(failure) => {
             if screen.is_table() {
@@ -116,6 +153,21 @@ fn told(dir: &Path, report: &VerifyReport) -> String {
         report.origin,
         report.checkpoints
     );
+    if let Some(CosignedHead { size, time }) = report.cosigned {
+        text.push_str(&match time {
+            Some(time) => format!("; the first {size} were cosigned at {time}"),
+            None => format!("; the first {size} are as the head beside it has them that was cosigned"),
+        });
+    }
+    if report.epoch > 1 {
+        text.push_str(&format!("; in epoch {}", report.epoch));
+    }
+    if report.set_back > 0 {
+        text.push_str(&format!(
+            ", and of {} cosigned heads of epochs before not all is there",
+            report.set_back
+        ));
+    }
     if report.not_covered > 0 {
         text.push_str(&format!(
             "; the last {} are not under a checkpoint yet",

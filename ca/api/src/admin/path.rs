@@ -28,6 +28,8 @@ pub const CREDENTIALS: &str = "/v1/credentials";
 pub const CREDENTIAL_ROTATE: &str = "/v1/credential/rotate";
 /// `POST` an [`AdvanceRequest`](super::AdvanceRequest) → [`FleetCredential`](super::FleetCredential).
 pub const CREDENTIAL_ADVANCE: &str = "/v1/credential/advance";
+/// `GET ?host=` → [`LedgerHeads`](super::LedgerHeads): of all hosts' ledgers, or of one's.
+pub const HEADS: &str = "/v1/heads";
 /// `GET` → [`BotList`](super::BotList).
 pub const BOTS: &str = "/v1/bots";
 /// `GET` → [`CaStatus`](super::CaStatus).

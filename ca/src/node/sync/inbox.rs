@@ -2,9 +2,7 @@
 
 use ca_api::admin::ToldBy;
 use ca_api::node::host_message::Message;
-use ca_api::node::{
-    Applied, Checkpoint, CredentialReport, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied,
-};
+use ca_api::node::{Applied, CredentialReport, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied};
 use ca_api::observation::{ALERT, DENIED, DeniedCall, EVENTS_DROPPED, EventsDropped, TEXT_BYTES_MAX, ToldAlert};
 use policy::{Mesh, RuleId};
 use spiffe::id::{BotName, IdKind, SpiffeId};
@@ -25,9 +23,6 @@ const KIND_BYTES_MAX: usize = 64;
 
 /// One event; the ledger of the host has it whole.
 const EVENT_BYTES_MAX: usize = 8 * 1024;
-
-/// A C2SP signed note over a checkpoint is a few hundred bytes.
-const NOTE_BYTES_MAX: usize = 4 * 1024;
 
 /// Powers of two of microseconds: the last is longer than any call.
 const BUCKETS_MAX: usize = 64;
@@ -55,10 +50,6 @@ impl Stream<'_> {
             }
             Message::Edges(edges) => self.edges(&edges),
             Message::Event(event) => self.event(&event),
-            Message::Checkpoint(checkpoint) => {
-                self.checkpoint(&checkpoint);
-                Ok(())
-            }
             Message::QuarantinesApplied(applied) => {
                 self.quarantines_applied(&applied);
                 Ok(())
@@ -82,7 +73,6 @@ impl Stream<'_> {
             Message::Hello(_)
             | Message::Applied(_)
             | Message::Event(_)
-            | Message::Checkpoint(_)
             | Message::CredentialReport(_)
             | Message::QuarantinesApplied(_) => 0,
         };
@@ -217,20 +207,6 @@ impl Stream<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A host tells of its own ledger, whose name is in the first line of every checkpoint (C2SP tlog-checkpoint).
-    fn checkpoint(&self, checkpoint: &Checkpoint) {
-        let origin = format!("{}/host/{}", self.core.trust_domain(), self.caller.host);
-        let told = checkpoint.note.lines().next().unwrap_or_default();
-        let is_note =
-            checkpoint.note.len() <= NOTE_BYTES_MAX && audit::note::Note::parse(checkpoint.note.as_bytes()).is_ok();
-        self.count("checkpoints", is_note && told == origin);
-        if !is_note {
-            self.refuse(HostRefusal::CheckpointUnreadable, told);
-        } else if told != origin {
-            self.refuse(HostRefusal::CheckpointNotYours, told);
-        }
     }
 
     /// A host may tell of calls that one of its own bots made or got, with a rule and words that exist.

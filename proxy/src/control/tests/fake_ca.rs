@@ -12,8 +12,9 @@ use std::time::Duration;
 use ca_api::node::attest_request::Evidence;
 use ca_api::node::node_server::{Node, NodeServer};
 use ca_api::node::{
-    ALPN, AttestRequest, AttestResponse, CaMessage, EXPORTER_LABEL, Goodbye, Hello, HostMessage, IssueRequest,
-    IssueResponse, JwtRequest, JwtResponse, SvidResult, attest_message, ca_message, down, host_message,
+    ALPN, AttestRequest, AttestResponse, CaMessage, CosignRequest, CosignResponse, EXPORTER_LABEL, Goodbye, Hello,
+    HostMessage, IssueRequest, IssueResponse, JwtRequest, JwtResponse, SvidResult, attest_message, ca_message, down,
+    host_message,
 };
 use ca_api::{JoinToken, TokenSecret};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -437,6 +438,11 @@ impl Node for Connection {
 
     /// As a CA does that is older than this RPC.
     async fn mint_jwt(&self, _request: Request<JwtRequest>) -> Result<Response<JwtResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    /// Alike.
+    async fn cosign(&self, _request: Request<CosignRequest>) -> Result<Response<CosignResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
