@@ -15,7 +15,7 @@ use policy::Callee;
 use spiffe::id::{BotName, HostName};
 use spiffe::time::Timestamp;
 
-pub(crate) use audit::{Audit, AuditHeads, AuditProve, AuditQuery, AuditTail, AuditVerify};
+pub(crate) use audit::{Audit, AuditHeads, AuditProve, AuditQuery, AuditReconcile, AuditTail, AuditVerify};
 pub(crate) use import::{EnvironmentOf, Import, ImportEnv};
 pub(crate) use secret::{Secret, SecretList, SecretPut, SecretRotate};
 pub(crate) use values::RevisionRef;

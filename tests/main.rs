@@ -46,6 +46,7 @@ mod outside;
 mod passes;
 mod privileges;
 mod proofs;
+mod reconcile;
 mod reproof;
 mod resilience;
 mod restart;

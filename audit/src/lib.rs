@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod note;
 pub mod proof;
 pub mod query;
+pub mod reconcile;
 pub mod record;
 mod refusals;
 pub mod segment;

@@ -16,6 +16,8 @@ pub(crate) enum Audit {
     Prove(AuditProve),
     /// Lists the heads of hosts' ledgers that the CA has cosigned
     Heads(AuditHeads),
+    /// Holds the two ends of calls against each other: what one proxy left out or wrote differently
+    Reconcile(AuditReconcile),
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +60,13 @@ pub(crate) struct AuditVerify {
     /// The verifier key of the cosigner, or a file that holds it
     #[arg(long, value_name = "VKEY|FILE", requires = "cosigned")]
     pub(crate) cosigner: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditReconcile {
+    /// The ledgers' folders: of the hosts whose calls are to be looked at
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 mod heads;
 mod line;
 mod prove;
+mod reconcile;
 mod verify;
 
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
         Audit::Verify(args) => verify::run(&args, context),
         Audit::Prove(args) => prove::run(args, context).await,
         Audit::Heads(args) => heads::run(args, context).await,
+        Audit::Reconcile(args) => reconcile::run(&args, context),
     }
 }
 
