@@ -10,6 +10,7 @@ pub(crate) mod scene;
 mod sdks;
 mod signed;
 pub(crate) mod vault;
+mod webhooks;
 
 use serde_json::json;
 

@@ -497,6 +497,11 @@ impl Caller {
         Self { child, to, from }
     }
 
+    /// The process of the bot.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends one order of `client.py`; `Err` is a connection that ended.
     pub(crate) fn order(&mut self, order: &Value) -> Result<Answer, String> {
         writeln!(self.to, "{order}").unwrap();

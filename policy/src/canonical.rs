@@ -294,6 +294,7 @@ fn credential(credential: &Credential) -> Value {
         Injection::Postgres { user, svid: true } => put(key, json!({ "svid": true, "user": user })),
         Injection::Sigv4 { region, service } => put(key, json!({ "region": region, "service": service })),
         Injection::OAuth(oauth) => put(key, self::oauth(oauth)),
+        Injection::Url(to) => put(key, json!(to.to_string())),
         Injection::GithubApp(app) => put(
             key,
             json!({ "app_id": app.app_id, "base": app.base, "installation_id": app.installation_id }),

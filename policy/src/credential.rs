@@ -160,6 +160,8 @@ pub enum Injection {
     GithubApp(Box<GithubApp>),
     /// There is no value: the bot's own JWT-SVID is added, or what it is exchanged for, as [`Injection::Bearer`] adds a value.
     Federate(Box<Federate>),
+    /// The value is an address, all of which is a secret, and leads here: a webhook. It is called as `secret://NAME`.
+    Url(Outside),
 }
 
 /// How a body is signed.
@@ -230,6 +232,7 @@ impl Injection {
             Self::OAuth(_) => "oauth",
             Self::GithubApp(_) => "github_app",
             Self::Federate(_) => "federate",
+            Self::Url(_) => "url",
         }
     }
 
@@ -240,7 +243,7 @@ impl Injection {
             Self::Bearer | Self::Basic { .. } | Self::OAuth(_) | Self::GithubApp(_) | Self::Federate(_) => {
                 vec!["authorization"]
             }
-            Self::Query { .. } | Self::Postgres { .. } => Vec::new(),
+            Self::Query { .. } | Self::Postgres { .. } | Self::Url(_) => Vec::new(),
             Self::Hmac(hmac) => [Some(&*hmac.header), hmac.timestamp.as_deref()]
                 .into_iter()
                 .flatten()
@@ -276,7 +279,8 @@ impl Injection {
             | Self::Query { .. }
             | Self::Hmac(_)
             | Self::Sigv4 { .. }
-            | Self::Postgres { .. } => None,
+            | Self::Postgres { .. }
+            | Self::Url(_) => None,
         }
     }
 
@@ -292,7 +296,8 @@ impl Injection {
             | Self::Hmac(_)
             | Self::Sigv4 { .. }
             | Self::Postgres { .. }
-            | Self::Federate(_) => false,
+            | Self::Federate(_)
+            | Self::Url(_) => false,
         }
     }
 
@@ -347,15 +352,23 @@ impl Mesh {
         self.credentials.get(name)
     }
 
-    /// Gives the credential that an allowed call gets: by the rule that allows it, and by nothing else.
+    /// Gives the credential that an allowed call gets: by the rule that allows it, and by nothing else. Of a call to an address
+    /// that is a secret it is the address.
     pub fn credential_of(&self, permit: &crate::Permit) -> Option<(&CredentialName, &Credential)> {
-        permit.call().to.outside()?;
+        let to = permit.call().to.outside()?;
+        if let Some(name) = to.credential() {
+            return self.credentials.get_key_value(name);
+        }
         let rule = self.rules.get(permit.rule()?)?;
         self.credentials.get_key_value(rule.inject.as_ref()?)
     }
 
-    /// Gives the destinations of the rules that add a credential, as rules write them.
+    /// Gives the destinations of the rules that add a credential, as rules write them; of an address that is a secret, what of
+    /// it is none.
     pub fn services_of(&self, name: &str) -> BTreeSet<String> {
+        if let Some(Injection::Url(to)) = self.credentials.get(name).map(|found| &found.injection) {
+            return BTreeSet::from([to.to_string()]);
+        }
         let adds = |rule: &&Arc<Rule>| rule.inject.as_ref().is_some_and(|inject| inject.as_str() == name);
         let rules = self.rules.values().filter(adds);
         rules.flat_map(|rule| &rule.to).map(ToString::to_string).collect()
@@ -364,7 +377,7 @@ impl Mesh {
     /// Gives the rules that use a credential at `now`, with the bots that may call by them.
     pub fn consumers_of(&self, name: &str, now: Timestamp) -> Vec<(&crate::RuleId, Vec<&spiffe::id::BotName>)> {
         let mut roster = self.roster();
-        let uses = |rule: &Rule| rule.inject.as_ref().is_some_and(|inject| inject.as_str() == name);
+        let uses = |rule: &Rule| rule.credentials().any(|used| used == name);
         let live = |rule: &Rule| rule.effect == Effect::Allow && rule.until.is_none_or(|until| now < until);
         let mut consumers = Vec::new();
         for (id, rule) in self.rules.iter().filter(|(_, rule)| uses(rule) && live(rule)) {

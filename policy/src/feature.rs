@@ -61,6 +61,8 @@ pub const GITHUB_APP: &str = "github_app";
 
 /// Credentials that are a bot's own JWT-SVID, or what it is exchanged for: `federate`.
 pub const FEDERATE: &str = "federate";
+/// Addresses that are secrets, which credentials hold: `secret://`.
+pub const SECRET_URL: &str = "secret_url";
 
 /// Requests that tell whether a service takes a value: `probe`.
 pub const CREDENTIAL_PROBE: &str = "credential_probe";
@@ -85,6 +87,7 @@ pub const ENFORCED: &[&str] = &[
     OAUTH,
     GITHUB_APP,
     FEDERATE,
+    SECRET_URL,
     CREDENTIAL_PROBE,
 ];
 
@@ -112,12 +115,24 @@ impl Mesh {
             | Injection::Query { .. }
             | Injection::Hmac(_)
             | Injection::Sigv4 { .. }
-            | Injection::Postgres { .. } => None,
+            | Injection::Postgres { .. }
+            | Injection::Url(_) => None,
         }));
         if self.credentials.values().any(|credential| credential.probe.is_some()) {
             features.insert(CREDENTIAL_PROBE);
         }
+        if self.names_secret_urls() {
+            features.insert(SECRET_URL);
+        }
         features
+    }
+
+    /// Says whether anything is called by an address that is a secret, or counted, or waited for.
+    fn names_secret_urls(&self) -> bool {
+        let called = self.rules.values().flat_map(|rule| &rule.to);
+        let counted = self.limits.values().flat_map(|limit| &limit.to);
+        called.chain(counted).any(|to| to.credential().is_some())
+            || self.outsides.keys().any(|to| to.credential().is_some())
     }
 
     /// Gives the words that a host must know to enforce this mesh or slice.

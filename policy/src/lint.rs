@@ -30,10 +30,7 @@ pub(crate) fn check(draft: &MeshDraft, collector: &mut Collector) {
 /// A credential that nobody uses, and one that several bots use without saying why.
 fn credentials(draft: &MeshDraft, collector: &mut Collector) {
     for (name, found) in &draft.credentials {
-        let rules = draft
-            .rules
-            .values()
-            .filter(|rule| rule.rule.inject.as_ref() == Some(name));
+        let rules = draft.rules.values().filter(|rule| rule.uses(name.as_str()));
         let from: Vec<_> = rules.flat_map(|rule| &rule.from).map(|(subject, _)| subject).collect();
         if from.is_empty() {
             let message = format!("no rule uses credential `{name}`");

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use crate::credential::CredentialName;
+
 /// The longest name, in bytes (RFC 1035 §2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 
@@ -23,11 +25,13 @@ pub enum Scheme {
     Tls,
     /// PostgreSQL over TLS that the proxy opens.
     Postgres,
+    /// HTTP over TLS that the proxy opens, to an address that is a secret: a credential of that name holds it.
+    Secret,
 }
 
 impl Scheme {
     /// All of them.
-    const ALL: [Self; 4] = [Self::Https, Self::Http, Self::Tls, Self::Postgres];
+    const ALL: [Self; 5] = [Self::Https, Self::Http, Self::Tls, Self::Postgres, Self::Secret];
 
     /// Gives the scheme as it is written.
     pub fn as_str(self) -> &'static str {
@@ -36,15 +40,17 @@ impl Scheme {
             Self::Http => "http",
             Self::Tls => "tls",
             Self::Postgres => "postgres",
+            Self::Secret => "secret",
         }
     }
 
-    /// Gives the port where none is written.
+    /// Gives the port where none is written; 0 for a secret, which says its port itself.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Https | Self::Tls => 443,
             Self::Http => 80,
             Self::Postgres => 5432,
+            Self::Secret => 0,
         }
     }
 }
@@ -58,7 +64,8 @@ impl fmt::Display for Scheme {
 /// A destination outside of the mesh: `https://api.example.com`.
 ///
 /// Its host is a DNS name of at least two labels in lower case, never an address: an address has many spellings, and
-/// whom it belongs to changes. It is no name of the mesh.
+/// whom it belongs to changes. It is no name of the mesh. Of `secret://slack-hook` the host is the name of the credential whose
+/// value is the address.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Outside {
     scheme: Scheme,
@@ -70,7 +77,7 @@ pub struct Outside {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OutsideError {
     /// It starts with none of the schemes.
-    #[error("a destination outside starts with https://, http://, tls:// or postgres://")]
+    #[error("a destination outside starts with https://, http://, tls://, postgres:// or secret://")]
     Scheme,
     /// Its host is no DNS name.
     #[error("the host is a DNS name in lower case with a dot in it, such as api.example.com")]
@@ -87,6 +94,9 @@ pub enum OutsideError {
     /// The port is the scheme's own, which is left out.
     #[error("the port is the scheme's own: leave it out")]
     OwnPort,
+    /// What stands for a secret is no name of a credential.
+    #[error("behind secret:// stands the name of a credential, and nothing else: secret://slack-hook")]
+    Secret,
     /// Something follows the host.
     #[error("a destination is scheme, host and port; paths stand under `http`")]
     Path,
@@ -99,8 +109,13 @@ impl Outside {
     /// Names a destination.
     ///
     /// # Errors
-    /// When the host is not a DNS name in lower case, or the port is 0.
+    /// When the host is not a DNS name in lower case, or the port is 0. Of a secret, when the host is not the name of a
+    /// credential, or there is a port.
     pub fn new(scheme: Scheme, host: &str, port: u16) -> Result<Self, OutsideError> {
+        if scheme == Scheme::Secret {
+            let name = CredentialName::parse(host).filter(|_| port == scheme.default_port());
+            return name.map(|name| Self::secret(&name)).ok_or(OutsideError::Secret);
+        }
         check_host(host)?;
         if port == 0 {
             return Err(OutsideError::Port);
@@ -112,7 +127,16 @@ impl Outside {
         })
     }
 
-    /// Reads `https://host` or `https://host:port`.
+    /// Names the address that a credential holds.
+    pub fn secret(name: &CredentialName) -> Self {
+        Self {
+            scheme: Scheme::Secret,
+            host: name.as_str().into(),
+            port: Scheme::Secret.default_port(),
+        }
+    }
+
+    /// Reads `https://host`, `https://host:port` or `secret://name`.
     ///
     /// # Errors
     /// When the text is not of that form, or has a wildcard.
@@ -127,6 +151,11 @@ impl Outside {
     /// Gives how it is spoken to.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// Gives the name of the credential that holds its address, where one does.
+    pub fn credential(&self) -> Option<&str> {
+        (self.scheme == Scheme::Secret).then_some(&*self.host)
     }
 
     /// Gives its host name.
@@ -217,6 +246,9 @@ impl OutsidePattern {
             _ if rest.contains('*') => return Err(OutsideError::Wildcard),
             _ => (rest, false),
         };
+        if scheme == Scheme::Secret && host.contains(':') {
+            return Err(OutsideError::Secret);
+        }
         if host.starts_with('[') {
             return Err(OutsideError::Address);
         }
@@ -230,6 +262,11 @@ impl OutsidePattern {
 
     pub(crate) fn scheme(&self) -> Scheme {
         self.outside.scheme
+    }
+
+    /// Gives the name of the credential that holds its address, where one does.
+    pub(crate) fn credential(&self) -> Option<&str> {
+        self.outside.credential()
     }
 
     /// Gives the destination, unless it stands for several.
@@ -299,6 +336,7 @@ mod tests {
             "postgres://db.example.com",
             "postgres://db.example.com:6432",
             "https://xn--bcher-kva.example",
+            "secret://slack-hook",
         ] {
             let outside = Outside::parse(text).unwrap();
             assert_eq!(outside.to_string(), text);
@@ -322,6 +360,13 @@ mod tests {
             ("https://a.b:443", OutsideError::OwnPort),
             ("postgres://a.b:5432", OutsideError::OwnPort),
             ("postgres://*.a.b", OutsideError::Wildcard),
+            ("secret://*", OutsideError::Wildcard),
+            ("secret://", OutsideError::Secret),
+            ("secret://a.b", OutsideError::Secret),
+            ("secret://A", OutsideError::Secret),
+            ("secret://a:443", OutsideError::Secret),
+            ("secret://a:0", OutsideError::Secret),
+            ("secret://a/x", OutsideError::Path),
             ("postgresql://a.b", OutsideError::Scheme),
             ("postgres://u@a.b", OutsideError::Path),
             ("postgres://a.b/orders", OutsideError::Path),

@@ -32,7 +32,7 @@ use crate::mesh::{Mesh, Serve};
 use crate::outside::OutsidePattern;
 use crate::pattern::NamePattern;
 use crate::resolve;
-use crate::rule::{Rule, RuleId, Subject};
+use crate::rule::{Effect, Rule, RuleId, Subject};
 use crate::source::{Source, Sources, Span};
 use crate::tests_of_mesh::TestCall;
 use crate::yaml::{self, Node, Value};
@@ -179,6 +179,21 @@ pub(crate) struct RuleDraft {
     pub(crate) inject: Option<Span>,
     /// Without `from`, `to` and `place`, which `resolve` fills in.
     pub(crate) rule: Rule,
+}
+
+impl RuleDraft {
+    /// Says whether the rule lets somebody use a credential: adds it, or leads to the address that it holds.
+    pub(crate) fn uses(&self, credential: &str) -> bool {
+        if self.rule.effect == Effect::Deny {
+            return false;
+        }
+        let added = self
+            .rule
+            .inject
+            .as_ref()
+            .is_some_and(|inject| inject.as_str() == credential);
+        added || self.to.iter().any(|(to, _)| to.credential() == Some(credential))
+    }
 }
 
 #[derive(Debug)]

@@ -170,6 +170,7 @@ impl Resolver<'_> {
             }
             self.callees_speak(rule);
             self.injects(rule);
+            self.holds_addresses(&rule.to);
         }
         self.probes();
     }
@@ -185,6 +186,10 @@ impl Resolver<'_> {
             let message = format!("`inject` names credential `{name}`, which is not defined");
             self.push(Draft::new(code::CREDENTIAL, span, message, "unknown credential").maybe_help(help));
         }
+        if rule.to.iter().any(|(to, _)| to.credential().is_some()) {
+            let message = "the address is the credential, and nothing else is added to such a call";
+            return self.push(Draft::new(code::CREDENTIAL, span, message, "beside secret://"));
+        }
         let verified = |subject: &Subject| {
             let scheme = subject.outside().map(OutsidePattern::scheme);
             matches!(scheme, Some(Scheme::Https | Scheme::Postgres))
@@ -198,6 +203,11 @@ impl Resolver<'_> {
         }
         let is_postgres = |subject: &Subject| subject.outside().is_some_and(|to| to.scheme() == Scheme::Postgres);
         if let Some(found) = self.draft.credentials.get(name) {
+            if let Injection::Url(_) = &found.credential.injection {
+                let message = format!("credential `{name}` is an address, which is called and not added");
+                let draft = Draft::new(code::CREDENTIAL, span, message, "does not fit");
+                return self.push(draft.help(format!("to: \"secret://{name}\", and no `inject`")));
+            }
             let wanted = matches!(found.credential.injection, Injection::Postgres { .. });
             let way = found.credential.injection.as_str();
             let other = |to: &Subject| verified(to) && is_postgres(to) != wanted;
@@ -210,6 +220,29 @@ impl Resolver<'_> {
         if !rule.rule.upgrade.is_empty() {
             let message = "a call that switches protocols gets no credential: nobody would look at what comes back";
             self.push(Draft::new(code::CREDENTIAL, span, message, "beside `upgrade`"));
+        }
+    }
+
+    /// What is called as `secret://NAME` is the address that the credential of that name holds.
+    fn holds_addresses(&mut self, to: &[(Subject, Span)]) {
+        for (subject, span) in to {
+            let Some(name) = subject.credential() else { continue };
+            let draft = match self.draft.credentials.get(name) {
+                Some(found) if matches!(found.credential.injection, Injection::Url(_)) => continue,
+                Some(found) => {
+                    let way = found.credential.injection.as_str();
+                    let message =
+                        format!("`to` leads to credential `{name}`, which is added by `{way}` and is no address");
+                    let draft = Draft::new(code::CREDENTIAL, *span, message, "no address");
+                    draft.help("a webhook's credential says where it is: url: https://hooks.slack.com")
+                }
+                None => {
+                    let help = suggest::help(name, self.draft.credentials.keys().map(|name| name.as_str()));
+                    let message = format!("`to` leads to credential `{name}`, which is not defined");
+                    Draft::new(code::CREDENTIAL, *span, message, "unknown credential").maybe_help(help)
+                }
+            };
+            self.push(draft);
         }
     }
 
@@ -256,6 +289,10 @@ impl Resolver<'_> {
             self.known("from", &limit.from);
             self.known("to", &limit.to);
             self.callees_serve(&limit.to);
+            // A slice counts calls that none of its rules allows, and has no credential for those.
+            if self.draft.slice.is_none() {
+                self.holds_addresses(&limit.to);
+            }
         }
     }
 

@@ -89,6 +89,11 @@ impl Subject {
             Self::Bots(_) | Self::Group(_) => None,
         }
     }
+
+    /// Gives the name of the credential that holds its address, where one does.
+    pub(crate) fn credential(&self) -> Option<&str> {
+        self.outside().and_then(OutsidePattern::credential)
+    }
 }
 
 impl fmt::Display for Subject {
@@ -189,6 +194,13 @@ impl Rule {
             .chain(tls)
             .chain(databases)
             .collect()
+    }
+
+    /// Names the credentials that the rule uses: what it adds, and the addresses that it leads to.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &str> {
+        let added = self.inject.as_ref().map(CredentialName::as_str);
+        let called = self.to.iter().filter_map(Subject::credential);
+        added.into_iter().chain(called)
     }
 
     /// Says whether the rule is about TLS to the outside.

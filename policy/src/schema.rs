@@ -71,7 +71,7 @@ fn definitions() -> Value {
         "id": {"type": "string", "pattern": "^[a-z0-9-]{1,63}$", "description": "Unique; shown in refusals, records and metrics."},
         "bots": {"type": "string", "description": "A bot, or a pattern: prod/orders, prod/*, prod/report-*, staging/**."},
         "subjects": one_or_many(&json!({
-            "type": "string", "description": "A bot, a pattern, or group:NAME; in `to` also https://HOST, http://HOST, tls://HOST, postgres://HOST.",
+            "type": "string", "description": "A bot, a pattern, or group:NAME; in `to` also https://HOST, http://HOST, tls://HOST, postgres://HOST, secret://CREDENTIAL.",
         })),
         "http": one_or_many(&json!({
             "type": "string", "pattern": "^(\\*|[A-Z][A-Z-]{0,31}) /",
@@ -249,6 +249,7 @@ fn credential() -> Value {
         "oauth",
         "github_app",
         "federate",
+        "url",
     ];
     json!({
         "type": "object", "additionalProperties": false, "required": ["owner"],
@@ -282,6 +283,7 @@ fn credential() -> Value {
             "oauth": oauth(),
             "github_app": github_app(),
             "federate": federate(),
+            "url": {"type": "string", "pattern": "^https://[^/]+$", "description": "Where a webhook is; the value is its whole address, called as secret://NAME."},
             "rotate_every": {"type": "string", "pattern": "^[0-9]+[hd]$", "description": "1h to 366d."},
             "shared": {"$ref": "#/$defs/text", "description": "Why several bots use it."},
             "probe": {"type": "string", "pattern": "^(GET|HEAD) https://", "description": "A request that tells whether a value is taken."},

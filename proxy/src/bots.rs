@@ -110,6 +110,7 @@ impl BotSide {
             }
             Ok(Destination::Called(to)) => Ok(to),
             Ok(Destination::Elsewhere) => self.outside(proxy, &wish.authority, &REQUESTS).map(To::Outside),
+            Ok(Destination::Secret) => self.outside(proxy, &wish.authority, &[Scheme::Secret]).map(To::Outside),
             Err(refusal) => Err(refusal),
         };
         let target = match wish.target {
@@ -215,6 +216,10 @@ impl BotSide {
                 let found = found.or_else(|_none| self.outside(proxy, &head.authority, &REQUESTS))?;
                 return may_open_outside(&head.authority, found);
             }
+            Destination::Secret => {
+                let found = self.outside(proxy, &head.authority, &[Scheme::Secret])?;
+                return may_open_outside(&head.authority, found);
+            }
             Destination::Own => return Err(Refusal::boxed(Reason::BadRequest, "there is nothing to open here")),
         };
         let Door::Bot { who, .. } = &self.door else {
@@ -285,6 +290,10 @@ fn may_open_outside(authority: &Authority, route: Arc<OutsideRoute>) -> Result<L
         }),
         Scheme::Postgres => {
             let detail = "a database is called by a listener of its own, and not by CONNECT";
+            Err(Refusal::boxed(Reason::OutsideForbidden, detail).to(&route))
+        }
+        Scheme::Secret => {
+            let detail = "an address that is a secret takes requests, and is not opened by CONNECT";
             Err(Refusal::boxed(Reason::OutsideForbidden, detail).to(&route))
         }
         Scheme::Tls => Ok(Leads {

@@ -10,6 +10,7 @@ pub mod detect;
 pub mod exchange;
 mod forms;
 mod hmac;
+mod hook;
 pub(crate) mod inject;
 pub(crate) mod lease;
 pub(crate) mod mask;
@@ -21,6 +22,7 @@ mod store;
 mod token;
 mod vault;
 
+pub use hook::NoHook;
 pub use secret::{NoSecret, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
 pub use source::{Environment, KeyError, Sealer, Source, SourceError};
 pub(crate) use source::{Shape, Which};

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::control::{Order, chain_of};
-use crate::credentials::{RotateError, Secret, Which};
+use crate::credentials::{RotateError, Secret, Shape, Which};
 use crate::proxy::Proxy;
 
 /// How long after a probe the next one waits, at first and at most.
@@ -167,7 +167,12 @@ async fn carry_out(proxy: &Proxy, name: &CredentialName, order: &Order) -> Resul
     }
     let done = credentials.has_done(name, order.rotation).await?;
     if !done {
-        credentials.stage(name, &order.sealed, &order.fingerprint).await?;
+        let snapshot = proxy.control.snapshot();
+        let known = snapshot.mesh.credential(name.as_str());
+        let shape = known.map_or(Shape::Line, |found| Shape::of(&found.injection));
+        credentials
+            .stage(name, shape, (&order.sealed, &order.fingerprint))
+            .await?;
     }
     match (order.phase, &order.canary) {
         (Phase::Canary, Some(bot)) => credentials.try_out(name, bot).await,

@@ -258,7 +258,7 @@ fn a_value_that_one_bot_is_refused_with_reaches_no_other() {
     let text = both(&out);
     assert_eq!(out.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("calls of prod/checkout with the new value were answered by 401"),
+        text.contains("calls of prod/checkout with the new value were refused by the service"),
         "{text}"
     );
     assert_eq!(fleet.phase(), "aborted");

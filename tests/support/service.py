@@ -4,7 +4,8 @@ NAME VALUE, of which the last of a name holds. NAME+ VALUE is taken beside it, u
 It takes the key `x` in X-Api-Key, `bearer` as a bearer token, `basic` as the password of `robot`, and `query` as the parameter
 key; without any it answers 401. Signed paths are judged by Python's hmac (/hook) and by botocore (/s3/), with the keys `hmac` and
 `sigv4`. /echo answers with all that it was sent, /forms with the key in every form, in pieces of one byte, /error with a page that
-quotes it, /zip compressed. What it says on standard output is what it saw, keys by the first digits of their SHA-256.
+quotes it, /zip compressed. What is called below /services/ is a webhook, whose address is the key `webhook`, path and query: it
+says how it was called, or what its body asks for. What it says on standard output is what it saw, keys by the first digits of their SHA-256.
 """
 import base64
 import gzip
@@ -121,9 +122,33 @@ class Service(BaseHTTPRequestHandler):
             self.wfile.write(b"1\r\n" + bytes([byte]) + b"\r\n")
         self.wfile.write(b"0\r\nX-Key: " + trailer + b"\r\n\r\n")
 
+    def webhook(self, body):
+        good = self.path == keys.get("webhook") or ("webhook", self.path) in beside
+        print("webhook", self.command, self.headers["Host"], self.headers.get("Content-Type"), len(body), good, flush=True)
+        address = f"https://{self.headers['Host']}{self.path}"
+        key = self.path.rsplit("/", 1)[1]
+        raw = self.path.encode()
+        if not good:
+            return self.answer(404, b"no_service " + raw)
+        if body == b"error":
+            page = f"<h1>500</h1> {address} is not well, nor is {key}"
+            return self.answer(500, page.encode(), [("X-Key", key), ("Set-Cookie", "k=" + raw.hex())])
+        if body == b"away":
+            return self.answer(307, b"", [("Location", address), ("Content-Location", self.path)])
+        if body == b"forms":
+            forms = [form for text in (raw, key.encode(), address.encode()) for form in (
+                text, base64.b64encode(text), base64.urlsafe_b64encode(b"x" + text), text.hex().encode(),
+                urllib.parse.quote(text.decode(), safe="").encode(), json.dumps(text.decode()).encode())]
+            return self.pieces(b" ".join(forms), raw)
+        told = {"address": address, "key": key, "headers": [list(pair) for pair in self.headers.items()], "body": body.decode()}
+        return self.answer(200, json.dumps(told).encode(), [("Content-Type", "application/json")])
+
     def handle_any(self):
         body = self.body()
+        print("connection", self.client_address[1], flush=True)
         url = urllib.parse.urlsplit(self.path)
+        if url.path.startswith("/services/"):
+            return self.webhook(body)
         if url.path == "/hook":
             text = self.headers.get("X-Time", "").encode() + b"." + body
             expected = "v1=" + hmac.new(keys["hmac"].encode(), text, "sha256").hexdigest()

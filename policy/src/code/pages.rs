@@ -339,7 +339,9 @@ Write a rule of the bot's own protocol, or correct what the bot serves.
 case and a port where it is not the scheme's own: https://api.example.com:8443. Only tls:// takes a
 wildcard, one label: tls://*.news.example; such a rule has a `justify`, because nobody sees what is
 said inside. https:// and http:// rules have `http` items. postgres:// rules have `postgres` items,
-which are databases or `*`, and an `inject`. A rule is about one of bots, requests, TLS, databases.
+which are databases or `*`, and an `inject`. secret://NAME is the address that the credential NAME
+holds, such as a webhook's: http: [POST /], and `destinations` of it by that name. A rule is about
+one of bots, requests, TLS, databases, addresses that are secrets.
 `destinations` says of one: `addresses`, the only ranges that it may be in (without it every public
 address and no other), and `ca`, the PEM text of the certificates that vouch for it.
 ",
@@ -374,6 +376,8 @@ Correct the port, or what the bot serves.
   federate: {audience: …}  no value at all: the bot's own JWT-SVID for that audience is the bearer,
                            or what it is exchanged for at `token_url`: grant, client_id, scope,
                            resource, token_audience, encoding, parameters
+  url: https://hooks.slack.com   the value is the whole address of a webhook there; a rule calls it
+                           by to: secret://NAME and http: [POST /], and has no `inject`
 `probe: GET https://api.example.com/v1/models` tells a value that the service takes from one that it
 refuses; `botmesh secret rotate` asks it. A rule that adds the credential must allow that request.
 The value is never here: each host reads it by `credentials` of its own proxy.yaml.
@@ -486,8 +490,8 @@ Ask the service for one credential for each bot, or write `shared: REASON` in th
         UNUSED_CREDENTIAL,
         "BM0408: no rule uses the credential
 
-The credential is defined, but no rule says `inject: NAME`. A value that a host keeps for it is an
-orphan: revoke it at the service and remove it.
+The credential is defined, but no rule says `inject: NAME`, or calls secret://NAME. A value that a
+host keeps for it is an orphan: revoke it at the service and remove it.
 ",
     ),
 ];

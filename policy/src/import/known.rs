@@ -164,6 +164,34 @@ pub(super) const SERVICES: [Service; 16] = [
     },
 ];
 
+/// A kind of webhook, whose address is the key.
+#[derive(Debug)]
+pub(super) struct Hook {
+    /// What its credential is called.
+    pub(super) name: &'static str,
+    /// Its host, or with a dot in front what hosts end with.
+    pub(super) host: &'static str,
+    /// How its path begins.
+    pub(super) path: &'static str,
+}
+
+const fn hook(name: &'static str, host: &'static str, path: &'static str) -> Hook {
+    Hook { name, host, path }
+}
+
+/// All of them, as their own pages have it.
+pub(super) const HOOKS: [Hook; 9] = [
+    hook("slack-webhook", "hooks.slack.com", "/services/"),
+    hook("slack-webhook", "hooks.slack.com", "/workflows/"),
+    hook("slack-webhook", "hooks.slack.com", "/triggers/"),
+    hook("discord-webhook", "discord.com", "/api/webhooks/"),
+    hook("discord-webhook", "discordapp.com", "/api/webhooks/"),
+    hook("teams-webhook", ".webhook.office.com", "/webhook"),
+    hook("teams-webhook", "outlook.office.com", "/webhook/"),
+    hook("teams-webhook", ".logic.azure.com", "/workflows/"),
+    hook("chat-webhook", "chat.googleapis.com", "/v1/spaces/"),
+];
+
 /// Secrets that a bot works with itself, so that no proxy can have them in its place.
 pub(super) const WORKED_WITH: [(&str, &str); 8] = [
     ("STRIPE_WEBHOOK_SECRET", "the bot checks signatures with it"),

@@ -1,6 +1,7 @@
 //! What takes the place of secrets in an environment.
 
 mod database;
+mod hook;
 mod service;
 mod url;
 
@@ -70,7 +71,7 @@ pub struct Leads {
     pub rule: String,
     /// What may be called there: requests, or the databases of a server.
     pub calls: Vec<String>,
-    /// The credential that the rule adds.
+    /// The credential that the rule adds; what leads to an address that is a secret adds none.
     pub inject: Option<String>,
     /// The port of its listener.
     pub port: u16,
@@ -121,6 +122,8 @@ pub fn propose(about: About<'_>, variables: &[Variable], looks: impl Fn(&str) ->
     for (name, why) in WORKED_WITH {
         work.leave(name, why);
     }
+    // First of all: such an address under the name of another variable would be taken for one without a key.
+    work.hooks();
     work.services();
     work.aws();
     work.databases();
@@ -173,8 +176,11 @@ impl<'v> Work<'v> {
         self.proposal.environment.push((Some(variable.name.clone()), value));
     }
 
-    /// Says what a variable is set to, whether it was there or not.
+    /// Says what a variable is set to, whether it was there or not; not where a person is to decide on it.
     fn sets(&mut self, name: &str, value: String) {
+        if self.done.contains(name) {
+            return;
+        }
         if let Some((name, _)) = self.variables.get_key_value(name) {
             self.done.insert(name);
         }

@@ -145,9 +145,9 @@ fn outsides(
     needed.map(|(name, found)| (name.clone(), found.clone())).collect()
 }
 
-/// Gives the credentials that the host's proxy adds to calls. Rules about the outside are here for their callers only.
+/// Gives the credentials that the host's proxy adds to calls, or calls. Rules about the outside are here for their callers only.
 fn credentials(mesh: &Mesh, rules: &[(&RuleId, &Arc<Rule>)]) -> BTreeMap<CredentialName, Credential> {
-    let named = rules.iter().filter_map(|(_, rule)| rule.inject.as_ref());
+    let named = rules.iter().flat_map(|(_, rule)| rule.credentials());
     let found = named.filter_map(|name| mesh.credentials.get_key_value(name));
     found
         .map(|(name, credential)| (name.clone(), credential.clone()))

@@ -10,6 +10,7 @@ use crate::credential::{
 };
 use crate::database::Database;
 use crate::diagnostics::Draft;
+use crate::outside::{Outside, Scheme};
 use crate::read::fields::Fields;
 use crate::source::Span;
 use crate::yaml::{Node, Value};
@@ -24,7 +25,7 @@ pub(crate) struct CredentialDraft {
 }
 
 /// The keys that say how a credential is added, of which there is one.
-const INJECTIONS: [&str; 10] = [
+const INJECTIONS: [&str; 11] = [
     "header",
     "bearer",
     "basic",
@@ -35,6 +36,7 @@ const INJECTIONS: [&str; 10] = [
     "oauth",
     "github_app",
     "federate",
+    "url",
 ];
 
 /// The longest prefix, user, parameter, region or service, in bytes.
@@ -90,13 +92,14 @@ impl Reader {
         let shared = fields
             .get("shared")
             .and_then(|node| self.shown_text(node, code::CREDENTIAL));
-        let is_exchanged = matches!(injection, Some(Injection::OAuth(_) | Injection::GithubApp(_)));
-        self.belongs(
-            &fields,
-            "probe",
-            !is_exchanged,
-            "a value that is exchanged is probed by exchanging it: `botmesh secret test`",
-        );
+        let unfit = match &injection {
+            Some(Injection::OAuth(_) | Injection::GithubApp(_)) => {
+                "a value that is exchanged is probed by exchanging it: `botmesh secret test`"
+            }
+            Some(Injection::Url(_)) => "a webhook takes no probe: whatever is sent there, people are told",
+            Some(_) | None => "",
+        };
+        self.belongs(&fields, "probe", unfit.is_empty(), unfit);
         self.without_value(&fields, injection.as_ref());
         let said = fields.get("probe");
         let probe = said.and_then(|node| self.probe(node));
@@ -124,7 +127,7 @@ impl Reader {
                     let message = "the credential does not say how it is added to a request";
                     let draft = Draft::new(code::CREDENTIAL, at, message, "missing here");
                     self.push(draft.help(
-                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…}, oauth: {…}, github_app: {…} or federate: {…}",
+                        "header: x-api-key, bearer: true, basic: USER, query: NAME, hmac: {…}, sigv4: {…}, postgres: {…}, oauth: {…}, github_app: {…}, federate: {…} or url: https://HOST",
                     ));
                 }
                 return None;
@@ -156,6 +159,7 @@ impl Reader {
             "oauth" => self.oauth(node),
             "github_app" => self.github_app(node),
             "federate" => self.federate(node),
+            "url" => self.url(node).map(Injection::Url),
             _ => self.sigv4(node),
         }
     }
@@ -172,6 +176,28 @@ impl Reader {
             ("shared", "`federate` is not shared: each bot has a token of its own"),
         ] {
             self.belongs(fields, key, has_value, message);
+        }
+    }
+
+    /// Reads where a webhook is. What follows the host is the value, and stands in no file.
+    fn url(&mut self, node: &Node) -> Option<Outside> {
+        let text = self.text(node)?;
+        let found = Outside::parse(text).map_err(|error| error.to_string());
+        let found = found.and_then(|to| {
+            let verified = to.scheme() == Scheme::Https;
+            verified.then_some(to).ok_or_else(|| {
+                "the address of a webhook begins with https://: it is a secret, which http:// shows to everybody on the way"
+                    .to_owned()
+            })
+        });
+        match found {
+            Ok(to) => Some(to),
+            Err(message) => {
+                let draft = Draft::new(code::CREDENTIAL, node.span, message, "not such an address");
+                let help = "`url` has scheme, host and port: url: https://hooks.slack.com; the whole address is the value, which is on the hosts that need it";
+                self.push(draft.help(help));
+                None
+            }
         }
     }
 

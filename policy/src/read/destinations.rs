@@ -140,11 +140,11 @@ impl Reader {
     /// on each host, and a revision would not hold what it says.
     fn ca(&mut self, node: &Node, scheme: Scheme) -> Option<Arc<str>> {
         let text = self.text(node)?;
-        if !matches!(scheme, Scheme::Https | Scheme::Postgres) {
+        if !matches!(scheme, Scheme::Https | Scheme::Postgres | Scheme::Secret) {
             self.error(
                 code::OUTSIDE,
                 node.span,
-                "`ca` is for https:// and postgres://: the proxy opens no other TLS",
+                "`ca` is for https://, postgres:// and secret://: the proxy opens no other TLS",
                 "not used",
             );
             return None;

@@ -117,6 +117,7 @@ pub(crate) const CREDENTIAL: Keys = Keys {
         "oauth",
         "github_app",
         "federate",
+        "url",
         "rotate_every",
         "shared",
         "probe",

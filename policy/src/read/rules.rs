@@ -41,6 +41,7 @@ enum Speech {
     Requests,
     Tls,
     Postgres,
+    Hooks,
 }
 
 impl From<&Subject> for Speech {
@@ -50,6 +51,7 @@ impl From<&Subject> for Speech {
             Some(Scheme::Https | Scheme::Http) => Self::Requests,
             Some(Scheme::Tls) => Self::Tls,
             Some(Scheme::Postgres) => Self::Postgres,
+            Some(Scheme::Secret) => Self::Hooks,
         }
     }
 }
@@ -166,8 +168,7 @@ impl Reader {
         if let Some((first, _)) = to.first()
             && let Some((_, span)) = to.iter().find(|(subject, _)| way(subject) != way(first))
         {
-            let message =
-                "`to` names bots, or requests to the outside, or TLS to the outside, or databases, and no two of them";
+            let message = "`to` names bots, or requests to the outside, or TLS to the outside, or databases, or addresses that are secrets, and no two of them";
             let draft = Draft::new(code::OUTSIDE, *span, message, "another kind");
             self.push(draft.help("write a second rule for it"));
         }
@@ -280,7 +281,11 @@ impl Reader {
                         "the rule says who but not what",
                         "`http` is missing",
                     );
-                    self.push(draft.help("to allow everything: http: [\"* /**\"]"));
+                    self.push(draft.help(if is_about(to, Scheme::Secret) {
+                        "http: [POST /]"
+                    } else {
+                        "to allow everything: http: [\"* /**\"]"
+                    }));
                 }
                 return Calls::default();
             }
@@ -290,6 +295,11 @@ impl Reader {
             let calls = if kind == ServeKind::Grpc { "gRPC" } else { "TCP" };
             let message = format!("calls of {calls} switch to no other protocol");
             self.error(code::OTHER_PROTOCOL, upgrade.span, message, "never happens");
+        }
+        let secret = is_about(to, Scheme::Secret);
+        if let (true, Some(upgrade)) = (secret, fields.get("upgrade")) {
+            let message = "a webhook takes requests and switches to no other protocol";
+            self.error(code::OUTSIDE, upgrade.span, message, "never happens");
         }
         let items = self.items(node);
         if items.is_empty() {
@@ -302,6 +312,7 @@ impl Reader {
         };
         for item in items {
             match kind {
+                ServeKind::Http if secret => calls.http.extend(self.hook_item(item)),
                 ServeKind::Http => calls.http.extend(self.http_item(item)),
                 ServeKind::Grpc => calls.http.extend(self.grpc_item(item)),
                 ServeKind::Tcp => calls.tcp.extend(self.port(item)),
@@ -382,6 +393,18 @@ impl Reader {
             method: method?,
             path: path?,
         })
+    }
+
+    /// The path is a part of the secret, so a rule does not say it, and a bot does not either.
+    fn hook_item(&mut self, node: &Node) -> Option<HttpMatch> {
+        let item = self.http_item(node)?;
+        if item.path.as_str() == "/" {
+            return Some(item);
+        }
+        let message = "what is called by secret:// is called at `/`: its path is a part of the secret";
+        let draft = Draft::new(code::OUTSIDE, node.span, message, "another path");
+        self.push(draft.help(format!("http: [{} /]", item.method.as_str())));
+        None
     }
 
     fn method_match(&mut self, node: &Node, text: &str) -> Option<MethodMatch> {

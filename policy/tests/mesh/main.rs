@@ -16,3 +16,4 @@ mod postgres;
 mod properties;
 mod protocols;
 mod verdicts;
+mod webhooks;

@@ -12,6 +12,9 @@ use crate::reason::Reason;
 /// The host of the proxy itself.
 const OWN: &str = "botmesh.mesh";
 
+/// What stands behind the name of a credential that holds an address: no bot has a name below the proxy's own.
+const BELOW_OWN: &str = ".botmesh.mesh";
+
 /// The same, as the command line says it.
 const OWN_SHORT: &str = "botmesh";
 
@@ -41,6 +44,8 @@ pub(super) enum Destination {
     Called(To),
     /// The proxy itself.
     Own,
+    /// An address that is a secret, by the name of its credential, where a rule leads to it.
+    Secret,
     /// A host that is no name of the mesh: a destination outside, where a rule names it.
     Elsewhere,
 }
@@ -95,6 +100,9 @@ fn shared(
     if !host.ends_with(".mesh") {
         return Ok(Destination::Elsewhere);
     }
+    if candidate(authority, Scheme::Secret).is_some() {
+        return Ok(Destination::Secret);
+    }
     // A name that no bot can have is as one that no rule speaks of.
     let nobody = || Refusal::boxed(Reason::NoRule, "no rule speaks of that name").host(host);
     let route = routes.find(trust_domain, host).ok_or_else(nobody)?;
@@ -113,13 +121,17 @@ fn is_named(to: &To, authority: &Authority) -> bool {
 /// and for what else no destination is named by.
 ///
 /// `http://api.example.com` is what a bot says, whether or not the proxy opens TLS: no port, or that of the bot's own
-/// scheme, means the port of the destination's.
+/// scheme, means the port of the destination's. `http://slack-hook.botmesh.mesh` is how it says `secret://slack-hook`.
 pub(super) fn candidate(authority: &Authority, scheme: Scheme) -> Option<Outside> {
+    let host = match scheme {
+        Scheme::Secret => authority.host().strip_suffix(BELOW_OWN)?,
+        Scheme::Https | Scheme::Http | Scheme::Tls | Scheme::Postgres => authority.host(),
+    };
     let port = match (authority.port(), scheme) {
-        (None, _) | (Some(80), Scheme::Https) => scheme.default_port(),
+        (None, _) | (Some(80), Scheme::Https | Scheme::Secret) => scheme.default_port(),
         (Some(port), _) => port,
     };
-    Outside::new(scheme, authority.host(), port).ok()
+    Outside::new(scheme, host, port).ok()
 }
 
 fn shown(to: &To) -> String {
@@ -167,6 +179,7 @@ mod tests {
         match find(way, opened, &authority, &Routes::default()) {
             Ok(Destination::Called(to)) => to.to_string(),
             Ok(Destination::Own) => "own".to_owned(),
+            Ok(Destination::Secret) => "secret".to_owned(),
             Ok(Destination::Elsewhere) => "elsewhere".to_owned(),
             Err(refusal) => refusal.reason.as_str().to_owned(),
         }
@@ -193,7 +206,12 @@ mod tests {
             ("orders.prod.mesh.evil.example", "elsewhere"),
             ("mesh", "elsewhere"),
             ("-.mesh", "no_rule"),
-            ("a.botmesh.mesh", "no_rule"),
+            ("a.botmesh.mesh", "secret"),
+            ("A.botmesh.mesh:80", "secret"),
+            ("a.botmesh.mesh:443", "no_rule"),
+            ("a.b.botmesh.mesh", "no_rule"),
+            ("-a.botmesh.mesh", "no_rule"),
+            ("abotmesh.mesh", "abotmesh"),
             ("a.b.c.d.e.f.g.mesh", "no_rule"),
         ] {
             assert_eq!(told(&way, None, host), expected, "{host}");
@@ -266,6 +284,11 @@ mod tests {
                 "http://api.example.com",
                 &["api.example.com", "api.example.com:80"],
                 &["api.example.com:443"],
+            ),
+            (
+                "secret://slack-hook",
+                &["slack-hook.botmesh.mesh", "slack-hook.botmesh.mesh:80"],
+                &[],
             ),
         ] {
             let (leads, opened) = (way(outside(to)), outside(to));

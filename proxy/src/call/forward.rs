@@ -39,6 +39,8 @@ use crate::live::{Granted, Held, Subject};
 use crate::metrics::{SeriesKey, Way};
 use crate::reason::{Reason, Side};
 use crate::upstream::Admitted;
+pub(super) use outside::secret_in_request;
+
 use across::{Across, Answerer, across};
 use admit::Outcome;
 use bot::{Towards, to_callee};

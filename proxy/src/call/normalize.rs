@@ -3,7 +3,7 @@
 use audit::CallId;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use policy::{CanonicalPath, HttpAsk, Method, What};
+use policy::{CanonicalPath, HttpAsk, Method, Outside, What};
 
 use super::body::RequestBody;
 use super::draft::Draft;
@@ -82,7 +82,7 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     draft.upgrade.clone_from(&upgrade);
     let (path, query) = split(&target);
     // First of all, for what is noted of the request below is on its way to a record.
-    no_key_in(draft, &target).inspect_err(|_refused| {
+    may_be_written(draft, to.as_ref().ok(), &target).inspect_err(|_refused| {
         "/".clone_into(&mut draft.record.path);
         to.iter().for_each(|to| draft.meant(to));
     })?;
@@ -190,9 +190,27 @@ fn note(draft: &mut Draft, path: &str) {
     noted.clone_into(&mut draft.record.path);
 }
 
+/// Refuses an address that is not to be in a record: what is behind the host of one that is a secret, and what has a key in it.
+fn may_be_written(draft: &mut Draft, to: Option<&To>, target: &[u8]) -> Result<(), Box<Refusal>> {
+    let outside = match to {
+        Some(To::Outside(route)) => Some(&route.outside),
+        Some(To::Bot(_)) | None => None,
+    };
+    if outside.is_some_and(|outside| outside.credential().is_some()) && target != b"/" {
+        let detail = "it is called at `/` and without a query: what follows its host is a secret, which the proxy adds";
+        return Err(Refusal::boxed(Reason::BadRequest, detail));
+    }
+    if let (Some(_), Some(live)) = (outside, draft.proxy().credentials.live())
+        && detect::as_it_is_or_decoded(target, |text| live.is_in(text).then_some(())).is_some()
+    {
+        return Err(super::forward::secret_in_request());
+    }
+    no_key_in(draft, outside.map_or("", Outside::host), target)
+}
+
 /// Refuses an address in which something looks like a key, or has nothing of it noted where that is how this host is set.
-fn no_key_in(draft: &mut Draft, target: &[u8]) -> Result<(), Box<Refusal>> {
-    let Some(kind) = detect::in_url(target) else {
+fn no_key_in(draft: &mut Draft, host: &str, target: &[u8]) -> Result<(), Box<Refusal>> {
+    let Some(kind) = detect::in_url(host, target) else {
         return Ok(());
     };
     if draft.proxy().secret_in_url == SecretInUrl::Flag {

@@ -69,19 +69,24 @@ impl OutsideRoute {
     /// Makes the route to a destination outside that the rules name so; nothing for a host that is no field value, which no
     /// valid name is.
     pub(crate) fn new(outside: Outside, named: &str) -> Option<Arc<Self>> {
-        let (host, port) = (outside.host(), outside.port());
-        // RFC 9110 §4.2.3: the scheme's own port is left out.
-        let host = if port == outside.scheme().default_port() {
-            HeaderValue::from_str(host)
-        } else {
-            HeaderValue::from_str(&format!("{host}:{port}"))
-        };
         Some(Arc::new(Self {
-            host: host.ok()?,
+            host: host_of(&outside)?,
             called: Called::Outside(named.into()),
             outside,
         }))
     }
+}
+
+/// What a destination outside reads in `Host`.
+pub(super) fn host_of(outside: &Outside) -> Option<HeaderValue> {
+    let (host, port) = (outside.host(), outside.port());
+    // RFC 9110 §4.2.3: the scheme's own port is left out.
+    let host = if port == outside.scheme().default_port() {
+        HeaderValue::from_str(host)
+    } else {
+        HeaderValue::from_str(&format!("{host}:{port}"))
+    };
+    host.ok()
 }
 
 impl To {

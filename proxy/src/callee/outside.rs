@@ -1,7 +1,8 @@
 //! Connections to destinations outside.
 //!
 //! One carries the calls of one caller to one destination, by the authorities that the mesh names for it: nobody outside can
-//! tell two bots by a connection that they share, and what one bot did on it is no other one's. An address that the mesh
+//! tell two bots by a connection that they share, and what one bot did on it is no other one's. Nor are calls by an address that is
+//! a secret, whose answers are searched for it, beside others to the same host. An address that the mesh
 //! allows no more is not used, however long the connection has been kept.
 
 use std::collections::BTreeMap;
@@ -38,7 +39,10 @@ const ALL_IDLE_MAX: usize = 2_048;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaving<'a> {
     pub(crate) from: &'a BotName,
+    /// As rules name it.
     pub(crate) to: &'a Outside,
+    /// Where it is: the same, unless its address is a secret.
+    pub(crate) at: &'a Outside,
     pub(crate) said: &'a OutsideDestination,
 }
 
@@ -64,6 +68,7 @@ pub(super) struct OfOutside {
 struct Key {
     from: BotName,
     to: Outside,
+    at: Outside,
     ca: Option<Arc<str>>,
 }
 
@@ -148,7 +153,7 @@ impl Callees {
 
     /// Opens a connection to a destination.
     pub(crate) async fn leave_anew(&self, leaving: Leaving<'_>) -> Result<OutsideLine, OutsideFault> {
-        let connected = self.outside.way_out.connect(leaving.to, leaving.said).await?;
+        let connected = self.outside.way_out.connect(leaving.at, leaving.said).await?;
         let ends = match connected.stream {
             Stream::Plain(stream) => ends::tcp(stream),
             Stream::Tls(stream) => ends::tls(*stream),
@@ -226,6 +231,7 @@ impl Leaving<'_> {
         Key {
             from: self.from.clone(),
             to: self.to.clone(),
+            at: self.at.clone(),
             ca: self.said.ca.clone(),
         }
     }

@@ -16,6 +16,8 @@ enum Letters {
     Word,
     /// Those and dots.
     Dotted,
+    /// Those of [`Self::Word`], and what stands between the parts of a path.
+    Path,
     /// Capitals and digits.
     Upper,
     /// Whatever: the prefix alone is enough.
@@ -28,6 +30,7 @@ impl Letters {
             Self::Alnum => byte.is_ascii_alphanumeric(),
             Self::Word => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
             Self::Dotted => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'),
+            Self::Path => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b'@'),
             Self::Upper => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
             Self::Any => false,
         }
@@ -52,7 +55,7 @@ const fn kind(name: &'static str, prefix: &'static str, letters: Letters, least:
 }
 
 /// As the services themselves document their keys.
-const KINDS: [Kind; 38] = [
+const KINDS: [Kind; 46] = [
     kind("Anthropic API key", "sk-ant-", Letters::Word, 16),
     kind("OpenAI API key", "sk-proj-", Letters::Word, 16),
     kind("OpenAI API key", "sk-svcacct-", Letters::Word, 16),
@@ -69,7 +72,15 @@ const KINDS: [Kind; 38] = [
     kind("Slack token", "xoxp-", Letters::Word, 20),
     kind("Slack token", "xoxs-", Letters::Word, 20),
     kind("Slack token", "xapp-", Letters::Word, 20),
-    kind("Slack webhook", "hooks.slack.com/services/T", Letters::Any, 0),
+    kind("Slack webhook", "hooks.slack.com/services/T", Letters::Path, 24),
+    kind("Slack webhook", "hooks.slack.com/workflows/T", Letters::Path, 24),
+    kind("Slack webhook", "hooks.slack.com/triggers/T", Letters::Path, 24),
+    kind("Discord webhook", "discord.com/api/webhooks/", Letters::Path, 60),
+    kind("Discord webhook", "discordapp.com/api/webhooks/", Letters::Path, 60),
+    kind("Teams webhook", "webhook.office.com/webhook/", Letters::Path, 60),
+    kind("Teams webhook", "webhook.office.com/webhookb2/", Letters::Path, 60),
+    kind("Teams webhook", "outlook.office.com/webhook/", Letters::Path, 60),
+    kind("Teams webhook", "outlook.office.com/webhookb2/", Letters::Path, 60),
     kind("Stripe key", "sk_live_", Letters::Alnum, 16),
     kind("Stripe key", "rk_live_", Letters::Alnum, 16),
     kind("webhook secret", "whsec_", Letters::Alnum, 24),
@@ -137,16 +148,32 @@ pub fn find(text: &[u8]) -> impl Iterator<Item = Detected> {
         })
 }
 
-/// Tells what kind of key is in a path or query, as it is or percent-encoded.
-pub(crate) fn in_url(text: &[u8]) -> Option<&'static str> {
-    if let Some(found) = find(text).next() {
-        return Some(found.kind);
-    }
-    if !text.contains(&b'%') {
-        return None;
-    }
-    find(&percent::decode(text, Plus::Space)).next().map(|found| found.kind)
+/// Tells what kind of key is in a path or query, as it is or percent-encoded. Behind some hosts the path is the key: a webhook's.
+pub(crate) fn in_url(host: &str, target: &[u8]) -> Option<&'static str> {
+    let kind = |text: &[u8]| find(text).next().map(|found| found.kind);
+    let hooks = HOOK_HOSTS.iter().any(|hooks| host.ends_with(hooks));
+    as_it_is_or_decoded(target, |text| {
+        kind(text).or_else(|| hooks.then(|| kind(&[host.as_bytes(), text].concat())).flatten())
+    })
 }
+
+/// Looks at a text, and then at what it says where it is percent-encoded.
+pub(crate) fn as_it_is_or_decoded<T>(text: &[u8], look: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let found = look(text);
+    if found.is_some() || !text.contains(&b'%') {
+        return found;
+    }
+    look(&percent::decode(text, Plus::Space))
+}
+
+/// How the hosts of webhooks end whose paths are known by their looks.
+const HOOK_HOSTS: [&str; 5] = [
+    "hooks.slack.com",
+    "discord.com",
+    "discordapp.com",
+    "webhook.office.com",
+    "outlook.office.com",
+];
 
 #[cfg(test)]
 mod tests {
@@ -204,8 +231,43 @@ mod tests {
     }
 
     #[test]
+    fn behind_the_host_of_webhooks_the_path_is_a_key() {
+        let paths = [
+            (
+                "hooks.slack.com",
+                "Slack webhook",
+                key("/services/T00000000/B00000000/", 24),
+            ),
+            (
+                "discord.com",
+                "Discord webhook",
+                key("/api/webhooks/1234567890123456789/", 68),
+            ),
+            ("acme.webhook.office.com", "Teams webhook", key("/webhookb2/", 70)),
+        ];
+        for (host, kind, path) in paths {
+            assert_eq!(in_url(host, path.as_bytes()), Some(kind), "{host}{path}");
+            let encoded = path.replacen("/w", "/%77", 1).replacen("/s", "/%73", 1);
+            assert_eq!(in_url(host, encoded.as_bytes()), Some(kind), "{host}{encoded}");
+            assert_eq!(
+                in_url("other.example.com", path.as_bytes()),
+                None,
+                "a path like any other"
+            );
+            assert_eq!(kinds(&format!("see https://{host}{path} for it")), [kind]);
+        }
+        assert_eq!(in_url("discord.com", b"/api/users/@me"), None);
+        assert_eq!(
+            kinds("https://hooks.slack.com/services/T000/B000/xxxx"),
+            [] as [&str; 0],
+            "as pages write it"
+        );
+    }
+
+    #[test]
     fn a_url_hides_nothing_by_encoding_it() {
         let key = key("sk-ant-", 20);
+        let in_url = |text: &[u8]| in_url("api.example.com", text);
         assert_eq!(in_url(format!("/v1/{key}/x").as_bytes()), Some("Anthropic API key"));
         let encoded = key.replace('-', "%2D").replace('k', "%6b");
         assert_eq!(

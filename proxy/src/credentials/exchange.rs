@@ -138,7 +138,8 @@ impl Exchange {
             | Injection::Hmac(_)
             | Injection::Sigv4 { .. }
             | Injection::Postgres { .. }
-            | Injection::Federate(_) => {
+            | Injection::Federate(_)
+            | Injection::Url(_) => {
                 return Err(ExchangeError::Value {
                     why: "it is sent itself",
                 });

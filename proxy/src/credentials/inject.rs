@@ -10,6 +10,7 @@ use spiffe::time::Timestamp;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::hook::{self, NoHook};
 use super::percent::{self, Plus};
 use super::secret::Secret;
 use super::{exchange, hmac, sigv4};
@@ -39,6 +40,9 @@ pub(crate) enum Misfit {
     /// A signature of AWS needs two parts.
     #[error("the value is not ID:SECRET or ID:SECRET:SESSION_TOKEN, as sigv4 needs it")]
     AccessKey,
+    /// The address of a webhook leads elsewhere: the mesh file has changed since it was read.
+    #[error("the value is not the address that is meant")]
+    Address(#[source] NoHook),
 }
 
 /// The parts of a value that nobody but the service may read. Of an access key the first part is public.
@@ -64,7 +68,12 @@ pub(crate) fn guarded(injection: &Injection, secret: &Secret) -> Vec<Zeroizing<V
         | Injection::Query { .. }
         | Injection::Hmac(_)
         | Injection::Postgres { .. }
-        | Injection::Federate(_) => vec![whole()],
+        | Injection::Federate(_)
+        | Injection::Url(_) => {
+            // Of an address, whatever it is there for, the host is known and short parts are keys.
+            let parts = hook::parts(secret.bytes());
+            if parts.is_empty() { vec![whole()] } else { parts }
+        }
     }
 }
 
@@ -103,6 +112,11 @@ pub(crate) fn inject(injection: &Injection, secret: &Secret, now: Timestamp, to:
         }
         Injection::Hmac(of) => hmac::sign(of, secret, now, to.headers, to.body),
         Injection::Postgres { .. } => Err(Misfit::Database),
+        Injection::Url(at) => {
+            let target = hook::target(secret.bytes(), at).map_err(Misfit::Address)?;
+            *to.target = Bytes::copy_from_slice(target);
+            Ok(())
+        }
         Injection::Sigv4 { region, service } => {
             let key = sigv4::AccessKey::read(secret.bytes()).ok_or(Misfit::AccessKey)?;
             sigv4::sign(&key, sigv4::Scope { region, service }, now, to)

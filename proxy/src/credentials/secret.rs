@@ -7,6 +7,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::age::{Failed, Recipient};
+use super::hook::NoHook;
 
 /// The longest value, in bytes.
 pub const SECRET_BYTES_MAX: usize = 16 * 1024;
@@ -35,6 +36,9 @@ pub enum NoSecret {
         /// Which one, from 0.
         at: usize,
     },
+    /// It is no address that may be called.
+    #[error("the value is not the address that is meant: {0}")]
+    Address(NoHook),
 }
 
 impl Secret {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::Injection;
+use policy::{Injection, Outside};
 use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ pub(crate) use sealer::Which;
 pub use sealer::{KeyError, Sealer};
 
 use super::age::NotOpened;
+use super::hook;
 use super::secret::{NoSecret, SECRET_BYTES_MAX, Secret};
 use super::vault::{VaultError, VaultSource, Vaults, What};
 
@@ -44,28 +45,41 @@ pub enum Source {
 }
 
 /// What a value looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One line, which is sent as it is.
     Line,
     /// A document, of which parts are sent.
     Lines,
+    /// The address of a webhook at this destination.
+    Address(Outside),
 }
 
 impl Shape {
     /// What the value of a credential looks like that is added so.
     pub(crate) fn of(injection: &Injection) -> Self {
-        if injection.takes_lines() {
+        if let Injection::Url(to) = injection {
+            Self::Address(to.clone())
+        } else if injection.takes_lines() {
             Self::Lines
         } else {
             Self::Line
         }
     }
 
-    pub(crate) fn secret(self, bytes: Vec<u8>) -> Result<Secret, NoSecret> {
+    pub(crate) fn secret(&self, bytes: Vec<u8>) -> Result<Secret, NoSecret> {
+        let secret = match self {
+            Self::Line | Self::Address(_) => Secret::new(bytes)?,
+            Self::Lines => Secret::lines(bytes)?,
+        };
+        self.fits(&secret).map(|()| secret)
+    }
+
+    /// Says whether a value is what it should be: the mesh file may have changed since it was read.
+    pub(super) fn fits(&self, secret: &Secret) -> Result<(), NoSecret> {
         match self {
-            Self::Line => Secret::new(bytes),
-            Self::Lines => Secret::lines(bytes),
+            Self::Line | Self::Lines => Ok(()),
+            Self::Address(to) => hook::target(secret.bytes(), to).map(drop).map_err(NoSecret::Address),
         }
     }
 }

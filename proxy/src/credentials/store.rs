@@ -171,7 +171,7 @@ impl Credentials {
         if matches!(credential.injection, Injection::Federate(_)) {
             return Err(Unavailable::NotSigned { name: name.clone() });
         }
-        let value = self.value(name, Shape::of(&credential.injection), slot).await?;
+        let value = self.value(name, &Shape::of(&credential.injection), slot).await?;
         let token = match Exchange::of(credential, &value, mesh) {
             // It is rare and large beside what every call holds.
             Some(exchange) => Some(Box::pin(self.token(name, slot, exchange)).await?),
@@ -184,7 +184,7 @@ impl Credentials {
     async fn value(
         self: &Arc<Self>,
         name: &CredentialName,
-        shape: Shape,
+        shape: &Shape,
         slot: &Arc<Slot>,
     ) -> Result<Arc<Secret>, Unavailable> {
         if let Some(found) = self.usable(name, shape, slot, Instant::now()) {
@@ -200,7 +200,7 @@ impl Credentials {
                 source,
             });
         }
-        let read = self.read(name, shape).await;
+        let read = self.read(name, shape.clone()).await;
         slot.note(name, read).map_err(|source| Unavailable::NotRead {
             name: name.clone(),
             source,
@@ -211,13 +211,16 @@ impl Credentials {
     fn usable(
         self: &Arc<Self>,
         name: &CredentialName,
-        shape: Shape,
+        shape: &Shape,
         slot: &Arc<Slot>,
         now: Instant,
     ) -> Option<Arc<Secret>> {
         let mut kept = slot.kept();
         let (value, read) = kept.value.as_ref()?;
         let (age, value) = (now.duration_since(*read), Arc::clone(value));
+        if shape.fits(&value).is_err() {
+            return None;
+        }
         if age < self.ttl {
             return Some(value);
         }
@@ -229,6 +232,7 @@ impl Credentials {
         let may = kept.failed.as_ref().is_none_or(|failed| failed.may_again(now));
         if may && !std::mem::replace(&mut kept.refreshing, true) {
             let (this, slot, name) = (Arc::clone(self), Arc::clone(slot), name.clone());
+            let shape = shape.clone();
             drop(self.tasks.spawn(async move {
                 {
                     let _one_at_a_time = slot.reading.lock().await;

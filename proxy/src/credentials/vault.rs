@@ -131,11 +131,11 @@ impl Vault {
         let answer = self.ask(ask).await?;
         let read = match answer.status {
             // A version that is gone is described in an answer of that status.
-            StatusCode::NOT_FOUND => Err(match answer::kv(&answer.body, key, shape) {
+            StatusCode::NOT_FOUND => Err(match answer::kv(&answer.body, key, &shape) {
                 Err(gone @ (Cause::Deleted { .. } | Cause::Destroyed { .. })) => gone,
                 Ok(_) | Err(_) => Cause::Nothing,
             }),
-            _ => answer::kv(&answer.body, key, shape),
+            _ => answer::kv(&answer.body, key, &shape),
         };
         read.map_err(|cause| self.failed(&doing, cause))
     }

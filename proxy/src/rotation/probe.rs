@@ -203,6 +203,7 @@ async fn ask(
     let leaving = Leaving {
         from: bot,
         to: &probe.to,
+        at: &probe.to,
         said: &said,
     };
     // A new connection: no call of the bot's waits for this one's answer.

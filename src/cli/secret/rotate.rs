@@ -192,7 +192,12 @@ impl Rotation<'_> {
         loop {
             let found = self.look().await?;
             let Some(probe) = &found.probe else {
-                return self.step("probed", "not: the mesh file says no `probe` for it");
+                let why = if found.injection == "url" {
+                    "not: whatever is sent to a webhook, people are told"
+                } else {
+                    "not: the mesh file says no `probe` for it"
+                };
+                return self.step("probed", why);
             };
             let told = &rotation_of(&found)?.probe;
             match told.new {
@@ -225,7 +230,7 @@ impl Rotation<'_> {
             let (bot, host) = (&canary.bot, &canary.host);
             if canary.refused > 0 {
                 let message = format!(
-                    "{} of {} calls of {bot} with the new value were answered by {UNAUTHORIZED}",
+                    "{} of {} calls of {bot} with the new value were refused by the service",
                     canary.refused, canary.calls
                 );
                 return Err(self.give_up(Phase::Canary, message).await);

@@ -227,8 +227,10 @@ fn addresses_are_destinations_unless_a_key_may_stand_in_them() {
         ],
     );
     for text in [
-        "HOOK_URL=https://hooks.slack.com/services/T0/B0/x",
         "ALERT_WEBHOOK_URL=https://alerts.example.com/x",
+        "OPS_WEBHOOK_URL=https://hooks.slack.com/other/x1",
+        "OPS_WEBHOOK_URL=http://hooks.slack.com/services/T0/B0/x1",
+        "OPS_WEBHOOK_URL=https://hooks.slack.com.example.com/services/T0/B0/x1",
         "FEED_URL=https://feed.example.com/?key=1",
         "FEED_URL=https://feed.example.com/a8f3c1b2d4e5f60718293a4b5c6d7e8f",
         "FEED_URL=https://user:pw@feed.example.com/",
@@ -237,6 +239,41 @@ fn addresses_are_destinations_unless_a_key_may_stand_in_them() {
         let written = written(&proposal);
         assert_eq!((proposal.leads.len(), proposal.undecided.len()), (0, 1), "{written}");
     }
+}
+
+#[test]
+fn the_address_of_a_webhook_is_a_credential_that_is_called_by_its_name() {
+    let slack = "https://hooks.slack.com/services/T0/B0/zqQ9-7x";
+    let proposal = proposed(&format!(
+        "SLACK_WEBHOOK_URL={slack}\nALERTS={slack}\nDISCORD=https://discord.com/api/webhooks/1/zqQ9-7x\n\
+         TEAMS=https://acme.webhook.office.com/webhookb2/zqQ9-7x@1/IncomingWebhook/2/3\n"
+    ));
+    let text = written(&proposal);
+    has(
+        &text,
+        &[
+            r#"  slack-webhook: {url: "https://hooks.slack.com", owner: "cx@acme.internal"}"#,
+            r#"  discord-webhook: {url: "https://discord.com", owner: "cx@acme.internal"}"#,
+            r#"  teams-webhook: {url: "https://acme.webhook.office.com", owner: "cx@acme.internal"}"#,
+            r#"  - {id: prod-support-slack-webhook, from: prod/support, to: "secret://slack-webhook", http: ["POST /"]}"#,
+            "#   SLACK_WEBHOOK_URL=http://127.0.0.1:15201/",
+            "#   ALERTS=http://127.0.0.1:15201/",
+        ],
+    );
+    assert!(!text.contains("zqQ9-7x"), "{text}");
+    assert_eq!((proposal.added.len(), proposal.leads.len()), (3, 3));
+    assert_eq!(
+        proposal
+            .added
+            .iter()
+            .find(|added| added.name == "slack-webhook")
+            .unwrap()
+            .value
+            .as_ref()
+            .unwrap()
+            .as_str(),
+        slack
+    );
 }
 
 #[test]
@@ -328,7 +365,7 @@ proptest! {
     /// Every variable is dealt with once, what is written is a mesh, and no secret is in it.
     #[test]
     fn whatever_is_in_an_environment_it_comes_to_a_mesh_without_a_secret(
-        set in prop::collection::btree_map(0..NAMES.len(), ("[a-z]{1,8}", 0..9usize), 0..20),
+        set in prop::collection::btree_map(0..NAMES.len(), ("[a-z]{1,8}", 0..10usize), 0..20),
     ) {
         let value = |number: usize, word: &str, form: usize| {
             let secret = format!("zq{number}{word}Q9-7x{word}");
@@ -341,6 +378,7 @@ proptest! {
                 5 => "eu-west-1".to_owned(),
                 6 => String::new(),
                 7 => format!("{word}.example.com"),
+                8 => format!("https://hooks.slack.com/services/T0/B0/{secret}"),
                 _ => secret,
             }
         };

@@ -93,7 +93,7 @@ impl Work<'_> {
             }
             let random = url.more || url.base().is_none() || url.path.split('/').any(is_random);
             if upper.contains("WEBHOOK") || random {
-                let why = "what stands in the address may be a key itself, and the proxy adds none there";
+                let why = "what stands in the address may be a key itself: write a credential with `url` and a rule to secret://, if it is one";
                 self.leave(name, why);
                 continue;
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
-use policy::{Permit, Protocol};
+use policy::{Injection, Outside, Permit, Protocol};
 use rustls::CertificateError;
 
 use super::super::body::{AnswerBody, RequestBody, WholeError};
@@ -20,7 +20,7 @@ use super::super::end::End;
 use super::super::identify::{Door, Who};
 use super::super::normalize::Rest;
 use super::super::refusal::Refusal;
-use super::super::route::OutsideRoute;
+use super::super::route::{OutsideRoute, host_of};
 use super::bot::{callee_refusal, fields_of_http1};
 use super::{Came, From, ended, hold, own_svid, postgres, target};
 use crate::callee::{CalleeFault, CalleeRequest, Leaving, OutsideLine, Switched, Wish};
@@ -77,6 +77,7 @@ async fn ask(
     let loaded = proxy.credentials.of(&permit, mesh, door.caller()).await;
     let loaded = loaded.map_err(|error| no_credential(&error))?;
     let (live, call) = (proxy.credentials.live(), permit.into_call());
+    let (at, host) = place(&to, loaded.as_deref())?;
     // Nothing of a tunnel, whose bytes nobody can look through.
     let target = call
         .http()
@@ -88,7 +89,7 @@ async fn ask(
     let said = said.cloned().unwrap_or_default();
     let request = match call.http() {
         Some(ask) => {
-            fields_of_http1(&mut headers, &to.host, ask.upgrade.as_ref())?;
+            fields_of_http1(&mut headers, &host, ask.upgrade.as_ref())?;
             let request = CalleeRequest {
                 method,
                 target,
@@ -106,6 +107,7 @@ async fn ask(
         leaving: Leaving {
             from: &who.bot,
             to: &to.outside,
+            at: &at,
             said: &said,
         },
         credential: loaded,
@@ -123,6 +125,30 @@ async fn ask(
     };
     way.held.may_stand_still(idle, count);
     came
+}
+
+/// Where a destination is, and what is read there in `Host`: both are the credential's where the address is a secret.
+fn place(to: &OutsideRoute, credential: Option<&Loaded>) -> Result<(Outside, HeaderValue), Box<Refusal>> {
+    if to.outside.credential().is_none() {
+        return Ok((to.outside.clone(), to.host.clone()));
+    }
+    let found = credential.and_then(|credential| match &credential.injection {
+        Injection::Url(at) => Some((at.clone(), host_of(at)?)),
+        Injection::Header { .. }
+        | Injection::Bearer
+        | Injection::Basic { .. }
+        | Injection::Query { .. }
+        | Injection::Hmac(_)
+        | Injection::Sigv4 { .. }
+        | Injection::Postgres { .. }
+        | Injection::OAuth(_)
+        | Injection::GithubApp(_)
+        | Injection::Federate(_) => None,
+    });
+    found.ok_or_else(|| {
+        let detail = "the credential of that name is no address";
+        Refusal::boxed(Reason::CredentialUnavailable, detail)
+    })
 }
 
 /// One call on its way out.
@@ -311,10 +337,15 @@ fn holds_no_secret(live: &Finder, target: &[u8], headers: &HeaderMap, body: &Req
     let whole = body.as_whole().unwrap_or_default();
     let in_field = headers.values().any(|value| live.is_in(value.as_bytes()));
     if in_field || live.is_in(target) || live.is_in(&whole) {
-        let detail = "the proxy adds it where it belongs, and nobody else sends it";
-        return Err(Refusal::boxed(Reason::SecretInRequest, detail));
+        return Err(secret_in_request());
     }
     Ok(())
+}
+
+/// What a bot is told that sends a credential itself.
+pub(in crate::call) fn secret_in_request() -> Box<Refusal> {
+    let detail = "the proxy adds it where it belongs, and nobody else sends it";
+    Refusal::boxed(Reason::SecretInRequest, detail)
 }
 
 /// What the bot is told of a credential that was not read. Where it is and what is wrong there is the operator's to read.

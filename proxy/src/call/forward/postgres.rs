@@ -63,6 +63,7 @@ pub(super) async fn onward(
     let leaving = Leaving {
         from: &who.bot,
         to: &to.outside,
+        at: &to.outside,
         said: &said,
     };
     end.admitted().tried();

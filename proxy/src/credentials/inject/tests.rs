@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use policy::{Hmac, HmacEncoding, HmacHash};
+use policy::{Hmac, HmacEncoding, HmacHash, Outside};
 
 use super::*;
 
@@ -117,6 +117,22 @@ fn a_value_of_another_kind_is_told_and_nothing_is_sent() {
         service: "s3".into(),
     };
     assert_eq!(injected(&sigv4, KEY, "/", &[]).unwrap_err(), Misfit::AccessKey);
+    let hook = Injection::Url(Outside::parse("https://hooks.example.com").unwrap());
+    let elsewhere = injected(&hook, "https://evil.example/services/1", "/", &[]).unwrap_err();
+    assert!(matches!(elsewhere, Misfit::Address(_)), "{elsewhere:?}");
+}
+
+#[test]
+fn an_address_takes_the_place_of_the_whole_target() {
+    let hook = Injection::Url(Outside::parse("https://hooks.example.com").unwrap());
+    let value = "https://hooks.example.com/services/1?key=2";
+    let (target, headers) = injected(&hook, value, "/", &[("content-type", "application/json")]).unwrap();
+    assert_eq!(target, "/services/1?key=2");
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(
+        headers["accept-encoding"], "identity",
+        "what is compressed cannot be searched"
+    );
 }
 
 #[test]

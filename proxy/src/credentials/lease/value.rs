@@ -61,7 +61,14 @@ pub(crate) fn of(fields: &Fields, key: Option<&VaultWord>, injection: &Injection
             };
             (Zeroizing::new(password.as_bytes().to_vec()), injection)
         }
-        (None, Injection::Header { .. } | Injection::Bearer | Injection::Query { .. } | Injection::Hmac(_)) => {
+        (
+            None,
+            Injection::Header { .. }
+            | Injection::Bearer
+            | Injection::Query { .. }
+            | Injection::Hmac(_)
+            | Injection::Url(_),
+        ) => {
             return Err(needs("field that is one value"));
         }
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use http::StatusCode;
 use policy::{CredentialName, Injection};
 use spiffe::id::BotName;
 
@@ -86,12 +87,18 @@ impl Loaded {
         same && Arc::ptr_eq(&self.value, value)
     }
 
+    /// Whether a status says that the value is worth nothing. Of an address that is one, services say that it is not there.
+    fn is_refusal(&self, status: StatusCode) -> bool {
+        let gone = [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND, StatusCode::GONE];
+        status == StatusCode::UNAUTHORIZED || matches!(self.injection, Injection::Url(_)) && gone.contains(&status)
+    }
+
     /// Notes what the service said to a call that had it.
-    pub(crate) fn answered(&self, status: http::StatusCode) {
+    pub(crate) fn answered(&self, status: StatusCode) {
         if let Some(trial) = &self.trial {
-            trial.answered(status);
+            trial.answered(self.is_refusal(status));
         }
-        if status == http::StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             self.refused();
         }
     }

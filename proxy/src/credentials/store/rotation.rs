@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use http::StatusCode;
 use policy::{Credential, CredentialName, Injection};
 use spiffe::id::{BotName, IdKind, SpiffeId};
 use thiserror::Error;
@@ -23,14 +22,14 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(super) fn answered(&self, is_refusal: bool) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        if status == StatusCode::UNAUTHORIZED {
+        if is_refusal {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many there were, and how many of them the service answered by 401.
+    /// How many there were, and how many of them the service refused.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.calls.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
@@ -114,12 +113,13 @@ impl Slot {
 }
 
 impl Credentials {
-    /// Keeps a new value beside the one in use. One that is there already, or in use, is not kept twice.
+    /// Keeps a new value beside the one in use, if it is what it should be. One that is there already, or in use, is not kept
+    /// twice.
     pub(crate) async fn stage(
         &self,
         name: &CredentialName,
-        sealed: &[u8],
-        fingerprint: &str,
+        shape: Shape,
+        (sealed, fingerprint): (&[u8], &str),
     ) -> Result<(), RotateError> {
         if let Some(source) = self.sources.get(name) {
             return Err(RotateError::Elsewhere { kind: source.kind() });
@@ -129,7 +129,7 @@ impl Credentials {
         }
         let next = self.sealer.file_of(name, Which::Next);
         let bytes = Zeroizing::new(sealed.to_vec());
-        let secret = self.sealer.unseal(next.clone(), bytes, Shape::Line).await;
+        let secret = self.sealer.unseal(next.clone(), bytes, shape).await;
         let secret = secret.map_err(|source| RotateError::Sealed { source })?;
         let found = secret.fingerprint();
         if found != fingerprint {

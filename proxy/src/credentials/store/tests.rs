@@ -1,6 +1,6 @@
 //! By tokio's paused clock: no test waits.
 
-use policy::{Credential, Injection};
+use policy::{Credential, Injection, Outside};
 use spiffe::id::BotName;
 
 use super::slot::BACKOFF;
@@ -261,4 +261,32 @@ async fn what_is_made_of_a_value_is_made_again_when_it_is_added_in_another_way()
     bench.settle().await;
     let again = load(Injection::Bearer).await;
     assert!(Arc::ptr_eq(&again.value, &bearer.value), "the same value is the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_was_read_is_not_sent_where_the_mesh_file_says_another_place_since() {
+    let bench = bench();
+    bench.says(Some("https://hooks.example.com/services/0123456789")).await;
+    let load = async |to: &str| {
+        let injection = Injection::Url(Outside::parse(to).unwrap());
+        let loaded = bench
+            .credentials
+            .load(&name("key"), &credential(injection), &mesh())
+            .await;
+        loaded.map(drop).map_err(|error| {
+            let Unavailable::NotRead { source, .. } = error else {
+                panic!("{error:?}");
+            };
+            source.to_string()
+        })
+    };
+    load("https://hooks.example.com").await.unwrap();
+    let moved = load("https://evil.example").await.unwrap_err();
+    assert!(moved.contains("another scheme, host or port"), "{moved}");
+    assert!(!moved.contains("0123456789"), "{moved}");
+    // What is right again is used again, once the source is asked again.
+    tokio::time::advance(Duration::from_mins(2)).await;
+    load("https://hooks.example.com").await.unwrap();
+    let live = bench.credentials.live().unwrap();
+    assert!(live.is_in(b"GET /services/0123456789") && !live.is_in(b"https://hooks.example.com/"));
 }

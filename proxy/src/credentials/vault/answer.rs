@@ -146,7 +146,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Cause
 
 /// Reads one key of the newest version of a secret. A version that is gone is told apart from a secret that never was: the
 /// vault answers 404 to both.
-pub(super) fn kv(body: &[u8], key: &VaultWord, shape: Shape) -> Result<Secret, Cause> {
+pub(super) fn kv(body: &[u8], key: &VaultWord, shape: &Shape) -> Result<Secret, Cause> {
     let Version { data, metadata } = read::<Kv>(body)?.data;
     let version = metadata.version;
     match data {
@@ -174,7 +174,7 @@ mod tests {
         let body = format!(
             r#"{{"request_id":"r","lease_id":"","renewable":false,"lease_duration":0,"data":{{"data":{data},"metadata":{metadata}}},"auth":null}}"#
         );
-        let read = kv(body.as_bytes(), &key(), Shape::Line);
+        let read = kv(body.as_bytes(), &key(), &Shape::Line);
         read.map(|secret| String::from_utf8(secret.bytes().to_vec()).unwrap())
             .map_err(|error| error.to_string())
     }
@@ -225,7 +225,7 @@ mod tests {
             r#"{"data":{"key":"sk-secret-0001"}}"#,
             "<html>sk-secret-0001",
         ] {
-            let error = kv(body.as_bytes(), &key(), Shape::Line).unwrap_err();
+            let error = kv(body.as_bytes(), &key(), &Shape::Line).unwrap_err();
             assert!(!format!("{error:?} {error}").contains("sk-secret"), "{error:?}");
         }
         for token in [r#""""#, r#""a b""#, r#""a\nb""#, "1", "null"] {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use policy::Injection;
+use http::StatusCode;
+use policy::{Injection, Outside};
 use spiffe::id::TrustDomain;
 use spiffe::time::Clock;
 use tokio_util::task::TaskTracker;
@@ -82,8 +83,14 @@ impl Bench {
     }
 
     async fn stage(&self, value: &str) -> Result<(), RotateError> {
+        self.stage_as(value, Shape::Line).await
+    }
+
+    async fn stage_as(&self, value: &str, shape: Shape) -> Result<(), RotateError> {
         let print = secret(value).fingerprint();
-        self.credentials.stage(&name(), &self.sealed(value), &print).await
+        self.credentials
+            .stage(&name(), shape, (&self.sealed(value), &print))
+            .await
     }
 
     async fn promote(&self, rotation: u64, value: &str) -> Result<(), RotateError> {
@@ -189,16 +196,50 @@ async fn what_is_done_is_done_once_and_what_was_put_since_stays() {
 }
 
 #[tokio::test]
+async fn an_address_that_leads_elsewhere_is_not_kept_and_one_that_is_not_there_is_refused() {
+    let bench = Bench::new().await;
+    let to = Outside::parse("https://hooks.example.com").unwrap();
+    let shape = || Shape::of(&Injection::Url(to.clone()));
+    let elsewhere = bench
+        .stage_as("https://evil.example/services/0123456789", shape())
+        .await;
+    let Err(RotateError::Sealed { source }) = elsewhere else {
+        panic!("{elsewhere:?}");
+    };
+    assert!(source.to_string().contains("another scheme, host or port"), "{source}");
+    assert_eq!(bench.files(), ["host.key", "key.age"]);
+    let good = "https://hooks.example.com/services/0123456789";
+    bench.stage_as(good, shape()).await.unwrap();
+    bench
+        .credentials
+        .try_out(&name(), &BotName::parse("prod/a").unwrap())
+        .await
+        .unwrap();
+    let hook = Credential {
+        injection: Injection::Url(to.clone()),
+        ..credential()
+    };
+    let slot = bench.credentials.slot(&name());
+    let loaded = slot.on_trial(&name(), &hook, &bot("prod/a")).unwrap().unwrap();
+    // Of the new address before it is in use, of which not only the whole is a secret.
+    assert!(bench.guards("see services/0123456789 for it"));
+    for status in [200, 401, 403, 404, 410, 429, 500] {
+        loaded.answered(StatusCode::from_u16(status).unwrap());
+    }
+    assert_eq!(bench.credentials.trial(&name()), Some((7, 4)));
+}
+
+#[tokio::test]
 async fn a_value_that_is_not_what_was_announced_or_is_sealed_to_another_is_not_kept() {
     let bench = Bench::new().await;
     let print = secret("value-two").fingerprint();
     let other = bench
         .credentials
-        .stage(&name(), &bench.sealed("value-xxx"), &print)
+        .stage(&name(), Shape::Line, (&bench.sealed("value-xxx"), &print))
         .await;
     assert!(matches!(other, Err(RotateError::OtherValue { .. })), "{other:?}");
     let stranger = Identity::generate().unwrap().seal(b"value-two").unwrap();
-    let sealed = bench.credentials.stage(&name(), &stranger, &print).await;
+    let sealed = bench.credentials.stage(&name(), Shape::Line, (&stranger, &print)).await;
     assert!(matches!(sealed, Err(RotateError::Sealed { .. })), "{sealed:?}");
     let none = bench.promote(7, "value-two").await;
     assert!(matches!(none, Err(RotateError::NotStaged)), "{none:?}");
@@ -207,7 +248,7 @@ async fn a_value_that_is_not_what_was_announced_or_is_sealed_to_another_is_not_k
     let sources = BTreeMap::from([(name(), Source::Env("KEY".to_owned()))]);
     let elsewhere = over(bench.folder.path(), sources);
     let refused = elsewhere
-        .stage(&name(), &bench.sealed("value-two"), &print)
+        .stage(&name(), Shape::Line, (&bench.sealed("value-two"), &print))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("reads the value from a env"), "{refused}");
