@@ -1,4 +1,4 @@
-//! The trust bundle: the authorities whose signatures count in one trust domain, and in no other.
+//! The trust bundle: the authorities and keys whose signatures count in one trust domain, and in no other.
 
 mod jwks;
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::id::TrustDomain;
+use crate::jwt::{JwtAuthority, JwtAuthorityError};
 use crate::svid::{Authority, SvidError};
 
 /// The most authorities or keys that a bundle may have. A rotation needs two or three for each CA server.
@@ -23,6 +24,7 @@ pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<Authority>,
+    jwt_authorities: Vec<JwtAuthority>,
     sequence: u64,
     refresh_hint: Option<Duration>,
 }
@@ -86,6 +88,25 @@ pub enum BundleError {
         #[source]
         source: SvidError,
     },
+    /// A key for JWT-SVIDs on P-256 lacks its name or a coordinate.
+    #[error("key {index} of the bundle of {trust_domain} is no key for JWT-SVIDs")]
+    JwtAuthority {
+        /// The trust domain it was read for.
+        trust_domain: TrustDomain,
+        /// Its place in `keys`, from 0.
+        index: usize,
+        /// What it lacks.
+        #[source]
+        source: JwtAuthorityError,
+    },
+    /// Two keys for JWT-SVIDs have one name, so a token would not say which one signed it.
+    #[error("the bundle of {trust_domain} has two keys for JWT-SVIDs named {key_id:?}")]
+    KeyIdTwice {
+        /// The trust domain it was read for.
+        trust_domain: TrustDomain,
+        /// The name.
+        key_id: String,
+    },
     /// An authority carries the SPIFFE ID of another trust domain.
     #[error("the bundle of {trust_domain} holds an authority of another trust domain, {found}")]
     ForeignAuthority {
@@ -129,19 +150,48 @@ impl TrustBundle {
         Ok(Self {
             trust_domain,
             authorities,
+            jwt_authorities: Vec::new(),
             sequence,
             refresh_hint,
+        })
+    }
+
+    /// Gives the bundle with these keys for JWT-SVIDs, under the sequence number that the change makes.
+    ///
+    /// # Errors
+    /// When there are more than 64 keys of both kinds, or two for JWT-SVIDs have one name.
+    pub fn with_jwt_authorities(self, keys: Vec<JwtAuthority>, sequence: u64) -> Result<Self, BundleError> {
+        let trust_domain = || self.trust_domain.clone();
+        let count = self.authorities.len() + keys.len();
+        if count > BUNDLE_KEYS_MAX {
+            return Err(BundleError::TooManyKeys {
+                trust_domain: trust_domain(),
+                keys: count,
+            });
+        }
+        let mut names: Vec<&str> = keys.iter().map(JwtAuthority::key_id).collect();
+        names.sort_unstable();
+        if let Some([twice, _]) = names.array_windows().find(|[one, next]| one == next) {
+            return Err(BundleError::KeyIdTwice {
+                trust_domain: trust_domain(),
+                key_id: (*twice).to_owned(),
+            });
+        }
+        Ok(Self {
+            jwt_authorities: keys,
+            sequence,
+            ..self
         })
     }
 
     /// Parses the JWK Set of `trust_domain` by Trust Domain and Bundle §4.
     ///
     /// Keys with an unknown or missing `use` or `kty`, and keys without certificates, are ignored, as the standard asks;
-    /// of several certificates in a key only the first is read.
+    /// of several certificates in a key only the first is read. Keys for JWT-SVIDs are ignored where they are not on P-256.
     ///
     /// # Errors
     /// When the document is no JWK Set, breaks a bound, or a key that is not ignored holds no signing certificate of
-    /// this trust domain. An empty set is no error.
+    /// this trust domain, or no key for JWT-SVIDs. An empty set is no error.
     pub fn parse(trust_domain: &TrustDomain, jwks: &[u8]) -> Result<Self, BundleError> {
         jwks::parse(trust_domain, jwks)
     }
@@ -159,6 +209,16 @@ impl TrustBundle {
     /// Gives the authorities, in the order of the document.
     pub fn authorities(&self) -> &[Authority] {
         &self.authorities
+    }
+
+    /// Gives the keys for JWT-SVIDs, in the order of the document; without any the trust domain has no JWT-SVIDs.
+    pub fn jwt_authorities(&self) -> &[JwtAuthority] {
+        &self.jwt_authorities
+    }
+
+    /// Writes the keys for JWT-SVIDs alone, as the JWK Set (RFC 7517 §5) that relying parties of OpenID Connect read.
+    pub fn to_oidc_jwks(&self) -> Vec<u8> {
+        jwks::write_oidc(self)
     }
 
     /// Gives the sequence number; 0 where the document had none.

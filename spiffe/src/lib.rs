@@ -10,6 +10,7 @@
 //!
 //! - [`id`]: trust domains, SPIFFE IDs, bot names, host names.
 //! - [`svid`]: the leaf and signing certificates of X.509-SVID.
+//! - [`jwt`]: JWT-SVIDs, for those who speak no mutual TLS.
 //! - [`bundle`]: the trust bundle of one trust domain, as a JWK Set.
 //! - [`selector`] and [`entry`]: which process is which bot.
 //! - [`time`]: timestamps and the clock.
@@ -19,6 +20,7 @@
 pub mod bundle;
 pub mod entry;
 pub mod id;
+pub mod jwt;
 pub mod selector;
 pub mod svid;
 pub mod time;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
@@ -219,7 +219,7 @@ fn each_kind_of_key_is_written_with_its_parameters() {
         (key, bundle)
     };
     let lengths = |key: &Value, members: [&str; 2]| {
-        let url_safe = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let url_safe = URL_SAFE_NO_PAD;
         members.map(|member| url_safe.decode(key[member].as_str().unwrap()).unwrap().len())
     };
 
@@ -264,4 +264,91 @@ proptest! {
             prop_assert_eq!(TrustBundle::parse(&acme(), &bundle.to_jwks()).unwrap(), bundle);
         }
     }
+}
+
+fn jwt_key(number: u8) -> JwtAuthority {
+    let point = [&[4], &[number; 32][..], &[number + 1; 32][..]].concat();
+    JwtAuthority::from_point(&point).unwrap()
+}
+
+#[test]
+fn keys_for_jwt_svids_come_back_and_each_kind_of_relying_party_reads_its_own_form() {
+    let bundle = TrustBundle::new(acme(), vec![authority()], 1, Some(Duration::from_mins(5))).unwrap();
+    let bundle = bundle.with_jwt_authorities(vec![jwt_key(1), jwt_key(2)], 7).unwrap();
+    let read = TrustBundle::parse(&acme(), &bundle.to_jwks()).unwrap();
+    assert_eq!(read, bundle);
+    assert_eq!((read.sequence(), read.jwt_authorities().len()), (7, 2));
+    let spiffe: Value = serde_json::from_slice(&bundle.to_jwks()).unwrap();
+    let uses: Vec<_> = spiffe["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| &key["use"])
+        .collect();
+    assert_eq!(uses, ["x509-svid", "jwt-svid", "jwt-svid"]);
+    assert_eq!(spiffe["keys"][1]["kid"], jwt_key(1).key_id());
+    let oidc: Value = serde_json::from_slice(&bundle.to_oidc_jwks()).unwrap();
+    let x = URL_SAFE_NO_PAD.encode([1; 32]);
+    let y = URL_SAFE_NO_PAD.encode([2; 32]);
+    let key = json!({
+        "kty": "EC", "use": "sig", "alg": "ES256", "crv": "P-256", "kid": jwt_key(1).key_id(), "x": x, "y": y
+    });
+    assert_eq!(oidc["keys"][0], key, "and no certificate is in it");
+    assert_eq!(oidc.as_object().unwrap().len(), 1, "no member that only SPIFFE knows");
+    assert_eq!(oidc["keys"].as_array().unwrap().len(), 2);
+    // Who reads such a set by the rules of SPIFFE finds no key in it.
+    assert!(
+        TrustBundle::parse(&acme(), &bundle.to_oidc_jwks())
+            .unwrap()
+            .jwt_authorities()
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_key_for_jwt_svids_is_whole_or_refused_and_one_of_another_kind_is_ignored() {
+    let good = json!({
+        "kty": "EC", "use": "jwt-svid", "crv": "P-256", "kid": "k", "x": URL_SAFE_NO_PAD.encode([1; 32]),
+        "y": URL_SAFE_NO_PAD.encode([2; 32]),
+    });
+    let with = |member: &str, value: Value| {
+        let mut key = good.clone();
+        key[member] = value;
+        parse(&json!({ "keys": [key] }))
+    };
+    assert_eq!(with("kid", json!("other")).unwrap().jwt_authorities().len(), 1);
+    for (member, wrong) in [
+        ("kid", json!(null)),
+        ("kid", json!("")),
+        ("kid", json!("a b")),
+        ("kid", json!("k".repeat(257))),
+        ("x", json!(null)),
+        ("x", json!("")),
+        ("x", json!(URL_SAFE_NO_PAD.encode([1; 31]))),
+        ("y", json!(URL_SAFE_NO_PAD.encode([1; 33]))),
+        ("y", json!(format!("{}=", URL_SAFE_NO_PAD.encode([1; 32])))),
+    ] {
+        let read = with(member, wrong.clone());
+        assert!(
+            matches!(read, Err(BundleError::JwtAuthority { index: 0, .. })),
+            "{member}: {wrong}"
+        );
+    }
+    for (member, other) in [
+        ("use", json!("sig")),
+        ("use", json!("wit-svid")),
+        ("kty", json!("OKP")),
+        ("kty", json!("RSA")),
+        ("crv", json!("P-384")),
+    ] {
+        let read = with(member, other.clone()).unwrap();
+        assert!(read.jwt_authorities().is_empty(), "{member}: {other}");
+    }
+    let twice = parse(&json!({ "keys": [good, good] }));
+    assert!(matches!(twice, Err(BundleError::KeyIdTwice { .. })));
+    let keys = |count: u8| (0..count).map(jwt_key).collect();
+    let many = || TrustBundle::new(acme(), vec![authority()], 1, None).unwrap();
+    assert!(many().with_jwt_authorities(keys(63), 2).is_ok());
+    let too_many = many().with_jwt_authorities(keys(64), 2);
+    assert!(matches!(too_many, Err(BundleError::TooManyKeys { keys: 65, .. })));
 }

@@ -11,6 +11,7 @@
 //! - [`client_config`], [`server_config`]: the two ends.
 //! - [`HandshakeRefusal`]: why a peer was refused, found again in the errors of rustls and of I/O.
 //! - [`Reproof`]: an SVID that follows another is shown on a connection that is open.
+//! - [`JwtKey`], [`verify_jwt`]: the signatures of JWT-SVIDs, the one thing here that is no TLS: the keys are the same.
 //! - [`sni_for`]: the opaque name under which a server is asked for one bot.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@
 mod client;
 mod crypto;
 mod csr;
+mod jws;
 mod key;
 mod refusal;
 mod reproof;
@@ -28,6 +30,7 @@ mod verify;
 
 pub use client::{Expect, client_config};
 pub use csr::{CSR_BYTES_MAX, CsrError, csr_public_key};
+pub use jws::{JwsError, JwtKey, verify_jwt};
 pub use key::{KeyError, PrivateKey, verify_p256};
 pub use refusal::HandshakeRefusal;
 pub use reproof::{

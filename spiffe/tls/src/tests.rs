@@ -20,6 +20,7 @@ mod configs;
 mod forge;
 mod identities;
 mod joining;
+mod jws;
 mod keys;
 mod refusals;
 mod reproofs;
