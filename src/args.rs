@@ -1,6 +1,7 @@
 //! The command line, as a person or a script types it. Parsing only: nothing here reads a file or the environment.
 
 mod audit;
+mod bundle;
 mod import;
 mod secret;
 mod values;
@@ -16,6 +17,7 @@ use spiffe::id::{BotName, HostName};
 use spiffe::time::Timestamp;
 
 pub(crate) use audit::{Audit, AuditHeads, AuditProve, AuditQuery, AuditReconcile, AuditTail, AuditVerify};
+pub(crate) use bundle::Bundle;
 pub(crate) use import::{EnvironmentOf, Import, ImportEnv};
 pub(crate) use secret::{Secret, SecretList, SecretPut, SecretRotate};
 pub(crate) use values::RevisionRef;
@@ -125,6 +127,9 @@ pub(crate) enum Command {
     /// The bots of the mesh
     #[command(subcommand)]
     Bot(Bot),
+    /// What others verify identities of the mesh by
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// Runs a command as a bot (needs `allow_run` on this host and `run_by` in the bot's entry)
     Run(Run),
     /// Who the proxy says the caller is

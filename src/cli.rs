@@ -4,6 +4,7 @@ mod agents_md;
 mod apply;
 mod audit;
 mod bot;
+mod bundle;
 pub(crate) mod ca;
 mod check;
 mod demo;
@@ -90,6 +91,7 @@ pub(crate) async fn run(cli: Cli, prepared: Prepared) -> Result<Exit> {
         Command::Import(command) => import::run(command, context).await,
         Command::Policy(command) => policy::run(command, context).await,
         Command::Bot(command) => bot::run(command, context).await,
+        Command::Bundle(command) => bundle::run(command, context).await,
         Command::Run(args) => run::run(args, context).await,
         Command::Whoami => who::whoami(context).await,
         Command::Whois(args) => who::whois(&args, context).await,
@@ -122,6 +124,7 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Import(_)
         | Command::Policy(_)
         | Command::Bot(_)
+        | Command::Bundle(_)
         | Command::Run(_)
         | Command::Whoami
         | Command::Whois(_)

@@ -3,6 +3,7 @@
 //! Who asks is what the kernel says (SO_PEERCRED), once for each connection; there
 //! is nothing to log in with and therefore nothing to steal.
 
+mod bundle;
 mod credentials;
 mod heads;
 mod hosts;
@@ -190,6 +191,7 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::BOTS, get(reports::bots))
         .route(path::EDGES, get(observed::edges))
         .route(path::EVENTS, get(observed::events))
+        .route(path::BUNDLE, get(bundle::bundle))
         .route(path::STATUS, get(reports::status))
         .fallback(|| std::future::ready(Refused::not_found()))
         .method_not_allowed_fallback(|| std::future::ready(Refused::method_not_allowed()))

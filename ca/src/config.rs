@@ -1,5 +1,7 @@
 //! `ca.yaml`, and the one function that turns it into settings.
 
+mod federation;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,6 +9,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use spiffe::id::TrustDomain;
+
+pub use federation::{EndpointConfig, FederationConfig, Issuer, IssuerError, TlsFiles};
 
 /// The file, as written. Only `trust_domain` is required.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,6 +36,9 @@ pub struct Config {
     /// Where the keys are.
     #[serde(default)]
     pub keys: KeysConfig,
+    /// Tokens that anyone can verify; none without it.
+    #[serde(default)]
+    pub federation: Option<FederationConfig>,
 }
 
 /// `node_api:`
@@ -165,6 +172,8 @@ pub struct Settings {
     pub database: PathBuf,
     /// The folder of sealed keys.
     pub key_dir: PathBuf,
+    /// Tokens that anyone can verify; none without it.
+    pub federation: Option<FederationConfig>,
 }
 
 impl Settings {
@@ -212,6 +221,7 @@ impl Config {
             dashboard_listen,
             database: self.store.sqlite.unwrap_or_else(|| state_dir.join("ca.db")),
             key_dir: self.keys.disk.dir.unwrap_or_else(|| state_dir.join("keys")),
+            federation: self.federation,
             state_dir,
         })
     }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::alerts::Alerts;
 use crate::authority::Authority;
 use crate::config::Settings;
+use crate::federation::{Endpoint, Federation};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
@@ -44,6 +45,9 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) authority: Arc<Authority>,
     pub(crate) bundle: Arc<TrustBundle>,
+    /// Without it there are no JWT-SVIDs.
+    pub(crate) federation: Option<Arc<Federation>>,
+    pub(crate) endpoint: Option<Endpoint>,
     pub(crate) world: World,
     pub(crate) quarantines: Quarantines,
     pub(crate) rotations: Rotations,

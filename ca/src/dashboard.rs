@@ -91,6 +91,9 @@ impl Core {
         self.metrics
             .root_not_after_seconds
             .set(self.authority.not_after().unix_seconds());
+        if let Some(federation) = &self.federation {
+            federation.refresh_gauges(self);
+        }
     }
 
     /// Why the CA cannot issue, one sentence each.

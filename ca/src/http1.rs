@@ -9,33 +9,50 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-/// A request line and its header fields.
-const HEAD_MAX: Duration = Duration::from_secs(10);
+/// What one connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// A request line and its header fields.
+    pub(crate) head: Duration,
+    /// The whole connection.
+    pub(crate) life: Duration,
+    /// The largest head, and what is buffered of a body.
+    pub(crate) buffer_bytes: usize,
+}
 
-/// The longest connection; the longest request waits for half a minute.
-const LIFE_MAX: Duration = Duration::from_mins(10);
+/// Operators, scrapers and probes. The longest request waits for half a minute.
+const OPERATORS: Bounds = Bounds {
+    head: Duration::from_secs(10),
+    life: Duration::from_mins(10),
+    buffer_bytes: 64 * 1024,
+};
 
 /// How long answers may take to be written when the CA stops.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The largest head, and what is buffered of a body.
-const BUFFER_BYTES: usize = 64 * 1024;
-
-/// Serves one connection to its end.
+/// Serves one connection of this machine to its end.
 pub(crate) async fn serve<S>(cancel: &CancellationToken, stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    serve_within(cancel, stream, router, OPERATORS).await;
+}
+
+/// Serves one connection to its end, within these bounds.
+pub(crate) async fn serve_within<S>(cancel: &CancellationToken, stream: S, router: Router, bounds: Bounds)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .max_buf_size(BUFFER_BYTES)
+        .header_read_timeout(bounds.head)
+        .max_buf_size(bounds.buffer_bytes)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     // Cancel safe: the connection is polled by reference.
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = tokio::time::sleep(LIFE_MAX) => Ok(()),
+        () = tokio::time::sleep(bounds.life) => Ok(()),
         () = cancel.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::time::timeout(GRACE, connection.as_mut()).await.unwrap_or(Ok(()))

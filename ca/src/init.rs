@@ -11,7 +11,7 @@ use spiffe::time::{Clock, Timestamp};
 use crate::authority::{Authority, SignError, sha256};
 use crate::config::Settings;
 use crate::journal::{Journal, JournalError};
-use crate::keys::{DiskKeys, KeyError, create_private_dir, exists};
+use crate::keys::{DiskKeys, KeyError, KeyUse, create_private_dir, exists};
 use crate::run::open_ledger;
 use crate::store::{self, Meta, Store, StoreError};
 
@@ -117,7 +117,8 @@ pub async fn init(settings: &Settings, clock: &Clock) -> Result<InitReport, Init
         Authority::generate(&settings.trust_domain, now).map_err(|source| InitError::Root { source })?;
     let pin = crate::hex(&sha256(&key.spki_der()));
     let key_id: String = pin.chars().take(32).collect();
-    keys.store(&key_id, &key).map_err(|source| InitError::Keys { source })?;
+    keys.store(KeyUse::Root, &key_id, &key)
+        .map_err(|source| InitError::Keys { source })?;
     let authority = Authority::open(&settings.trust_domain, certificate.clone(), key)
         .map_err(|source| InitError::Root { source })?;
     let report = InitReport {

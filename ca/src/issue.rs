@@ -113,14 +113,14 @@ impl Core {
     }
 }
 
-/// How long an ended certificate stays in the store: long enough to answer whose it
+/// How long an ended certificate or token stays in the store: long enough to answer whose it
 /// was while anybody can still ask about a fresh incident. The ledger keeps it longer.
 const ENDED_KEEP: Duration = Duration::from_hours(7 * 24);
 
-/// How often ended certificates are looked for.
+/// How often ended ones are looked for.
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Forgets ended certificates until the CA stops.
+/// Forgets ended certificates and tokens until the CA stops.
 pub(crate) async fn forget_ended(core: Arc<Core>) {
     loop {
         match core.store.prune_issuances(core.now() - ENDED_KEEP).await {
@@ -128,6 +128,11 @@ pub(crate) async fn forget_ended(core: Arc<Core>) {
             Ok(forgotten) if forgotten > 0 => continue,
             Ok(_none) => {}
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "forget ended certificates"),
+        }
+        match core.store.prune_jwts(core.now() - ENDED_KEEP).await {
+            Ok(forgotten) if forgotten > 0 => continue,
+            Ok(_none) => {}
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "forget ended tokens"),
         }
         // Cancel safe: nothing is held across the wait.
         tokio::select! {

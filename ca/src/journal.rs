@@ -7,7 +7,7 @@ use audit::{EventKind, EventRecord, Ledger, LedgerError};
 use serde_json::{Value, json};
 use spiffe::time::Clock;
 
-use crate::store::Issuance;
+use crate::store::{Issuance, JwtRecord};
 
 /// A record could not be written; what it was about must not happen then.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,22 @@ impl Journal {
                 ("spki_sha256", json!(crate::hex(&issuance.spki_sha256))),
                 ("epoch", json!(issuance.epoch)),
                 ("revision", json!(issuance.revision)),
+            ],
+        )
+    }
+
+    /// Writes that a token was signed.
+    pub(crate) fn jwt_issued(&self, record: &JwtRecord) -> Result<(), JournalError> {
+        self.event(
+            EventKind::JwtIssued,
+            &format!("host:{}", record.host),
+            record.id.as_str(),
+            [
+                ("jti", json!(record.token_id)),
+                ("audience", json!(record.audience)),
+                ("issued_at", json!(record.issued_at)),
+                ("not_after", json!(record.not_after)),
+                ("kid", json!(record.key_id)),
             ],
         )
     }

@@ -1,4 +1,4 @@
-//! Keys in files: the root's private key, sealed under a key-encryption key.
+//! Keys in files: the root's private key and those of JWT-SVIDs, sealed under a key-encryption key.
 //!
 //! The key-encryption key is a file of mode 0600 in the state directory. Sealing
 //! therefore keeps a copy of the key folder or of a backup without that file
@@ -92,6 +92,33 @@ pub enum KeyError {
     },
 }
 
+/// What a key signs. One of these is never the other, whatever its file is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyUse {
+    /// Certificates.
+    Root,
+    /// JWT-SVIDs.
+    Jwt,
+}
+
+impl KeyUse {
+    /// Begins what the seal of such a key is bound to.
+    const fn context(self) -> &'static str {
+        match self {
+            Self::Root => "botmesh ca key v1",
+            Self::Jwt => "botmesh jwt key v1",
+        }
+    }
+
+    /// Begins the name of its file.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Root => "",
+            Self::Jwt => "jwt-",
+        }
+    }
+}
+
 /// The folder of sealed keys and the key-encryption key that opens them.
 pub(crate) struct DiskKeys {
     dir: PathBuf,
@@ -142,7 +169,7 @@ impl DiskKeys {
     }
 
     /// Seals a key into a new file.
-    pub(crate) fn store(&self, key_id: &str, key: &PrivateKey) -> Result<(), KeyError> {
+    pub(crate) fn store(&self, usage: KeyUse, key_id: &str, key: &PrivateKey) -> Result<(), KeyError> {
         const FAILED: KeyError = KeyError::Crypto {
             operation: "seal a key",
         };
@@ -150,14 +177,18 @@ impl DiskKeys {
         rand::fill(&mut nonce).map_err(|_opaque| FAILED)?;
         let mut sealed = key.to_pkcs8().map_err(|source| KeyError::Generate { source })?.to_vec();
         self.kek
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), self.context(key_id), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                self.context(usage, key_id),
+                &mut sealed,
+            )
             .map_err(|_opaque| FAILED)?;
-        write_new_private(&self.path(key_id), &[MAGIC, &nonce, &sealed].concat())
+        write_new_private(&self.path(usage, key_id), &[MAGIC, &nonce, &sealed].concat())
     }
 
     /// Opens a sealed key.
-    pub(crate) fn load(&self, key_id: &str) -> Result<PrivateKey, KeyError> {
-        let path = self.path(key_id);
+    pub(crate) fn load(&self, usage: KeyUse, key_id: &str) -> Result<PrivateKey, KeyError> {
+        let path = self.path(usage, key_id);
         let file = read_private(&path, SEALED_BYTES_MAX)?;
         let Some((nonce, sealed)) = file
             .strip_prefix(MAGIC)
@@ -169,9 +200,8 @@ impl DiskKeys {
             });
         };
         let mut buffer = Zeroizing::new(sealed.to_vec());
-        let opened = self
-            .kek
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), self.context(key_id), &mut buffer);
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = self.kek.open_in_place(nonce, self.context(usage, key_id), &mut buffer);
         match opened {
             Ok(pkcs8) => PrivateKey::from_pkcs8(pkcs8).map_err(|source| KeyError::Unusable { path, source }),
             Err(_opaque) => Err(KeyError::Unseal {
@@ -181,13 +211,22 @@ impl DiskKeys {
         }
     }
 
-    fn path(&self, key_id: &str) -> PathBuf {
-        self.dir.join(format!("{key_id}.key"))
+    /// Deletes a sealed key, and is content where it is gone already.
+    pub(crate) fn remove(&self, usage: KeyUse, key_id: &str) -> Result<(), KeyError> {
+        let path = self.path(usage, key_id);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(KeyError::Write { path, source }),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
-    /// Binds the sealed bytes to their name and CA, so that files cannot be swapped.
-    fn context(&self, key_id: &str) -> Aad<String> {
-        Aad::from(format!("botmesh ca key v1\n{}\n{key_id}", self.trust_domain))
+    fn path(&self, usage: KeyUse, key_id: &str) -> PathBuf {
+        self.dir.join(format!("{}{key_id}.key", usage.prefix()))
+    }
+
+    /// Binds the sealed bytes to their use, name and CA, so that files cannot be swapped.
+    fn context(&self, usage: KeyUse, key_id: &str) -> Aad<String> {
+        Aad::from(format!("{}\n{}\n{key_id}", usage.context(), self.trust_domain))
     }
 }
 
@@ -272,8 +311,10 @@ mod tests {
     fn a_sealed_key_comes_back_and_is_not_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let key = PrivateKey::generate().unwrap();
-        keys(dir.path(), "acme.internal").store("a", &key).unwrap();
-        let back = keys(dir.path(), "acme.internal").load("a").unwrap();
+        keys(dir.path(), "acme.internal")
+            .store(KeyUse::Root, "a", &key)
+            .unwrap();
+        let back = keys(dir.path(), "acme.internal").load(KeyUse::Root, "a").unwrap();
         assert_eq!(back.spki_der(), key.spki_der());
         let file = fs::read(dir.path().join("keys/a.key")).unwrap();
         let secret = key.to_pkcs8().unwrap();
@@ -290,20 +331,53 @@ mod tests {
     fn a_changed_byte_another_name_or_another_ca_does_not_open() {
         let dir = tempfile::tempdir().unwrap();
         let keys_here = keys(dir.path(), "acme.internal");
-        keys_here.store("a", &PrivateKey::generate().unwrap()).unwrap();
+        keys_here
+            .store(KeyUse::Root, "a", &PrivateKey::generate().unwrap())
+            .unwrap();
         let path = dir.path().join("keys/a.key");
         fs::copy(&path, dir.path().join("keys/b.key")).unwrap();
-        assert!(matches!(keys_here.load("b"), Err(KeyError::Unseal { .. })));
         assert!(matches!(
-            keys(dir.path(), "other.internal").load("a"),
+            keys_here.load(KeyUse::Root, "b"),
+            Err(KeyError::Unseal { .. })
+        ));
+        assert!(matches!(
+            keys(dir.path(), "other.internal").load(KeyUse::Root, "a"),
             Err(KeyError::Unseal { .. })
         ));
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert!(matches!(keys_here.load("a"), Err(KeyError::Unseal { .. })));
+        assert!(matches!(
+            keys_here.load(KeyUse::Root, "a"),
+            Err(KeyError::Unseal { .. })
+        ));
         fs::write(&path, b"botmesh sealed key 2\n").unwrap();
-        assert!(matches!(keys_here.load("a"), Err(KeyError::Malformed { .. })));
+        assert!(matches!(
+            keys_here.load(KeyUse::Root, "a"),
+            Err(KeyError::Malformed { .. })
+        ));
+    }
+
+    #[test]
+    fn a_key_of_one_use_is_none_of_the_other_whatever_its_file_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = keys(dir.path(), "acme.internal");
+        let (root, jwt) = (dir.path().join("keys/a.key"), dir.path().join("keys/jwt-a.key"));
+        keys.store(KeyUse::Root, "a", &PrivateKey::generate().unwrap()).unwrap();
+        keys.store(KeyUse::Jwt, "a", &PrivateKey::generate().unwrap()).unwrap();
+        assert!(keys.load(KeyUse::Root, "a").is_ok() && keys.load(KeyUse::Jwt, "a").is_ok());
+        let (sealed_root, sealed_jwt) = (fs::read(&root).unwrap(), fs::read(&jwt).unwrap());
+        fs::write(&root, sealed_jwt).unwrap();
+        fs::write(&jwt, sealed_root).unwrap();
+        for usage in [KeyUse::Root, KeyUse::Jwt] {
+            assert!(
+                matches!(keys.load(usage, "a"), Err(KeyError::Unseal { .. })),
+                "{usage:?}"
+            );
+        }
+        keys.remove(KeyUse::Jwt, "a").unwrap();
+        assert!(!jwt.exists() && root.exists());
+        keys.remove(KeyUse::Jwt, "a").unwrap();
     }
 
     #[test]

@@ -3,16 +3,17 @@
 //! Promise: a certificate leaves this crate only for an ID that the live mesh (or a
 //! join token) grants to the very host that asks, only after it was read back and
 //! found to say exactly that, and only after it is recorded in the store and in the
-//! ledger. A mesh goes live whole or not at all, after its own tests, under a number
+//! ledger. So does a token, for the one audience that a rule of the bot is about. A mesh goes live whole or not at all, after its own tests, under a number
 //! that only goes up.
 //!
-//! Deliberately absent: rotation of the root and other key stores, quarantines and
-//! grants, federation, JWTs, operators over the network, several CA servers on one
+//! Deliberately absent: rotation of the root and other key stores, grants, trust
+//! domains of others, operators over the network, several CA servers on one
 //! database: the configuration keys for these are refused. Nothing here decides a
 //! call; that is `policy`, at both ends of the call.
 //!
 //! - [`Config`] is the file, [`Settings`] what it means.
 //! - [`init`] makes a CA, once. [`start`] and [`run`] serve it.
+//! - `federation` signs tokens and serves what verifies them, where it is configured.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -22,6 +23,7 @@ mod config;
 mod core;
 mod cosigner;
 mod dashboard;
+mod federation;
 mod http1;
 mod init;
 mod issue;
@@ -44,10 +46,11 @@ mod world;
 pub use admin::{SocketError, UnknownUser};
 pub use authority::SignError;
 pub use config::{
-    AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, KeysConfig, NodeApiConfig, Operator,
-    Settings, StoreConfig,
+    AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, EndpointConfig, FederationConfig,
+    Issuer, IssuerError, KeysConfig, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles,
 };
 pub use cosigner::CosignerError;
+pub use federation::{CertificateError, FederationError};
 pub use init::{InitError, InitReport, init};
 pub use issue::IssueError;
 pub use journal::JournalError;

@@ -1,13 +1,14 @@
 //! What the CA counts. Labels are words with few values, never names.
 
 use crate::alerts::AlertKind;
+use crate::federation::FederationMetrics;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// Every metric of the CA.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    /// `kind`: bot, host, ca. `result`: issued, refused, failed.
+    /// `kind`: bot, host, ca, jwt. `result`: issued, refused, failed.
     pub(crate) issued: IntCounterVec,
     /// `result`: joined, repeated, renewed, or the word of the refusal.
     pub(crate) attested: IntCounterVec,
@@ -29,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) epoch: IntGauge,
     pub(crate) revision: IntGauge,
     pub(crate) root_not_after_seconds: IntGauge,
+    pub(crate) federation: FederationMetrics,
 }
 
 impl Metrics {
@@ -91,6 +93,7 @@ impl Metrics {
             )?,
             root_not_after_seconds: gauge("botmesh_ca_root_not_after_seconds", "Unix time when the root ends.")?,
             streams_opened: streams_opened(&registry)?,
+            federation: FederationMetrics::new(&registry)?,
             registry,
         })
     }

@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::core::Core;
 
 pub(crate) use endpoints::SLICE_BYTES_MAX;
+pub(crate) use gate::Gate;
 pub use server::ServeError;
 pub(crate) use server::{serve, tls_config};
 
@@ -94,7 +95,9 @@ impl Node for NodeApi {
     async fn mint_jwt(&self, request: Request<JwtRequest>) -> Result<Response<JwtResponse>, Status> {
         let caller = self.core.caller(&peer(&request)?)?;
         self.core.acted(&caller.host, caller.source);
-        Ok(Response::new(mint::mint()))
+        mint::mint(&self.core, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn cosign(&self, request: Request<CosignRequest>) -> Result<Response<CosignResponse>, Status> {

@@ -47,6 +47,12 @@ refusals! {
     TooManySvids = "too_many_svids",
     /// More SVIDs than a host needs.
     SvidsLimited = "svids_limited",
+    /// A JWT-SVID for an audience that no rule of the bot is about.
+    NotYourAudience = "not_your_audience",
+    /// A JWT-SVID for something that is no audience.
+    BadAudience = "bad_audience",
+    /// A JWT-SVID of a CA that has none.
+    NotFederated = "not_configured",
     /// An SVID while the bot or the host is quarantined.
     Quarantined = "quarantined",
     /// An SVID of a host that is evicted.
@@ -115,6 +121,9 @@ impl HostRefusal {
             | Self::BadCsr
             | Self::TooManySvids
             | Self::SvidsLimited
+            | Self::NotYourAudience
+            | Self::BadAudience
+            | Self::NotFederated
             | Self::Quarantined => EventKind::IssueRefused,
             Self::CheckpointNotYours
             | Self::CheckpointUnreadable

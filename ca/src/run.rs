@@ -9,7 +9,7 @@ use std::time::Duration;
 use audit::{EventKind, Ledger, LedgerConfig};
 use spiffe::bundle::{BundleError, TrustBundle};
 use spiffe::id::{HostName, SpiffeId, TrustDomain};
-use spiffe::time::Clock;
+use spiffe::time::{Clock, Timestamp};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,9 @@ use crate::authority::{Authority, SignError};
 use crate::config::Settings;
 use crate::core::Core;
 use crate::cosigner::{self, CosignerError};
+use crate::federation::{self, CertificateError, Endpoint, Federation, FederationError};
 use crate::journal::Journal;
-use crate::keys::{DiskKeys, KeyError};
+use crate::keys::{DiskKeys, KeyError, KeyUse};
 use crate::mesh_file::{self, MeshError};
 use crate::metrics::Metrics;
 use crate::node::{self, ServeError};
@@ -138,6 +139,20 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// There are no keys for JWT-SVIDs.
+    #[error("open the keys for JWT-SVIDs")]
+    Federation {
+        /// Why.
+        #[source]
+        source: FederationError,
+    },
+    /// The certificate of the federation endpoint cannot be used.
+    #[error("use the certificate of the federation endpoint")]
+    Certificate {
+        /// Why.
+        #[source]
+        source: CertificateError,
+    },
     /// The admin socket could not be opened.
     #[error("open the admin socket")]
     Socket {
@@ -171,6 +186,8 @@ pub struct Addresses {
     pub node_api: SocketAddr,
     /// Metrics and health.
     pub dashboard: SocketAddr,
+    /// The documents that verify tokens; none without `federation.listen`.
+    pub federation: Option<SocketAddr>,
 }
 
 /// A CA that serves.
@@ -208,6 +225,10 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     let (store, thread) = Store::open(&settings.database).map_err(stored)?;
     let listeners = Listeners::bind(&settings, &operators).await?;
     let core = build(settings, clock, cancel, store, listeners.addresses).await?;
+    if let Some(federation) = &core.federation {
+        let advanced = federation.advance(&core).await;
+        advanced.map_err(|source| RunError::Federation { source })?;
+    }
     let (identity, ends) = OwnIdentity::start(&core)
         .await
         .map_err(|source| RunError::Identity { source })?;
@@ -221,11 +242,22 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
     parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
     parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
+    federate(&core, listeners.federation, &mut parts);
     Ok(Running {
         core,
         parts,
         store: thread,
     })
+}
+
+/// Starts what signs tokens and lets anyone verify them, where it is configured.
+fn federate(core: &Arc<Core>, listener: Option<TcpListener>, parts: &mut JoinSet<()>) {
+    let Some(federation) = &core.federation else { return };
+    parts.spawn(Arc::clone(federation).keep(Arc::clone(core)));
+    if let Some(listener) = listener {
+        parts.spawn(federation::serve(Arc::clone(core), Arc::clone(federation), listener));
+        parts.spawn(federation::keep_certificate(Arc::clone(core)));
+    }
 }
 
 impl Running {
@@ -280,6 +312,7 @@ struct Listeners {
     node_api: TcpListener,
     dashboard: TcpListener,
     admin: UnixListener,
+    federation: Option<TcpListener>,
     addresses: Addresses,
 }
 
@@ -287,15 +320,25 @@ impl Listeners {
     async fn bind(settings: &Settings, operators: &Operators) -> Result<Self, RunError> {
         let (node_api, node_address) = listen(settings.node_listen, "node API").await?;
         let (dashboard, dashboard_address) = listen(settings.dashboard_listen, "dashboard").await?;
+        let endpoint = settings
+            .federation
+            .as_ref()
+            .and_then(|federation| federation.endpoint.as_ref());
+        let federation = match endpoint {
+            Some(endpoint) => Some(listen(endpoint.listen, "federation endpoint").await?),
+            None => None,
+        };
         let admin = admin::bind(&settings.admin_socket, operators).map_err(|source| RunError::Socket { source })?;
         let addresses = Addresses {
             node_api: node_address,
             dashboard: dashboard_address,
+            federation: federation.as_ref().map(|(_listener, address)| *address),
         };
         Ok(Self {
             node_api,
             dashboard,
             admin,
+            federation: federation.map(|(listener, _address)| listener),
             addresses,
         })
     }
@@ -318,10 +361,13 @@ async fn build(
     let (meta, stored) = identity_of(&settings, &store).await?;
     let keys = DiskKeys::open(&settings.key_dir, &settings.kek_file(), &settings.trust_domain)
         .map_err(|source| RunError::Keys { source })?;
-    let key = keys.load(&stored.key_id).map_err(|source| RunError::Keys { source })?;
+    let key = keys
+        .load(KeyUse::Root, &stored.key_id)
+        .map_err(|source| RunError::Keys { source })?;
     let authority =
         Authority::open(&settings.trust_domain, stored.certificate, key).map_err(|source| RunError::Root { source })?;
-    let bundle = bundle(&authority, &settings.trust_domain)?;
+    let bundle = Arc::new(bundle(&authority, &settings.trust_domain)?);
+    let (federation, endpoint) = federation_of(&settings, keys, &store, &bundle, clock.now(), addresses).await?;
     let database = settings.database.clone();
     let failed = |source| RunError::Store {
         path: database.clone(),
@@ -348,7 +394,9 @@ async fn build(
         clock,
         store,
         authority: Arc::new(authority),
-        bundle: Arc::new(bundle),
+        bundle,
+        federation,
+        endpoint,
         world: World::new(live, hosts),
         metrics,
         tasks: TaskTracker::new(),
@@ -363,6 +411,30 @@ async fn build(
         applying: tokio::sync::Mutex::new(()),
         settings,
     }))
+}
+
+/// Opens the keys for JWT-SVIDs, and the certificate of the endpoint, where they are configured.
+async fn federation_of(
+    settings: &Settings,
+    keys: DiskKeys,
+    store: &Store,
+    bundle: &Arc<TrustBundle>,
+    now: Timestamp,
+    addresses: Addresses,
+) -> Result<(Option<Arc<Federation>>, Option<Endpoint>), RunError> {
+    let Some(config) = &settings.federation else {
+        return Ok((None, None));
+    };
+    let federation = Federation::open(config.issuer.clone(), keys, store, Arc::clone(bundle), now)
+        .await
+        .map_err(|source| RunError::Federation { source })?;
+    let endpoint = match (addresses.federation, &config.endpoint) {
+        (Some(address), Some(endpoint)) => {
+            Some(Endpoint::open(address, endpoint.tls.as_ref()).map_err(|source| RunError::Certificate { source })?)
+        }
+        (None, _) | (_, None) => None,
+    };
+    Ok((Some(Arc::new(federation)), endpoint))
 }
 
 async fn identity_of(settings: &Settings, store: &Store) -> Result<(Meta, crate::store::Authority), RunError> {

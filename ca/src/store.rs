@@ -10,6 +10,7 @@
 mod heads;
 mod hosts;
 mod issuances;
+mod jwts;
 mod owner;
 mod quarantines;
 mod revisions;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub(crate) use heads::{Cosigned, HeadRow, ToldHead};
 pub(crate) use hosts::{HostRow, HostRowState};
 pub(crate) use issuances::{Issuance, Presented};
+pub(crate) use jwts::{JwtKeyRow, JwtKeyRows, JwtRecord};
 pub(crate) use owner::{Store, StoreThread};
 pub(crate) use quarantines::QuarantineRows;
 pub(crate) use revisions::{RevisionRow, RevisionSummary};

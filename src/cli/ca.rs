@@ -105,6 +105,9 @@ async fn serve(args: &ServerRun, context: &Context) -> Result<Exit> {
         let addresses = running.addresses();
         let socket = running.admin_socket().display().to_string();
         tracing::info!(node_api = %addresses.node_api, dashboard = %addresses.dashboard, admin = %socket, "the CA serves");
+        if let Some(federation) = addresses.federation {
+            tracing::info!(%federation, "anyone may read what verifies tokens");
+        }
         running.ended().await
     }
     .await;

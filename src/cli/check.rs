@@ -2,6 +2,7 @@
 
 mod ca;
 mod doctor;
+mod federation;
 mod files;
 mod guard;
 mod listeners;

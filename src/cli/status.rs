@@ -1,6 +1,7 @@
 //! `status`: one screen that says how the mesh is, as far as this machine can see it.
 
 mod calls;
+mod federation;
 
 use std::path::Path;
 
@@ -159,6 +160,9 @@ impl CaView {
                 "       {} quarantined; hosts asked or said {} times what they may not",
                 status.quarantines, status.refused
             ))?;
+        }
+        if let Some(federation) = &status.federation {
+            federation::show(federation, now, screen)?;
         }
         notes(&status.notes, screen)?;
         for line in seen::alerts(&self.hosts.hosts, now) {

@@ -43,6 +43,8 @@ words! {
         Alert = "alert",
         /// An SVID was issued.
         Issued = "issued",
+        /// A JWT-SVID was signed.
+        JwtIssued = "jwt_issued",
         /// An SVID was asked for and not issued.
         IssueRefused = "issue_refused",
         /// A proxy has a new SVID in use.
@@ -79,6 +81,8 @@ words! {
         KeyPrepared = "key_prepared",
         /// A signing key was put in use.
         KeyActivated = "key_activated",
+        /// A signing key was taken away in its time.
+        KeyRetired = "key_retired",
         /// A signing key was tainted.
         KeyTainted = "key_tainted",
         /// A signing key was revoked.

@@ -2,6 +2,7 @@
 //!
 //! Every refusal is `application/problem+json` (RFC 9457), a [`Problem`].
 
+mod federation;
 mod heads;
 mod observed;
 pub mod path;
@@ -16,6 +17,7 @@ use spiffe::time::Timestamp;
 
 use crate::Generation;
 
+pub use federation::{BundleDocuments, EndpointStatus, EndpointTls, FederationStatus, JwtKeyState, JwtKeyStatus};
 pub use heads::{LedgerHead, LedgerHeads};
 pub use observed::{Denied, EdgeCount, EdgeList, EventList, MINUTES_MAX, ToldBy};
 pub use quarantine::{
@@ -401,6 +403,9 @@ pub struct CaStatus {
     /// What hosts asked or said that they may not, since the start of this process.
     #[serde(default)]
     pub refused: u64,
+    /// Tokens that anyone can verify; none without `federation:`.
+    #[serde(default)]
+    pub federation: Option<FederationStatus>,
     /// The folder of its ledger.
     pub ledger: String,
     /// What an operator should know: a key-encryption key in a file, for instance.

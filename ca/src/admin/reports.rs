@@ -75,6 +75,7 @@ pub(super) async fn status(State(core): State<Arc<Core>>) -> Json<CaStatus> {
         issued: issued.iter().sum(),
         quarantines: core.quarantines.list().quarantines.len() as u64,
         refused: core.metrics.refused_in_all(),
+        federation: core.federation.as_ref().map(|federation| federation.status(&core)),
         ledger: core.settings.ledger_dir().display().to_string(),
         notes: notes(&core),
     })

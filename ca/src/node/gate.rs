@@ -2,7 +2,7 @@
 //!
 //! Strangers (still in the handshake, or without a host's certificate) have a
 //! budget of their own and a share per source, so that no number of them can keep
-//! a host out.
+//! a host out. The federation endpoint, where there are strangers only, has a gate of its own.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ const STRANGERS_MAX: usize = 128;
 const STRANGERS_PER_SOURCE_MAX: u32 = 32;
 
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     hosts: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     sources: Shares<IpAddr>,
@@ -40,7 +40,7 @@ type Shares<K> = Arc<Mutex<BTreeMap<K, u32>>>;
 
 /// A stranger's place.
 #[derive(Debug)]
-pub(super) struct StrangerPlace {
+pub(crate) struct StrangerPlace {
     _permit: OwnedSemaphorePermit,
     _share: Share<IpAddr>,
 }
@@ -84,7 +84,7 @@ impl<K: Ord + Clone> Share<K> {
 }
 
 impl Gate {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             hosts: Arc::new(Semaphore::new(HOSTS_MAX)),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
@@ -94,7 +94,7 @@ impl Gate {
     }
 
     /// Gives a new connection a place, or none.
-    pub(super) fn stranger(&self, source: IpAddr) -> Option<StrangerPlace> {
+    pub(crate) fn stranger(&self, source: IpAddr) -> Option<StrangerPlace> {
         let permit = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
         let share = Share::take(&self.sources, &network(source), STRANGERS_PER_SOURCE_MAX)?;
         Some(StrangerPlace {

@@ -138,6 +138,27 @@ CREATE TABLE heads (
     PRIMARY KEY (host, epoch)
 ) STRICT, WITHOUT ROWID;
 ",
+    r"
+CREATE TABLE jwt_keys (
+    kid        TEXT PRIMARY KEY,
+    point      BLOB NOT NULL,
+    published  INTEGER NOT NULL,
+    signs_from INTEGER NOT NULL,
+    activated  INTEGER,
+    retired    INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE jwts (
+    jti       TEXT PRIMARY KEY,
+    spiffe_id TEXT NOT NULL,
+    audience  TEXT NOT NULL,
+    host      TEXT NOT NULL,
+    kid       TEXT NOT NULL,
+    issued_at INTEGER NOT NULL,
+    not_after INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX jwts_by_end ON jwts (not_after);
+",
 ];
 
 /// Opens the file and brings its schema up to date, in one transaction per step.

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod federation;
 mod heads;
 mod issue;
 mod join;

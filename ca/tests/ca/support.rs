@@ -86,11 +86,20 @@ pub(crate) struct TestCa {
 }
 
 pub(crate) fn settings(dir: &Path) -> Settings {
-    let config = json!({
+    settings_with(dir, &json!({}))
+}
+
+/// The same with more sections.
+pub(crate) fn settings_with(dir: &Path, more: &Value) -> Settings {
+    let mut config = json!({
         "trust_domain": "acme.internal",
         "node_api": {"listen": "127.0.0.1:0"},
         "dashboard": {"listen": "127.0.0.1:0"},
     });
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     let defaults = Defaults {
         state_dir: dir.join("state"),
         admin_socket: dir.join("run/ca.sock"),
@@ -104,14 +113,19 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 
 impl TestCa {
     pub(crate) async fn start() -> Self {
+        Self::start_with(json!({})).await
+    }
+
+    /// The same with more sections in its configuration.
+    pub(crate) async fn start_with(more: Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = settings(dir.path());
+        let settings = settings_with(dir.path(), &more);
         let (clock, hand) = Clock::fixed(Timestamp::from_rfc3339("2026-11-25T12:00:00.250Z").unwrap());
         ca::init(&settings, &clock).await.unwrap();
         Self::serve(dir, settings, clock, hand).await
     }
 
-    async fn serve(dir: TempDir, settings: Settings, clock: Clock, hand: ClockHand) -> Self {
+    pub(crate) async fn serve(dir: TempDir, settings: Settings, clock: Clock, hand: ClockHand) -> Self {
         let cancel = CancellationToken::new();
         let running = ca::start(settings.clone(), clock.clone(), cancel.clone())
             .await

@@ -298,11 +298,13 @@ fn a_key_is_a_point_and_its_name_is_its_thumbprint() {
     assert_eq!(key.key_id(), "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s");
     assert_eq!(key.point().as_slice(), point);
     let compressed = [&[2], &x[..]].concat();
+    let hybrid = [&[6], &point[1..]].concat();
     for wrong in [
         &point[..64],
         &point[1..],
         &[&point[..], &[0]].concat(),
         &compressed,
+        &hybrid,
         &[],
     ] {
         assert_eq!(JwtAuthority::from_point(wrong), Err(JwtAuthorityError::Point));

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ca_api::admin::{CaStatus, HostList, path};
 use spiffe::time::Timestamp;
 
-use super::{Looks, files, mesh};
+use super::{Looks, federation, files, mesh};
 use crate::cli::Context;
 use crate::client::Server;
 
@@ -69,6 +69,9 @@ fn judge(status: &CaStatus, hosts: &HostList, now: Timestamp, looks: &mut Looks)
         } else {
             looks.ok(PART, what, "connected and up to date");
         }
+    }
+    if let Some(status) = &status.federation {
+        federation::judge(status, now, looks);
     }
     for note in &status.notes {
         let todo = if note.contains("key") {
@@ -133,6 +136,7 @@ mod tests {
             issued: 0,
             quarantines: 0,
             refused: 0,
+            federation: None,
             ledger: String::new(),
             notes: vec!["a key in a file".to_owned()],
         };

@@ -40,3 +40,5 @@ pub const MESH: &str = "/v1/mesh";
 pub const EDGES: &str = "/v1/edges";
 /// `GET ?bot=` → [`EventList`](super::EventList): the newest refused calls and alerts.
 pub const EVENTS: &str = "/v1/events";
+/// `GET` → [`BundleDocuments`](super::BundleDocuments): what relying parties read, for those who cannot fetch it.
+pub const BUNDLE: &str = "/v1/bundle";
