@@ -28,6 +28,7 @@ mod databases;
 mod destinations;
 mod disk;
 mod endpoints;
+mod federation;
 mod floods;
 mod foreign;
 mod grpc;

@@ -230,6 +230,8 @@ pub(crate) struct Mesh {
 #[derive(Default)]
 pub(crate) struct Setup<'a> {
     pub(crate) hosts: &'a [&'a str],
+    /// Lines for `ca.yaml`.
+    pub(crate) ca: &'a str,
     /// Lines for every `proxy.yaml`.
     pub(crate) extra: &'a str,
     /// Settings of every proxy's ledger beside its folder: `, max_bytes: 4MiB`.
@@ -256,7 +258,8 @@ impl Mesh {
             &ca_config,
             format!(
                 "trust_domain: acme.internal\nstate_dir: {d}/ca\nnode_api: {{listen: 127.0.0.1:{node}}}\n\
-                 admin: {{socket: {d}/ca.sock, operators: [{me}]}}\ndashboard: {{listen: 127.0.0.1:{dash}}}\n"
+                 admin: {{socket: {d}/ca.sock, operators: [{me}]}}\ndashboard: {{listen: 127.0.0.1:{dash}}}\n{}",
+                setup.ca
             ),
         )
         .unwrap();

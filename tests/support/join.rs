@@ -68,11 +68,17 @@ async fn connect(
     config: Arc<rustls::ClientConfig>,
     sni: rustls::pki_types::ServerName<'static>,
 ) -> (NodeClient<Channel>, [u8; node::EXPORTER_BYTES]) {
+    try_connect(ca, config, sni).await.expect("a handshake")
+}
+
+/// The same, where the CA may have no SVID of this time yet.
+async fn try_connect(
+    ca: SocketAddr,
+    config: Arc<rustls::ClientConfig>,
+    sni: rustls::pki_types::ServerName<'static>,
+) -> Option<(NodeClient<Channel>, [u8; node::EXPORTER_BYTES])> {
     let tcp = tokio::net::TcpStream::connect(ca).await.unwrap();
-    let tls = tokio_rustls::TlsConnector::from(config)
-        .connect(sni, tcp)
-        .await
-        .unwrap();
+    let tls = tokio_rustls::TlsConnector::from(config).connect(sni, tcp).await.ok()?;
     let exporter = tls
         .get_ref()
         .1
@@ -86,12 +92,21 @@ async fn connect(
         }))
         .await
         .unwrap();
-    (NodeClient::new(channel), exporter)
+    Some((NodeClient::new(channel), exporter))
 }
 
 impl PlayedHost {
     /// Joins as the host that the token names.
     pub(crate) fn join(ca: SocketAddr, token: &str) -> Self {
+        Self::try_join(ca, token, Clock::system()).expect("a CA of this time")
+    }
+
+    /// Joins at another time than the system's, if the CA has an SVID of that time.
+    pub(crate) fn try_join_at(ca: SocketAddr, token: &str, now: Timestamp) -> Option<Self> {
+        Self::try_join(ca, token, Clock::fixed(now).0)
+    }
+
+    fn try_join(ca: SocketAddr, token: &str, clock: Clock) -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -105,32 +120,47 @@ impl PlayedHost {
             sha256: token.pins().to_vec(),
         };
         let empty = Arc::new(TrustBundle::new(td.clone(), Vec::new(), 0, None).unwrap());
-        let config = client_config(None, &empty, expect, &Clock::system(), &[node::ALPN]).unwrap();
+        let config = client_config(None, &empty, expect, &clock, &[node::ALPN]).unwrap();
         let answer = runtime.block_on(async {
-            let (mut client, exporter) = connect(ca, config, sni_for(&td.id())).await;
+            let (mut client, exporter) = try_connect(ca, config, sni_for(&td.id())).await?;
             let proof = key.sign(&node::attest_message(&exporter, &csr)).unwrap();
             let secret = token.secret().expose_text().to_string();
             let evidence = Some(attest_request::Evidence::Token(TokenEvidence { secret }));
-            client
-                .attest(AttestRequest {
-                    host: String::new(),
-                    csr,
-                    evidence,
-                    proof,
-                })
-                .await
-                .unwrap()
-                .into_inner()
-        });
+            let request = AttestRequest {
+                host: String::new(),
+                csr,
+                evidence,
+                proof,
+            };
+            Some(client.attest(request).await.unwrap().into_inner())
+        })?;
         let bundle = Arc::new(TrustBundle::parse(&td, &answer.bundle).unwrap());
         let node = Svid::new(answer.chain, key).unwrap();
-        Self {
+        Some(Self {
             td,
             bundle,
             node,
             ca,
-            clock: Clock::system(),
+            clock,
             runtime,
+        })
+    }
+
+    /// Asks for a token of a bot for an audience, or the word of the refusal.
+    pub(crate) fn mint(&self, bot: &str, audience: &str) -> Result<String, String> {
+        let expect = Expect::AnyCa(self.td.clone());
+        let config = client_config(Some(&self.node), &self.bundle, expect, &self.clock, &[node::ALPN]).unwrap();
+        let request = node::JwtRequest {
+            bot: bot.to_owned(),
+            audience: audience.to_owned(),
+        };
+        let answer = self.runtime.block_on(async {
+            let (mut client, _) = connect(self.ca, config, sni_for(&self.td.id())).await;
+            client.mint_jwt(request).await.unwrap().into_inner()
+        });
+        match answer.refusal.as_str() {
+            "" => Ok(answer.token),
+            refusal => Err(refusal.to_owned()),
         }
     }
 

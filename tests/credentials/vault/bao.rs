@@ -97,6 +97,14 @@ impl Bao {
         self.let_in("briefly", "spiffe://acme.internal/botmesh/host/web-1", &roots, "2s");
     }
 
+    /// One that knows nothing of a mesh, and only its administrator's port.
+    pub(crate) fn plain(program: String) -> Self {
+        let mut bao = Self::new(program);
+        fs::write(bao.file("extra.hcl"), "").unwrap();
+        bao.launch();
+        bao
+    }
+
     fn launch(&mut self) {
         let mut command = Command::new(&self.program);
         command
@@ -127,7 +135,8 @@ impl Bao {
             .unwrap_or_else(|told| panic!("{method} {path}: {told}"))
     }
 
-    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+    /// Asks as its administrator, and gives the answer or what it says instead.
+    pub(crate) fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let url = format!("http://{}:{PLAIN}/v1/{path}", self.address);
         let mut curl = Command::new("curl");
         curl.args(["-s", "-w", "\n%{http_code}", "-X", method, "-H", "X-Vault-Token: root"]);
