@@ -373,6 +373,20 @@ pub(crate) enum Bot {
         /// The bot
         bot: BotName,
     },
+    /// What one bot reached, by the ledgers of its hosts, and could have reached: for the day it was somebody else
+    Blast(Blast),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Blast {
+    /// The bot
+    pub(crate) bot: BotName,
+    /// The ledgers of its hosts [default: the one of this host's proxy]
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// How far back: an age, or a time
+    #[arg(long, default_value = "24h", value_name = "TIME")]
+    pub(crate) since: String,
 }
 
 #[derive(Debug, Args)]

@@ -491,3 +491,50 @@ fn a_ca_that_dies_stops_no_call_and_comes_back_with_what_it_knew() {
         "the revisions go on: {status}"
     );
 }
+
+#[test]
+fn what_a_bot_reached_is_told_from_what_it_could_have() {
+    if !root_or_skip("what a bot reached") {
+        return;
+    }
+    let mesh = two_hosts("");
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    for _ in 0..3 {
+        assert_eq!(checkout.call("GET", "orders.prod.mesh", "/orders/17").status, 200);
+    }
+    checkout.call("DELETE", "orders.prod.mesh", "/orders/17");
+    let blast = |format: &str| {
+        let mut command = botmesh();
+        command.args([
+            "bot",
+            "blast",
+            "prod/checkout",
+            "--server",
+            &mesh.server(),
+            "--since",
+            "1h",
+        ]);
+        ok(command.args(["-o", format]).arg(mesh.host("web-1").ledger()))
+    };
+    let told: Value = serde_json::from_str(&blast("json")).expect("JSON");
+    assert_eq!(told["reached"].as_array().expect("a list").len(), 1, "{told:#}");
+    assert_eq!(
+        (&told["reached"][0]["to"], &told["reached"][0]["calls"]["GET"]),
+        (&"prod/orders".into(), &3.into())
+    );
+    assert_eq!(told["refused"]["prod/orders"]["no_rule"], 1);
+    let could: Vec<&str> = told["could_reach"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|way| way["to"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(could, ["prod/stock"], "{told:#}");
+    let shown = blast("table");
+    assert!(
+        shown.contains("could have reached too") && shown.contains("prod/stock"),
+        "{shown}"
+    );
+    let none = run(botmesh().args(["bot", "blast", "prod/nobody", "--server", &mesh.server()]));
+    assert_eq!(none.status.code(), Some(1), "{}", both(&none));
+}

@@ -363,6 +363,11 @@ impl Mesh {
         self.credentials.get_key_value(rule.inject.as_ref()?)
     }
 
+    /// Gives the credential that a rule names, if there is such a rule and it names one.
+    pub fn credential_named_by(&self, rule: &crate::RuleId) -> Option<&CredentialName> {
+        self.rules.get(rule)?.inject.as_ref()
+    }
+
     /// Gives the destinations of the rules that add a credential, as rules write them; of an address that is a secret, what of
     /// it is none.
     pub fn services_of(&self, name: &str) -> BTreeSet<String> {

@@ -168,6 +168,17 @@ async fn server_ledger(context: &Context) -> Result<PathBuf> {
     }
 }
 
+/// The ledgers that were named, or the server's.
+pub(crate) async fn ledgers(dirs: Vec<PathBuf>, context: &Context) -> Result<Vec<PathBuf>> {
+    let dirs = if dirs.is_empty() {
+        vec![server_ledger(context).await?]
+    } else {
+        dirs
+    };
+    dirs.iter().try_for_each(|dir| must_be_a_ledger(dir))?;
+    Ok(dirs)
+}
+
 fn parsed(filter: &str, now: Timestamp) -> Result<audit::query::Filter> {
     audit::query::parse(filter, now).map_err(|error| Failure::usage(error.to_string()).into())
 }

@@ -1,5 +1,6 @@
-//! `bot list|show`.
+//! `bot list|show|blast`.
 
+mod blast;
 mod show;
 
 use anyhow::Result;
@@ -18,6 +19,7 @@ pub(crate) async fn run(command: Bot, context: &Context) -> Result<Exit> {
     match command {
         Bot::List => list(&server, context).await,
         Bot::Show { bot } => show::run(&bot, &server, context).await,
+        Bot::Blast(args) => blast::run(args, &server, context).await,
     }
 }
 
