@@ -7,6 +7,7 @@
 
 pub mod age;
 pub mod detect;
+mod events;
 pub mod exchange;
 mod forms;
 mod hmac;
@@ -22,6 +23,7 @@ mod store;
 mod token;
 mod vault;
 
+pub(crate) use events::Events;
 pub use hook::NoHook;
 pub use secret::{NoSecret, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
 pub use source::{Environment, KeyError, Sealer, Source, SourceError};

@@ -159,6 +159,11 @@ impl Metrics {
         self.reproofs.with_label_values(&[result]).inc();
     }
 
+    /// Counts a request to end a statement; `result` is a word of ours.
+    pub(crate) fn database_cancel(&self, result: &str) {
+        self.credentials.cancels.with_label_values(&[result]).inc();
+    }
+
     /// Counts a connection that the other proxy's fault has ended; `reason` is a word of ours.
     pub(crate) fn hop_broken(&self, reason: &str) {
         self.calls.hops_broken.with_label_values(&[reason]).inc();

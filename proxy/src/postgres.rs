@@ -15,11 +15,14 @@ pub mod scram;
 pub(crate) mod start;
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::{EventKind, LedgerError};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use serde_json::Value;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -29,10 +32,11 @@ use crate::connection::tunnel::Line;
 use crate::ends::{ReadEnd, WriteEnd};
 use crate::http1::read::Reader;
 use crate::http1::write::{Tail, Writer};
+use crate::outside::connect::OutsideFault;
 use crate::proxy::Proxy;
 use crate::reason::Reason;
 use crate::seldom::Seldom;
-use keys::Key;
+use keys::{Key, Session};
 use start::Start;
 use wire::{Asked, First, KEY_BYTES, WireError};
 
@@ -152,14 +156,35 @@ async fn last_word(writer: &mut Writer<WriteEnd>, error: Bytes) {
     }
 }
 
-/// Ends a statement of a session of the same bot, at the address where that session is. Nobody is told what came of it:
+/// Why a statement was not ended.
+#[derive(Debug, Error)]
+enum NotEnded {
+    /// What is not recorded is not done.
+    #[error("record that a statement is to end")]
+    Record {
+        #[source]
+        source: LedgerError,
+    },
+    /// The server was not reached.
+    #[error("reach the server of the session")]
+    Reach {
+        #[source]
+        source: OutsideFault,
+    },
+    /// It took too long.
+    #[error("it took too long")]
+    Slow,
+}
+
+/// Ends a statement of a session of the same bot, at the address where that session is. The bot is not told what came of it:
 /// the protocol has no answer.
 async fn cancel(proxy: &Arc<Proxy>, door: &Door, to: &Arc<OutsideRoute>, key: [u8; KEY_BYTES]) {
+    let count = |result| proxy.metrics.database_cancel(result);
     let Door::Bot { who, .. } = door else {
         if let Some(left_out) = NOT_THEIRS.due() {
             tracing::info!(to = %to.outside, left_out, "somebody who is no bot would end a statement");
         }
-        return;
+        return count("refused");
     };
     let of = Key {
         from: who.bot.clone(),
@@ -170,36 +195,45 @@ async fn cancel(proxy: &Arc<Proxy>, door: &Door, to: &Arc<OutsideRoute>, key: [u
         if let Some(left_out) = NOT_THEIRS.due() {
             tracing::info!(from = %who.bot, to = %to.outside, left_out, "a bot would end a statement of a session that it does not have");
         }
-        return;
+        return count("refused");
     };
-    let snapshot = proxy.control.snapshot();
-    let said = snapshot
-        .mesh
-        .outside_destination(&to.outside)
-        .cloned()
-        .unwrap_or_default();
-    let asking = async {
-        // One at a time: else a bot with one session could have this host open any number of connections with the server.
-        let _turn = session.cancelling.lock().await;
-        let mut server = proxy
-            .callees
-            .reach_database(&to.outside, &said, None, Some(session.address))
-            .await?;
-        let written = server.stream.write_all(&wire::cancel(key)).await;
-        // The server says nothing, and ends the connection once it has done it.
-        let ended = server.stream.shutdown().await;
-        if written.and(ended).is_err() {
-            tracing::debug!(to = %to.outside, "a server did not hear that a statement is to end");
-        }
-        Ok::<(), crate::outside::connect::OutsideFault>(())
-    };
-    match timeout(CANCEL, asking).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
+    let ended = timeout(CANCEL, end_statement(proxy, &of, &session)).await;
+    match ended.unwrap_or(Err(NotEnded::Slow)) {
+        Ok(()) => count("sent"),
+        Err(error) => {
             tracing::info!(to = %to.outside, error = &error as &dyn std::error::Error, "a statement was not ended");
+            count("failed");
         }
-        Err(_elapsed) => tracing::info!(to = %to.outside, "a statement was not ended in time"),
     }
+}
+
+/// Asks the server of a session to end its statement, once that is recorded.
+async fn end_statement(proxy: &Arc<Proxy>, of: &Key, session: &Session) -> Result<(), NotEnded> {
+    // One at a time: else a bot with one session could have this host open any number of connections with the server.
+    let _turn = session.cancelling.lock().await;
+    let detail = BTreeMap::from([
+        ("bot".to_owned(), Value::from(of.from.to_string())),
+        ("call".to_owned(), Value::from(session.call.to_string())),
+    ]);
+    let recorded = proxy
+        .control
+        .own_event(EventKind::DatabaseCancel, of.to.to_string(), detail);
+    recorded.map_err(|source| NotEnded::Record { source })?;
+    let snapshot = proxy.control.snapshot();
+    let said = snapshot.mesh.outside_destination(&of.to);
+    let said = said.cloned().unwrap_or_default();
+    let reached = proxy
+        .callees
+        .reach_database(&of.to, &said, None, Some(session.address))
+        .await;
+    let mut server = reached.map_err(|source| NotEnded::Reach { source })?;
+    let written = server.stream.write_all(&wire::cancel(of.key)).await;
+    // The server says nothing, and ends the connection once it has done it.
+    let ended = server.stream.shutdown().await;
+    if written.and(ended).is_err() {
+        tracing::debug!(to = %of.to, "a server did not hear that a statement is to end");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use crate::callee::Callees;
 use crate::config::Settings;
 use crate::control::{Control, ControlConfig};
 use crate::credentials::lease::{self, Leases};
-use crate::credentials::{Credentials, NodeIdentity, Outward, Sealer, Vaults};
+use crate::credentials::{Credentials, Events, NodeIdentity, Outward, Sealer, Vaults};
 use crate::hop;
 use crate::http1::Limits;
 use crate::limiter::Limiter;
@@ -185,7 +185,16 @@ fn credentials(settings: &Settings, control: &Control, tasks: &TaskTracker) -> C
     let host = control.clone();
     let node = NodeIdentity(Arc::new(move || host.node_svid()));
     let vaults = Vaults::new(settings.vaults.clone(), &node, &control.clock());
-    let leases = Leases::new(vaults, &settings.state_dir, control.clock(), tasks.clone());
+    let ledger = control.clone();
+    let events = Events::new(move |kind, subject, detail| {
+        if let Err(error) = ledger.own_event(kind, subject, detail) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "what happened to a credential is not in the ledger"
+            );
+        }
+    });
+    let leases = Leases::new(vaults, &settings.state_dir, control.clock(), tasks.clone()).telling(events);
     let outward = Outward {
         way_out: WayOut::new(settings.hosts_file.clone(), control.clock(), tasks.clone()),
         clock: control.clock(),

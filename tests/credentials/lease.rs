@@ -167,6 +167,27 @@ fn a_role_exists_only_while_the_process_of_the_bot_does() {
     assert_eq!(stage.postgres.roles(), [""; 0]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "[]");
     assert_eq!(stage.bao.tokens(), 0);
+    let events = stage.scene.host().query("kind=credential_lease");
+    let told = |step: &str| {
+        let of = events.iter().filter(|event| event["detail"]["step"] == step);
+        let mut bots: Vec<&str> = of
+            .inspect(|event| {
+                assert_eq!(
+                    (&event["subject"], &event["detail"]["result"]),
+                    (&json!("credential:db"), &json!("ok"))
+                )
+            })
+            .filter_map(|event| event["detail"]["bot"].as_str())
+            .collect();
+        bots.sort_unstable();
+        bots
+    };
+    let all = ["prod/checkout", "prod/checkout", "prod/report"];
+    assert_eq!(
+        (told("taken"), told("given_back")),
+        (all.to_vec(), all.to_vec()),
+        "{events:?}"
+    );
 }
 
 #[test]

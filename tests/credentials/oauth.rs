@@ -49,6 +49,15 @@ struct Servers {
 }
 
 impl Servers {
+    /// How many tokens of a credential the ledger tells of, each given and none shown.
+    fn tokens_recorded(&self, credential: &str) -> usize {
+        let mut given = self.scene.host().query("kind=credential_token");
+        given.retain(|event| event["subject"] == format!("credential:{credential}"));
+        let detail = serde_json::json!({"class": "short", "result": "ok"});
+        assert!(given.iter().all(|event| event["detail"] == detail), "{given:?}");
+        given.len()
+    }
+
     fn start() -> Self {
         let log = tempfile::tempdir().unwrap();
         let hand = Hand::new(log.path());
@@ -221,6 +230,7 @@ fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
     let (_, metrics) = http_get(servers.scene.host().ports.metrics, "/metrics").unwrap();
     let counted = r#"botmesh_credential_exchanges_total{credential="crm",result="ok"} 3"#;
     assert!(metrics.contains(counted), "{metrics}");
+    assert_eq!(servers.tokens_recorded("crm"), 3);
     nobody_wrote(&servers.scene, &KEYS);
     none_in("what the commands said", format!("{listed}{tested}").as_bytes(), &KEYS);
 }

@@ -8,8 +8,8 @@ use super::server::{NAME, Server, port_of, psql};
 use super::{CREDENTIALS, Talk, apply, last, put, rule, served, try_put};
 use crate::credentials::scene::{X_KEY, no_key_in};
 use crate::outside::scene::Scene;
-use crate::spine::CHECKOUT;
-use crate::support::{PYTHON, Process, as_user, eventually, root_or_skip};
+use crate::spine::{CHECKOUT, REPORT};
+use crate::support::{PYTHON, Process, as_user, eventually, http_get, root_or_skip};
 
 /// A server that lies in one way, in a mesh that leads to it.
 struct Liar {
@@ -111,6 +111,29 @@ fn a_session_has_one_of_its_statements_ended_at_a_time() {
     assert!(log.contains("one alone") && !log.contains("two at once"), "{log}");
     eventually("both requests", || {
         (liar.process.log().matches("cancelled pid_secr").count() == 2).then_some(())
+    });
+    // Nobody else's: neither another bot's, nor by a key that was never given.
+    for (uid, key) in [(REPORT, "7069645f73656372"), (CHECKOUT, "7069645f73656373")] {
+        let mut command = as_user(PYTHON, uid);
+        command.args(["-c", include_str!("../support/cancel.py"), "127.0.0.1", &port, key]);
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    }
+    let events = liar.scene.host().query("kind=database_cancel");
+    let call = liar.scene.host().query("kind=call protocol=postgres").pop().unwrap();
+    assert_eq!(events.len(), 2, "{events:?}");
+    for event in &events {
+        assert_eq!(event["subject"], call["to"]["outside"], "{event}");
+        assert_eq!(
+            event["detail"],
+            json!({"bot": "prod/checkout", "call": call["id"]}),
+            "{event}"
+        );
+    }
+    eventually("all four to be counted", || {
+        let (_, metrics) = http_get(liar.scene.host().ports.metrics, "/metrics").unwrap();
+        let counted = ["sent", "refused"]
+            .map(|result| metrics.contains(&format!("botmesh_database_cancels_total{{result=\"{result}\"}} 2")));
+        (counted == [true, true]).then_some(())
     });
 }
 

@@ -95,6 +95,12 @@ words! {
         CredentialPut = "credential_put",
         /// A new value of a credential was given to the hosts, or the rotation went on or ended.
         CredentialRotated = "credential_rotated",
+        /// The value of a credential was exchanged for a token, or was not.
+        CredentialToken = "credential_token",
+        /// A lease of a credential was taken, renewed or given back, or was not.
+        CredentialLease = "credential_lease",
+        /// A bot had a statement of a session of its own with a database ended.
+        DatabaseCancel = "database_cancel",
         /// A grant was given.
         Granted = "granted",
         /// A grant ended.

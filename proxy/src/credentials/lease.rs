@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use keeper::keep;
 pub(super) use value::{Value, of as value_of};
 
+use super::events::{Events, Whose};
 use super::source::SourceError;
 use super::store::{Loaded, pause};
 use super::vault::{Grant, LeaseId, VaultError, VaultWord, Vaults};
@@ -42,6 +43,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Leases {
     pub(super) vaults: Vaults,
+    pub(super) events: Events,
     records: Records,
     clock: Clock,
     tasks: TaskTracker,
@@ -104,7 +106,7 @@ struct Lease {
 /// A lease that waits to be given back.
 #[derive(Debug)]
 struct Return {
-    vault: VaultWord,
+    of: Whose,
     /// By when the vault takes it back by itself.
     until: Timestamp,
     next: Instant,
@@ -147,6 +149,15 @@ impl Key {
             process: process.key(),
         }
     }
+
+    /// Whose a lease of it is.
+    pub(super) fn whose(&self, vault: &VaultWord) -> Whose {
+        Whose {
+            vault: vault.clone(),
+            name: Some(self.name.clone()),
+            bot: Some(self.bot.clone()),
+        }
+    }
 }
 
 impl Lease {
@@ -177,7 +188,12 @@ impl Leases {
         let now = Instant::now();
         let returns = left.into_iter().map(|record| {
             let Record { vault, lease, until } = record;
-            (lease, Return::new(vault, until, now))
+            let of = Whose {
+                vault,
+                name: None,
+                bot: None,
+            };
+            (lease, Return::new(of, until, now))
         });
         let table = Table {
             returns: returns.collect(),
@@ -191,11 +207,17 @@ impl Leases {
         }
         Self {
             vaults,
+            events: Events::default(),
             records,
             clock,
             tasks,
             table: Mutex::new(table),
         }
+    }
+
+    /// The same, telling what happens to leases.
+    pub(crate) fn telling(self, events: Events) -> Self {
+        Self { events, ..self }
     }
 
     /// The value of a process that has a lease.
@@ -274,7 +296,8 @@ impl Leases {
             .get_mut(key)
             .filter(|place| !closed && !place.process.ended());
         let Some(place) = place else {
-            table.returns.insert(taken.id, Return::new(taken.vault, until, now));
+            let of = key.whose(&taken.vault);
+            table.returns.insert(taken.id, Return::new(of, until, now));
             return Err(SourceError::ProcessEnded);
         };
         let loaded = Arc::clone(&taken.loaded);
@@ -297,8 +320,8 @@ impl Leases {
     }
 
     /// Has a lease given back that is of no use.
-    pub(super) fn give_back(&self, vault: VaultWord, id: LeaseId, grant: &Grant) {
-        let back = Return::new(vault, self.until(grant), Instant::now());
+    pub(super) fn give_back(&self, of: Whose, id: LeaseId, grant: &Grant) {
+        let back = Return::new(of, self.until(grant), Instant::now());
         self.table().returns.insert(id, back);
     }
 
@@ -324,7 +347,7 @@ impl Leases {
     pub(crate) fn waiting(&self) -> BTreeMap<VaultWord, (usize, Option<Arc<VaultError>>)> {
         let mut waiting: BTreeMap<_, (usize, Option<Arc<VaultError>>)> = BTreeMap::new();
         for back in self.table().returns.values() {
-            let (count, error) = waiting.entry(back.vault.clone()).or_default();
+            let (count, error) = waiting.entry(back.of.vault.clone()).or_default();
             *count += 1;
             if let Some(failed) = &back.error {
                 *error = Some(Arc::clone(failed));
@@ -355,9 +378,9 @@ pub(super) enum Least {
 }
 
 impl Return {
-    fn new(vault: VaultWord, until: Timestamp, now: Instant) -> Self {
+    fn new(of: Whose, until: Timestamp, now: Instant) -> Self {
         Self {
-            vault,
+            of,
             until,
             next: now,
             times: 0,

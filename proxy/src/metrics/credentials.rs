@@ -1,4 +1,4 @@
-//! How often credentials were read and masked.
+//! How often credentials were read and masked, and what was asked at databases beside the sessions that they began.
 
 use prometheus::{Error, IntCounterVec, IntGaugeVec};
 
@@ -13,6 +13,7 @@ pub(super) struct CredentialMetrics {
     exchanges: IntCounterVec,
     available: IntGaugeVec,
     leases: IntGaugeVec,
+    pub(super) cancels: IntCounterVec,
 }
 
 impl CredentialMetrics {
@@ -37,6 +38,11 @@ impl CredentialMetrics {
                 "botmesh_credential_available",
                 "Whether the newest attempt to read the value, and to exchange it, went well; no series before the first.",
                 &["credential"],
+            )?,
+            cancels: make.counters(
+                "botmesh_database_cancels_total",
+                "Requests to end a statement of a session with a database, by what came of them.",
+                &["result"],
             )?,
             leases: make.gauges(
                 "botmesh_credential_leases",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit::CallId;
 use policy::Outside;
 use spiffe::id::BotName;
 
@@ -18,6 +19,8 @@ pub(crate) struct Keys(Mutex<BTreeMap<Key, Arc<Session>>>);
 pub(crate) struct Session {
     /// Where it is.
     pub(crate) address: SocketAddr,
+    /// By which call it was begun.
+    pub(crate) call: CallId,
     /// Held by whoever ends a statement of it.
     pub(crate) cancelling: tokio::sync::Mutex<()>,
 }
@@ -39,9 +42,13 @@ pub(crate) struct Given {
 
 impl Keys {
     /// Notes a key for as long as its session goes on.
-    pub(crate) fn give(self: &Arc<Self>, key: Key, address: SocketAddr) -> Given {
+    pub(crate) fn give(self: &Arc<Self>, key: Key, (address, call): (SocketAddr, CallId)) -> Given {
         let cancelling = tokio::sync::Mutex::default();
-        let session = Arc::new(Session { address, cancelling });
+        let session = Arc::new(Session {
+            address,
+            call,
+            cancelling,
+        });
         self.all().insert(key.clone(), session);
         Given {
             keys: Arc::clone(self),
@@ -82,7 +89,8 @@ mod tests {
     fn a_key_is_of_one_bot_at_one_server_while_its_session_goes_on() {
         let (keys, address) = (Arc::new(Keys::default()), "192.0.2.1:5432".parse().unwrap());
         let own = key("prod/a", "postgres://db.example.com", b"12345678");
-        let given = keys.give(own.clone(), address);
+        let call = CallId::parse("0190163d-8694-739b-aea5-966c26f8ad91").unwrap();
+        let given = keys.give(own.clone(), (address, call));
         let found = |key: &Key| keys.find(key).map(|session| session.address);
         assert_eq!(found(&own), Some(address));
         for other in [

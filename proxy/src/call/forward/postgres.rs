@@ -74,7 +74,8 @@ pub(super) async fn onward(
     };
     if let Some(key) = begun.key {
         let (from, to) = (who.bot.clone(), to.outside.clone());
-        let given = proxy.database_keys.give(Key { from, to, key }, database.address);
+        let at = (database.address, draft.record.id);
+        let given = proxy.database_keys.give(Key { from, to, key }, at);
         // It is begun once.
         drop(start.given.set(given));
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use super::record::Record;
 use super::{Key, Lease, Leases, Place, Return, Table};
 use crate::control::Snapshot;
+use crate::credentials::events::{Step, Whose};
 use crate::credentials::vault::{LeaseId, NotRenewed, VaultWord};
 use crate::proxy::Proxy;
 
@@ -103,7 +104,7 @@ impl Leases {
             let mut lost = Vec::new();
             table.places.retain(|key, place| {
                 let ended = place.process.ended();
-                sort_out(place, now, &mut lost, |lease| {
+                sort_out((key, place), now, &mut lost, |lease| {
                     !ended && has_right(key, &lease.injection)
                 });
                 renewals.extend(due(key, place, now));
@@ -123,27 +124,28 @@ impl Leases {
             let this = Arc::clone(self);
             drop(self.tasks.spawn(async move { this.renew(renewal).await }));
         }
-        for (id, vault) in returns {
+        for (id, of) in returns {
             let this = Arc::clone(self);
-            drop(self.tasks.spawn(async move { this.revoke(vault, id).await }));
+            drop(self.tasks.spawn(async move { this.revoke(of, id).await }));
         }
         looked
     }
 
     /// Has leases given back that nobody gets any more.
-    fn to_returns(&self, table: &mut Table, lost: Vec<Lease>) {
+    fn to_returns(&self, table: &mut Table, lost: Vec<(Key, Lease)>) {
         let now = Instant::now();
         table.changes += u64::from(!lost.is_empty());
         table.ended |= !lost.is_empty();
-        for lease in lost {
+        for (key, lease) in lost {
             lease.loaded.ends();
             let until = self.until(&lease.grant);
-            table.returns.insert(lease.id, Return::new(lease.vault, until, now));
+            let of = key.whose(&lease.vault);
+            table.returns.insert(lease.id, Return::new(of, until, now));
         }
     }
 
     /// What is to be given back now. What the vault has taken back by itself is forgotten.
-    fn due_returns(&self, table: &mut Table, now: Instant) -> Vec<(LeaseId, VaultWord)> {
+    fn due_returns(&self, table: &mut Table, now: Instant) -> Vec<(LeaseId, Whose)> {
         let moment = self.clock.now();
         let over: Vec<LeaseId> = table
             .returns
@@ -152,7 +154,9 @@ impl Leases {
             .map(|(id, _)| id.clone())
             .collect();
         for id in over {
-            table.returns.remove(&id);
+            if let Some(back) = table.returns.remove(&id) {
+                self.events.lease(Step::Ended, &back.of, Ok(()));
+            }
             let records = self.records.clone();
             drop(self.tasks.spawn(async move { forgotten(records.remove(id).await) }));
         }
@@ -164,7 +168,7 @@ impl Leases {
         due.take(RETURNS_MAX.saturating_sub(running))
             .map(|(id, back)| {
                 back.running = true;
-                (id.clone(), back.vault.clone())
+                (id.clone(), back.of.clone())
             })
             .collect()
     }
@@ -175,9 +179,10 @@ impl Leases {
             return;
         };
         let renewed = self.vaults.renew(&vault, &id, &grant).await;
-        let now = Instant::now();
+        let (now, of) = (Instant::now(), key.whose(&vault));
         match renewed {
             Ok(grant) => {
+                self.events.lease(Step::Renewed, &of, Ok(()));
                 let until = self.until(&grant);
                 self.with_lease(&key, &id, |lease| {
                     lease.grant = grant;
@@ -188,7 +193,8 @@ impl Leases {
                 forgotten(self.records.add(Record { vault, lease, until }).await);
             }
             Err(NotRenewed::Later(error)) => {
-                let error = &*error as &dyn std::error::Error;
+                let error = &*error as &(dyn std::error::Error + 'static);
+                self.events.lease(Step::Renewed, &of, Err(error));
                 tracing::warn!(credential = %key.name, bot = %key.bot, error, "a lease was not renewed");
                 self.with_lease(&key, &id, |lease| {
                     lease.renewing = false;
@@ -196,7 +202,8 @@ impl Leases {
                 });
             }
             Err(NotRenewed::Gone(error)) => {
-                let error = &*error as &dyn std::error::Error;
+                let error = &*error as &(dyn std::error::Error + 'static);
+                self.events.lease(Step::Renewed, &of, Err(error));
                 tracing::info!(credential = %key.name, bot = %key.bot, error, "a lease lives on no more; another one follows it");
                 self.with_lease(&key, &id, |lease| {
                     lease.grant.renewable = false;
@@ -213,21 +220,26 @@ impl Leases {
         place.leases.iter_mut().find(|lease| lease.id == *id).map(with)
     }
 
-    async fn revoke(&self, vault: VaultWord, id: LeaseId) {
-        match self.vaults.revoke(&vault, &id).await {
+    async fn revoke(&self, of: Whose, id: LeaseId) {
+        let vault = &of.vault;
+        match self.vaults.revoke(vault, &id).await {
             Ok(()) => {
                 tracing::info!(%vault, "a lease was given back");
+                self.events.lease(Step::GivenBack, &of, Ok(()));
                 forgotten(self.records.remove(id.clone()).await);
                 self.table().returns.remove(&id);
             }
             Err(error) => {
                 let mut table = self.table();
                 let Some(back) = table.returns.get_mut(&id) else { return };
-                if back.times == 0 {
-                    let error = &*error as &dyn std::error::Error;
+                let is_first = back.times == 0;
+                back.failed(Arc::clone(&error));
+                drop(table);
+                if is_first {
+                    let error = &*error as &(dyn std::error::Error + 'static);
                     tracing::warn!(%vault, error, "a lease was not given back; it is tried again");
+                    self.events.lease(Step::GivenBack, &of, Err(error));
                 }
-                back.failed(error);
             }
         }
     }
@@ -239,11 +251,11 @@ impl Leases {
             let mut table = self.table();
             table.closed = true;
             let places = std::mem::take(&mut table.places);
-            for lease in places.into_values().flat_map(|place| place.leases) {
-                let until = self.until(&lease.grant);
-                table
-                    .returns
-                    .insert(lease.id, Return::new(lease.vault, until, Instant::now()));
+            for (key, place) in places {
+                for lease in place.leases {
+                    let (of, until) = (key.whose(&lease.vault), self.until(&lease.grant));
+                    table.returns.insert(lease.id, Return::new(of, until, Instant::now()));
+                }
             }
             table.changes += 1;
         }
@@ -253,14 +265,14 @@ impl Leases {
                 .table()
                 .returns
                 .iter()
-                .map(|(id, back)| (id.clone(), back.vault.clone()))
+                .map(|(id, back)| (id.clone(), back.of.clone()))
                 .collect();
-            for (id, vault) in all {
+            for (id, of) in all {
                 if running.len() >= RETURNS_MAX {
                     drop(running.join_next().await);
                 }
                 let this = Arc::clone(self);
-                running.spawn(async move { this.revoke(vault, id).await });
+                running.spawn(async move { this.revoke(of, id).await });
             }
             while running.join_next().await.is_some() {}
         };
@@ -275,14 +287,20 @@ impl Leases {
 
 /// Parts the leases of a process that has its right from those that are lost: it has none any more, they have ended, another
 /// one took their place and no call has them, or nobody used them for half their time.
-fn sort_out(place: &mut Place, now: Instant, lost: &mut Vec<Lease>, mut may: impl FnMut(&Lease) -> bool) {
+fn sort_out(
+    (key, place): (&Key, &mut Place),
+    now: Instant,
+    lost: &mut Vec<(Key, Lease)>,
+    mut may: impl FnMut(&Lease) -> bool,
+) {
     let current = place.leases.last().map(|lease| lease.id.clone());
     let mut gone = |lease: &mut Lease| {
         let replaced = current.as_ref() != Some(&lease.id) && !lease.in_use();
         let idle = lease.due <= now && !lease.renewing && !lease.used && !lease.in_use();
         !may(lease) || !lease.is_good(now) || replaced || idle
     };
-    lost.extend(place.leases.extract_if(.., |lease| gone(lease)));
+    let gone = place.leases.extract_if(.., |lease| gone(lease));
+    lost.extend(gone.map(|lease| (key.clone(), lease)));
 }
 
 /// The leases of a process that are to live on now.

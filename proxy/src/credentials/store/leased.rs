@@ -6,11 +6,12 @@ use std::sync::atomic::AtomicBool;
 use policy::{Credential, CredentialName};
 use tokio::time::Instant;
 
+use super::super::events::{Step, Whose};
 use super::super::inject;
 use super::super::lease::{Key, Least, Taken, Value, value_of};
 use super::super::mask::Finder;
 use super::super::source::{Source, SourceError};
-use super::super::vault::{Fields, Granted, VaultSource, What};
+use super::super::vault::{Fields, Granted, VaultSource, VaultWord, What};
 use super::{Credentials, Loaded, Slot, Unavailable};
 use crate::attest::Caller;
 
@@ -82,8 +83,18 @@ impl Credentials {
 
     async fn take(&self, wanted: &Wanted, place: &Key, slot: &Slot) -> Result<Arc<Loaded>, Arc<SourceError>> {
         let _counted = self.leases.begin(&place.bot).map_err(Arc::new)?;
-        let taken = slot.note_lease(&wanted.name, self.taken(wanted, slot).await)?;
-        self.leases.install(place, taken).map_err(Arc::new)
+        let was_failing = slot.kept().failed.is_some();
+        let taken = slot.note_lease(&wanted.name, self.taken(wanted, slot).await);
+        if let Some(vault) = &wanted.source.of {
+            let (of, events) = (place.whose(vault), &self.leases.events);
+            match &taken {
+                Ok(_taken) => events.lease(Step::Taken, &of, Ok(())),
+                // The first in a row, as the log has it.
+                Err(error) if !was_failing => events.lease(Step::Taken, &of, Err(&**error)),
+                Err(_again) => {}
+            }
+        }
+        self.leases.install(place, taken?).map_err(Arc::new)
     }
 
     /// Takes a lease for nobody, looks at it and gives it back: whether that goes well is what an operator wants to know.
@@ -98,7 +109,9 @@ impl Credentials {
         };
         let taken = slot.note_lease(name, self.taken(&wanted, &slot).await);
         if let Ok(taken) = taken {
-            self.leases.give_back(taken.vault, taken.id, &taken.grant);
+            let of = nobodys(name, &taken.vault);
+            self.leases.events.lease(Step::Taken, &of, Ok(()));
+            self.leases.give_back(of, taken.id, &taken.grant);
         }
     }
 
@@ -121,7 +134,7 @@ impl Credentials {
                 loaded,
             }),
             Err(error) => {
-                self.leases.give_back(vault, id, &grant);
+                self.leases.give_back(nobodys(&wanted.name, &vault), id, &grant);
                 Err(error)
             }
         }
@@ -147,5 +160,14 @@ impl Credentials {
             finder: finder.map_err(|_too_many| SourceError::NoFinder)?,
             trial: None,
         }))
+    }
+}
+
+/// Of a lease that no process got.
+fn nobodys(name: &CredentialName, vault: &VaultWord) -> Whose {
+    Whose {
+        vault: vault.clone(),
+        name: Some(name.clone()),
+        bot: None,
     }
 }
