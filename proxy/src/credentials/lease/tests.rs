@@ -154,6 +154,17 @@ async fn there_is_a_bound_for_each_bot_and_for_all_and_none_is_taken_at_the_end(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_while_the_proxy_stops_is_given_back_and_not_used() {
+    let bench = bench();
+    let own = process_of(std::process::id());
+    let key = Key::new(&name(), &bot("prod/a"), &own);
+    bench.leases.close().await;
+    let late = bench.install(&key, &own, 1).await.unwrap_err();
+    assert!(matches!(late, SourceError::ProcessEnded), "{late}");
+    assert_eq!((bench.leases.count(&name()), bench.waiting()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_vault_has_taken_back_by_itself_is_waited_for_no_more() {
     let bench = bench();
     for (number, until) in [(1, 0), (2, i64::MAX / 2)] {
