@@ -159,6 +159,24 @@ fn digest(name: &str) -> Option<String> {
     is_digest.then(|| format!("sha256:{hex}"))
 }
 
+/// How other compressed forms begin, into which nobody looks.
+const CLOSED: [(&[u8], &str); 9] = [
+    (b"\xfd7zXZ\0", "xz"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "rar"),
+    (b"LZIP\x01", "lzip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"\x1f\x9d", "compress"),
+    (b"hsqs", "squashfs"),
+    (b"!<arch>\ndebian-binary", "deb"),
+    (b"\xed\xab\xee\xdb", "rpm"),
+];
+
+fn closed(begin: &[u8]) -> Option<&'static str> {
+    let found = CLOSED.iter().find(|(form, _)| begin.starts_with(form));
+    found.map(|(_, kind)| *kind)
+}
+
 /// What something is by how it begins.
 enum Form {
     Gzip,
@@ -175,8 +193,8 @@ impl Form {
             [0x1f, 0x8b, 8, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [b'P', b'K', 3, 4, ..] => Self::Zip,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Closed("xz"),
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Self::Closed("bzip2"),
+            _ if closed(begin).is_some() => closed(begin).map_or(Self::Plain, Self::Closed),
             _ if begin
                 .first_chunk()
                 .is_some_and(|block| tar::Header::read(block).is_some()) =>

@@ -214,6 +214,29 @@ fn compressed_streams_that_are_broken_are_told() {
 }
 
 #[test]
+fn what_nobody_looks_into_is_told_by_its_form() {
+    for (begin, kind) in [
+        (b"\xfd7zXZ\0".as_slice(), "xz"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"Rar!\x1a\x07\x01\0", "rar"),
+        (b"LZIP\x01", "lzip"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x1f\x9d\x90", "compress"),
+        (b"hsqs", "squashfs"),
+        (b"!<arch>\ndebian-binary   ", "deb"),
+        (b"\xed\xab\xee\xdb\x03", "rpm"),
+    ] {
+        let told = format!("f: compressed ({kind}), and not looked into");
+        check(
+            &[begin, b"\n", KEY.as_bytes()].concat(),
+            &[if kind == "deb" { "f:3" } else { "f:2" }],
+            &[&told],
+        );
+    }
+    check(b"!<arch>\nlib.o", &[], &[]);
+}
+
+#[test]
 fn archives_in_each_other_have_a_bound() {
     let bounds = Bounds {
         depth: 2,
