@@ -226,3 +226,5 @@ fn a_thread_that_panics_stops_the_ledger() {
     assert!(died.is_err());
     assert!(matches!(ledger.event(&event(0)), Err(LedgerError::Sync { .. })));
 }
+
+mod matrix;

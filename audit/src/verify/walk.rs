@@ -14,6 +14,8 @@ use super::stored::{self, Differs};
 use super::{Finding, VerifyFailure, VerifyReport};
 use crate::epoch;
 use crate::hash::Hash;
+use crate::ledger::StoredTree;
+use crate::proof::Subtree;
 use crate::segment::{Lines, Segment, Step};
 use crate::tile::{TILE_WIDTH, Tile};
 use crate::tree::Tree;
@@ -91,7 +93,8 @@ impl<'a> Walk<'a> {
         let index = self.tree.size();
         if segment.first != index {
             let gap = VerifyFailure::at(&segment.path, 0, Finding::Gap { expected: index });
-            return Err(self.record_failure().unwrap_or(gap.with_index(index)));
+            let record = self.record_failure().or_else(|| self.unfinished_failure());
+            return Err(record.unwrap_or(gap.with_index(index)));
         }
         self.segments = self.segments.saturating_add(1);
         let file = Arc::new(segment.path.clone());
@@ -117,7 +120,8 @@ impl<'a> Walk<'a> {
                 }
                 Step::Whole | Step::Torn | Step::TooLong => {
                     let bad = place.failure(Finding::NotARecord);
-                    return Err(self.record_failure().unwrap_or(bad));
+                    let record = self.record_failure().or_else(|| self.unfinished_failure());
+                    return Err(record.unwrap_or(bad));
                 }
             }
         }
@@ -235,6 +239,20 @@ impl<'a> Walk<'a> {
     /// The first record that its tile does not know.
     fn record_failure(&self) -> Option<VerifyFailure> {
         self.record.as_ref().map(|place| place.failure(Finding::Record))
+    }
+
+    /// The first record since the last full tile that the stored one does not know: what is wrong later may begin there.
+    fn unfinished_failure(&self) -> Option<VerifyFailure> {
+        let computed = self
+            .tree
+            .partial_tiles()
+            .into_iter()
+            .find(|tile| tile.id.level() == 0)?;
+        let stored = StoredTree::new(self.dir, self.heads.newest.size);
+        let known = |index| stored.hash(Subtree { level: 0, index }).ok().flatten();
+        let mut rows = self.places.iter().zip(&computed.hashes);
+        let (place, _) = rows.find(|(place, hash)| known(place.index).is_some_and(|stored| stored != **hash))?;
+        Some(place.failure(Finding::Record))
     }
 
     fn report(&self) -> VerifyReport {
