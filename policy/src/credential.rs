@@ -267,6 +267,15 @@ impl Injection {
         !matches!(self, Self::Postgres { svid: true, .. } | Self::Federate(_))
     }
 
+    /// Gives how a bot's own JWT-SVID is added, where it is that.
+    pub fn federate(&self) -> Option<&Federate> {
+        if let Self::Federate(federate) = self {
+            Some(federate)
+        } else {
+            None
+        }
+    }
+
     /// Gives where the value, or the JWT-SVID, is exchanged for what is sent in its place; nothing where it is used itself.
     pub fn token_url(&self) -> Option<&TokenUrl> {
         match self {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 
-use crate::credential::Injection;
 use crate::exchange::TokenUrl;
 use crate::mesh::Mesh;
 use crate::roster::patterns;
@@ -161,8 +160,8 @@ impl Mesh {
         let live = |rule: &Rule| rule.effect == Effect::Allow && rule.until.is_none_or(|until| now < until);
         let asks = |rule: &Rule| {
             let credential = rule.inject.as_ref().and_then(|name| self.credentials.get(name));
-            let injection = credential.map(|credential| &credential.injection);
-            matches!(injection, Some(Injection::Federate(federate)) if *federate.audience == *audience)
+            let federate = credential.and_then(|credential| credential.injection.federate());
+            federate.is_some_and(|federate| *federate.audience == *audience)
         };
         let holds = |rule: &Rule| patterns(&rule.from, &self.groups).any(|pattern| pattern.matches(bot));
         let mut rules = self.rules.values();

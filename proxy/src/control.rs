@@ -26,6 +26,7 @@ mod dial;
 mod issue;
 mod join;
 mod link;
+mod mint;
 mod node;
 mod orders;
 mod quarantine;
@@ -68,6 +69,7 @@ use shared::{OnEntries, OnSnapshot, Parts, Shared};
 pub(crate) use counts::Counted;
 pub use dial::DialError;
 pub use join::JoinError;
+pub(crate) use mint::{JwtSvid, MintError};
 pub(crate) use orders::{Order, Orders};
 pub use quarantine::{LOCAL_MAX, LocalError, LocalList};
 pub use snapshot::{BundleRefusal, FirstError, SliceError, Snapshot};
@@ -251,6 +253,11 @@ impl Control {
         tasks.spawn(link::run(Arc::clone(&shared), reader, cancel));
         tasks.close();
         Ok(Self { shared, tasks })
+    }
+
+    /// Has the CA sign a JWT-SVID of a bot of this host for one audience.
+    pub(crate) async fn mint_jwt(&self, bot: &BotName, audience: &str) -> Result<JwtSvid, MintError> {
+        mint::mint(&self.shared, bot, audience).await
     }
 
     /// Waits until everything has ended that [`Control::start`] began.

@@ -2,7 +2,7 @@
 //!
 //! The mesh file names them and says how they are added; the values are on this host (`source`), are kept in memory for a
 //! bounded time and wiped after it (`store`), are exchanged for short tokens where the mesh file says so (`exchange`,
-//! `token`), are handed out against a `Permit` alone, and are taken out of whatever a
+//! `token`), are a bot's own JWT-SVID where the mesh file has no value at all (`svid`), are handed out against a `Permit` alone, and are taken out of whatever a
 //! service answers (`mask`). Errors, logs and records hold names and fingerprints, never a value.
 
 pub mod age;
@@ -20,6 +20,7 @@ mod secret;
 mod sigv4;
 mod source;
 mod store;
+mod svid;
 mod token;
 mod vault;
 
@@ -29,7 +30,7 @@ pub use secret::{NoSecret, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
 pub use source::{Environment, KeyError, Sealer, Source, SourceError};
 pub(crate) use source::{Shape, Which};
 pub(crate) use store::{Credentials, Loaded, Outward, PutError, RotateError, State, Unavailable};
-#[cfg(test)]
+pub(crate) use svid::Signer;
 pub(crate) use token::Counts;
 pub(crate) use token::TokenState;
 pub use vault::{

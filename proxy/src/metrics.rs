@@ -218,7 +218,7 @@ impl Metrics {
         let valued = snapshot
             .mesh
             .credentials()
-            .filter(|(_, credential)| credential.injection.has_value());
+            .filter(|(_, credential)| credential.injection.has_value() || credential.injection.federate().is_some());
         let named = valued.map(|(name, _)| name);
         self.credentials.set(&proxy.credentials.states(named));
         self.encode()

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use audit::{EventKind, EventRecord, Ledger, LedgerConfig};
 use policy::Scheme;
-use spiffe::id::SpiffeId;
+use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Clock;
 use spiffe_tls::{BundleSource, ClientAuth, ServerIdentity, server_config};
 use tokio::net::{TcpListener, UnixListener};
@@ -31,9 +31,9 @@ use crate::bots::{self, Listeners, Source, WayIn, Ways};
 use crate::call::{To, Turn};
 use crate::callee::Callees;
 use crate::config::Settings;
-use crate::control::{Control, ControlConfig};
+use crate::control::{Control, ControlConfig, Snapshot};
 use crate::credentials::lease::{self, Leases};
-use crate::credentials::{Credentials, Events, NodeIdentity, Outward, Sealer, Vaults};
+use crate::credentials::{Credentials, Events, NodeIdentity, Outward, Sealer, Signer, Vaults};
 use crate::hop;
 use crate::http1::Limits;
 use crate::limiter::Limiter;
@@ -164,13 +164,33 @@ pub async fn start(
         cutting: AtomicBool::new(false),
         live: Arc::default(),
     });
-    let decided = Arc::downgrade(&proxy);
-    proxy.control.on_snapshot(move |snapshot| {
-        let decide = |proxy: Arc<Proxy>| proxy.live.decide(snapshot, proxy.control.now());
-        decided.upgrade().map_or(0, decide)
-    });
+    decide_again(&proxy);
     let running = serve(proxy, bound, &settings, aside)?;
     Ok(Running { helper, ..running })
+}
+
+/// Has what goes on be decided again by each new state of the mesh.
+fn decide_again(proxy: &Arc<Proxy>) {
+    let decided = Arc::downgrade(proxy);
+    proxy.control.on_snapshot(move |snapshot| {
+        let decide = |proxy: Arc<Proxy>| {
+            keep_pairs(&proxy, snapshot);
+            proxy.live.decide(snapshot, proxy.control.now())
+        };
+        decided.upgrade().map_or(0, decide)
+    });
+}
+
+/// Forgets the tokens of bots that may have them no more.
+fn keep_pairs(proxy: &Proxy, snapshot: &Snapshot) {
+    let bots = snapshot.mesh.bots();
+    let is_here = |bot: &BotName| {
+        let hosts = bots.get(bot).map(|bot| &bot.hosts[..]).unwrap_or_default();
+        hosts.iter().any(|pattern| pattern.matches(&proxy.host)) && !snapshot.quarantined_bots.contains(bot)
+    };
+    proxy
+        .credentials
+        .keep_pairs(&snapshot.mesh, proxy.control.now(), is_here);
 }
 
 /// What is added to calls, and what of it is said aloud.
@@ -198,6 +218,7 @@ fn credentials(settings: &Settings, control: &Control, tasks: &TaskTracker) -> C
     let outward = Outward {
         way_out: WayOut::new(settings.hosts_file.clone(), control.clock(), tasks.clone()),
         clock: control.clock(),
+        signer: signer(control),
     };
     Credentials::new(
         sources,
@@ -206,6 +227,15 @@ fn credentials(settings: &Settings, control: &Control, tasks: &TaskTracker) -> C
         settings.credential_times,
         tasks.clone(),
     )
+}
+
+/// The CA, as who signs for bots of this host.
+fn signer(control: &Control) -> Signer {
+    let control = control.clone();
+    Signer(Arc::new(move |bot, audience| {
+        let control = control.clone();
+        Box::pin(async move { control.mint_jwt(&bot, &audience).await })
+    }))
 }
 
 /// Where the choice among endpoints begins, so that the proxies of a mesh do not choose alike.
@@ -379,6 +409,7 @@ async fn sweep(proxy: Arc<Proxy>) {
             _tick = ticks.tick() => {}
         }
         proxy.callees.sweep();
+        keep_pairs(&proxy, &proxy.control.snapshot());
         proxy.credentials.sweep();
         proxy
             .limiter

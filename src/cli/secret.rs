@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use ca_api::proxy_admin::{CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, path};
+use ca_api::proxy_admin::{
+    BotToken, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, TokenStatus, path,
+};
 use spiffe::time::Timestamp;
 
 use crate::args::{Secret, SecretList, SecretPut};
@@ -18,6 +20,9 @@ use crate::cli::seen::span;
 use crate::client::{Peer, Server};
 use crate::exit::{Exit, Failure};
 use crate::output::{Screen, green, printable, red};
+
+/// The class of a credential without a value.
+const FEDERATED: &str = "federated";
 
 /// The most that is read of a value: more is none, and the proxy says so.
 const VALUE_BYTES_MAX: u64 = 32 * 1024;
@@ -125,6 +130,8 @@ async fn test(name: String, server: &Server, screen: &Screen) -> Result<Exit> {
         screen.document(&status)?;
     } else if let Some(error) = &status.error {
         screen.line(format!("{} {name}: {}", red("not read"), printable(error)))?;
+    } else if status.class == FEDERATED {
+        tested_for_bots(&status, screen)?;
     } else if let Some(error) = unexchanged(&status) {
         screen.line(format!("{} {name}: {}", red("not exchanged"), printable(error)))?;
     } else if status.class == "dynamic" {
@@ -146,20 +153,56 @@ async fn test(name: String, server: &Server, screen: &Screen) -> Result<Exit> {
     })
 }
 
-/// Why the value was not exchanged the last time.
+/// Tells of each bot whether it got a token.
+fn tested_for_bots(status: &CredentialStatus, screen: &Screen) -> Result<()> {
+    let name = printable(&status.name);
+    for BotToken { bot, token } in &status.bots {
+        let told = match &token.error {
+            Some(error) => format!("{} {name} for {bot}: {}", red("no token"), printable(error)),
+            None => format!("{} {name} for {bot}{}", green("ok"), life(token)),
+        };
+        screen.line(told)?;
+    }
+    if status.bots.is_empty() {
+        screen.line(format!("{name}: no bot of this host may use it now"))?;
+    }
+    Ok(())
+}
+
+/// Why the value was not exchanged the last time, or a bot got no token.
 fn unexchanged(status: &CredentialStatus) -> Option<&String> {
-    status.token.as_ref()?.error.as_ref()
+    let bots = status.bots.iter().map(|bot| &bot.token);
+    let mut tokens = status.token.iter().chain(bots);
+    tokens.find_map(|token| token.error.as_ref())
 }
 
 /// What is told of the token that the value was exchanged for.
 fn token(status: &CredentialStatus) -> String {
-    let told = status.token.as_ref().and_then(|token| {
-        let print = token.fingerprint.as_deref()?;
+    status.token.as_ref().map(life).unwrap_or_default()
+}
+
+fn life(token: &TokenStatus) -> String {
+    let told = token.fingerprint.as_deref().map(|print| {
         let now = Timestamp::from_unix_millis(0);
         let left = span(now, now + Duration::from_secs(token.left_s.unwrap_or_default()));
-        Some(format!(", token {} for {left}", printable(print)))
+        format!(", token {} for {left}", printable(print))
     });
     told.unwrap_or_default()
+}
+
+/// How the token of each bot is, of a credential without a value.
+fn of_bots(status: &CredentialStatus) -> String {
+    let of_bot = |BotToken { bot, token }: &BotToken| match (&token.error, &token.fingerprint) {
+        (Some(error), _) => red(&format!("no token for {bot}: {}", printable(error))) + &life(token),
+        (None, Some(_)) => green(&format!("in use by {bot}")) + &life(token),
+        (None, None) => format!("not needed by {bot} now"),
+    };
+    let told: Vec<String> = status.bots.iter().map(of_bot).collect();
+    if told.is_empty() {
+        "not needed yet".to_owned()
+    } else {
+        told.join("; ")
+    }
 }
 
 async fn list(args: &SecretList, server: &Server, screen: &Screen, now: Timestamp) -> Result<Exit> {
@@ -217,6 +260,7 @@ fn state(status: &CredentialStatus) -> String {
             Some(error) => red(&format!("not exchanged: {}", printable(error))) + &token(status),
             None => green(&format!("in use {print}")) + &token(status),
         },
+        (None, None) if status.class == FEDERATED => of_bots(status),
         (None, None) if status.leases > 0 => green(&match status.leases {
             1 => "in use by 1 process".to_owned(),
             many => format!("in use by {many} processes"),

@@ -15,7 +15,9 @@ use spiffe::selector::Facts;
 use spiffe::time::Timestamp;
 
 pub use calls::{CalleeCalls, Calls, EndpointCalls, ShutOut};
-pub use credentials::{Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, TokenStatus};
+pub use credentials::{
+    BotToken, Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, TokenStatus,
+};
 pub use doctor::{Alike, CalleeFound, CalleeLook, Doctor, Replayed, ShareLook, TokenLook};
 
 use crate::Generation;

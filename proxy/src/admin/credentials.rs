@@ -1,15 +1,16 @@
 //! The credentials of this host, for its operators. Values come in here and never go out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use audit::EventKind;
 use ca_api::proxy_admin::{
-    Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, TokenStatus,
+    BotToken, Consumer, CredentialPut, CredentialStatus, CredentialTest, CredentialsResponse, TokenStatus,
 };
 use http::StatusCode;
 use policy::{Credential, CredentialName};
 use serde_json::Value;
+use spiffe::id::BotName;
 use spiffe::time::Timestamp;
 
 use super::quarantines::{bad_request, operator, read};
@@ -45,11 +46,17 @@ fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<C
     let put = put_at(proxy, &state);
     // What a service gets lives minutes where the value is exchanged, wherever that is.
     let exchanged = credential.injection.token_url().map(|_anywhere| "short");
-    let (source, class) = if credential.injection.has_value() {
+    let (source, class) = if credential.injection.federate().is_some() {
+        ("none", "federated")
+    } else if credential.injection.has_value() {
         (state.kind, exchanged.unwrap_or(state.class))
     } else {
         ("svid", "svid")
     };
+    let bots = state.bots.into_iter().map(|(bot, state)| BotToken {
+        bot,
+        token: token(state),
+    });
     CredentialStatus {
         name: state.name.to_string(),
         injection: credential.injection.as_str().to_owned(),
@@ -63,6 +70,7 @@ fn status(proxy: &Proxy, credential: &Credential, state: State, consumers: Vec<C
         age_s: state.age.map(|age| age.as_secs()),
         error: state.error.map(|error| crate::control::chain_of(&*error)),
         token: state.token.map(token),
+        bots: bots.collect(),
         masked: state.masked,
         shared: credential.shared.as_deref().map(ToOwned::to_owned),
         consumers,
@@ -95,7 +103,7 @@ pub(super) async fn put(proxy: &Proxy, asker: Asker, body: &[u8]) -> Page {
     };
     let (name, credential) = match known(proxy, &request.name) {
         Ok(found) if found.1.injection.has_value() => found,
-        Ok(_) => return without_value(),
+        Ok((_, credential)) => return without_value(&credential),
         Err(page) => return page,
     };
     let secret = match Shape::of(&credential.injection).secret(request.value.into_bytes()) {
@@ -135,8 +143,11 @@ pub(super) async fn test(proxy: &Proxy, body: &[u8]) -> Page {
         Ok(found) => found,
         Err(page) => return page,
     };
+    if credential.injection.federate().is_some() {
+        return test_for_bots(proxy, (&name, &credential)).await;
+    }
     if !credential.injection.has_value() {
-        return without_value();
+        return without_value(&credential);
     }
     if proxy.credentials.is_leased(&name) {
         proxy.credentials.try_lease(&name, &credential).await;
@@ -145,6 +156,23 @@ pub(super) async fn test(proxy: &Proxy, body: &[u8]) -> Page {
     let mesh = &proxy.control.snapshot().mesh;
     proxy.credentials.renew(&name, &credential, mesh).await;
     let _told_by_the_list: Result<_, _> = proxy.credentials.load(&name, &credential, mesh).await;
+    list(proxy)
+}
+
+/// Asks for tokens of the bots of this host that may use the credential, and says how that went.
+async fn test_for_bots(proxy: &Proxy, (name, credential): (&CredentialName, &Credential)) -> Page {
+    let snapshot = proxy.control.snapshot();
+    let here: BTreeSet<&BotName> = snapshot
+        .claimable()
+        .filter(|bot| !snapshot.quarantined_bots.contains(*bot))
+        .collect();
+    let consumers = snapshot.mesh.consumers_of(name.as_str(), proxy.control.now());
+    let bots: BTreeSet<&BotName> = consumers.into_iter().flat_map(|(_, bots)| bots).collect();
+    let bots: Vec<BotName> = bots.intersection(&here).map(|bot| (*bot).clone()).collect();
+    proxy
+        .credentials
+        .renew_for((name, credential), &bots, &snapshot.mesh)
+        .await;
     list(proxy)
 }
 
@@ -165,13 +193,13 @@ fn known(proxy: &Proxy, name: &str) -> Result<(CredentialName, Credential), Page
     })
 }
 
-fn without_value() -> Page {
-    problem(
-        StatusCode::CONFLICT,
-        "no_value",
-        "This credential has no value",
-        "the bot's own SVID proves who it is",
-    )
+fn without_value(credential: &Credential) -> Page {
+    let why = if credential.injection.federate().is_some() {
+        "`federate` has each bot's own JWT-SVID, which the CA signs when it is needed: nothing is put on a host"
+    } else {
+        "the bot's own SVID proves who it is"
+    };
+    problem(StatusCode::CONFLICT, "no_value", "This credential has no value", why)
 }
 
 fn unavailable(title: &str, error: &(dyn std::error::Error + 'static)) -> Page {

@@ -113,7 +113,24 @@ fn credentials(proxy: &Proxy) -> String {
         ))
     };
     let unread = states.iter().filter_map(line);
-    unread.chain(states.iter().filter_map(exchanged)).collect()
+    let unexchanged = unread.chain(states.iter().filter_map(exchanged));
+    unexchanged.chain(states.iter().flat_map(of_bots)).collect()
+}
+
+/// A line for each bot that got no token of its own the last time.
+fn of_bots(state: &State) -> impl Iterator<Item = String> {
+    state.bots.iter().filter_map(|(bot, token)| {
+        let error = crate::control::chain_of(&**token.error.as_ref()?);
+        let lives = if token.fingerprint.is_some() {
+            "its old token is used for a time"
+        } else {
+            "its calls that need one are refused"
+        };
+        let name = &state.name;
+        Some(format!(
+            "note: {bot} gets no token of credential {name}, {lives}: {error}\n"
+        ))
+    })
 }
 
 /// A line for each vault that has not taken leases back yet.

@@ -136,6 +136,7 @@ fn down(shared: &Shared, outcome: &Result<End, LinkError>) {
         Ok(End::Goodbye(None) | End::Closed) => Some("the CA ended the stream".to_owned()),
         Err(error) => Some(super::chain_of(error)),
     };
+    shared.set_client(None);
     let mut link = shared.link();
     link.connected = None;
     if error.is_some() && error != link.error {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use audit::{EventKind, EventRecord, Ledger, LedgerError};
+use ca_api::node::node_client::NodeClient;
 use serde_json::Value;
 use spiffe::entry::Entry;
 use spiffe::id::SpiffeId;
@@ -13,6 +14,7 @@ use spiffe::svid::Leaf;
 use spiffe::time::{Clock, Timestamp};
 use spiffe_tls::Svid;
 use tokio::sync::{Notify, watch};
+use tonic::transport::Channel;
 
 use super::counts::Counts;
 use super::dial::Dialer;
@@ -49,6 +51,8 @@ pub(super) struct Shared {
     snapshots: watch::Sender<u64>,
     touched: watch::Sender<u64>,
     link: Mutex<LinkStatus>,
+    /// The CA, while the stream is up.
+    client: Mutex<Option<NodeClient<Channel>>>,
     local: ArcSwap<LocalList>,
     /// One change of the quarantines of this host at a time.
     pub(super) changing_local: tokio::sync::Mutex<()>,
@@ -125,6 +129,7 @@ impl Shared {
             snapshots: watch::Sender::new(0),
             touched: watch::Sender::new(0),
             link: Mutex::default(),
+            client: Mutex::default(),
             local: ArcSwap::default(),
             changing_local: tokio::sync::Mutex::new(()),
             publishing: Mutex::new(()),
@@ -172,6 +177,16 @@ impl Shared {
     /// A holder of the lock writes whole values, so one that panicked left a valid one.
     pub(super) fn link(&self) -> MutexGuard<'_, LinkStatus> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The CA, for whoever asks it something beside the stream; nothing while there is no stream.
+    pub(super) fn client(&self) -> Option<NodeClient<Channel>> {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.clone()
+    }
+
+    pub(super) fn set_client(&self, client: Option<NodeClient<Channel>>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
     }
 
     /// Makes the next moment of the present one and puts it into force: first the entries, then the policy, then bots

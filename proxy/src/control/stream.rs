@@ -70,6 +70,7 @@ pub(super) async fn run(shared: &Shared, dialed: Dialed, reader: &mut UpReader) 
         link.connected = Some(address.to_string());
         link.error = None;
     }
+    shared.set_client(Some(client.clone()));
     shared.touch();
     tracing::info!(%address, "the stream to the CA is up");
     // Whichever ends first ends the others: a slice is applied without an await in

@@ -3,6 +3,7 @@
 pub(crate) mod fake_ca;
 mod joining;
 mod keeping;
+mod minting;
 mod restarting;
 mod slices;
 mod warm;

@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod ask;
+mod federate;
 mod form;
 mod github;
 mod lineage;
@@ -14,7 +15,7 @@ mod text;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{Credential, CredentialName, Grant, Injection, Mesh, OutsideDestination, TokenUrl};
+use policy::{Credential, CredentialName, Federate, Grant, Injection, Mesh, OutsideDestination, TokenUrl};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -25,14 +26,26 @@ pub(super) use self::lineage::Lineage;
 use super::secret::Secret;
 use super::source::{KeyError, Sealer, SourceError};
 use super::store::Outward;
+use super::svid::Identity;
+use super::token::Moment;
+use crate::control::MintError;
 use crate::outside::connect::OutsideFault;
 
 /// What is exchanged, where, and how that place may be reached.
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) injection: Injection,
-    pub(super) value: Arc<Secret>,
+    what: Subject,
     said: OutsideDestination,
+}
+
+/// What is exchanged.
+#[derive(Clone, Debug)]
+enum Subject {
+    /// A value that is on this host.
+    Value(Arc<Secret>),
+    /// A bot's own JWT-SVID, which is another one each time.
+    Svid(Arc<Identity>),
 }
 
 /// Why there is no token.
@@ -68,6 +81,12 @@ pub(crate) enum ExchangeError {
         url: TokenUrl,
         #[source]
         source: NoToken,
+    },
+    /// There is no JWT-SVID to be exchanged, or to be sent itself.
+    #[error("get a JWT-SVID")]
+    Svid {
+        #[source]
+        source: MintError,
     },
     /// The value on this host is not what is exchanged so.
     #[error("the value on this host cannot be exchanged: {why}")]
@@ -105,14 +124,35 @@ impl Exchange {
         let url = credential.injection.token_url()?;
         Some(Self {
             injection: credential.injection.clone(),
-            value: Arc::clone(value),
+            what: Subject::Value(Arc::clone(value)),
             said: mesh.outside_destination(url.outside()).cloned().unwrap_or_default(),
         })
     }
 
+    /// The same for a credential without a value. One that is not exchanged is asked for in the same way: of the CA alone.
+    pub(super) fn of_bot(credential: &Credential, identity: &Arc<Identity>, mesh: &Mesh) -> Self {
+        let url = credential.injection.token_url();
+        let said = url.and_then(|url| mesh.outside_destination(url.outside()).cloned());
+        Self {
+            injection: credential.injection.clone(),
+            what: Subject::Svid(Arc::clone(identity)),
+            said: said.unwrap_or_default(),
+        }
+    }
+
+    /// Whether what comes of it is a JWT-SVID itself, whose life is short and known.
+    pub(super) fn is_of_svid(&self) -> bool {
+        matches!(&self.injection, Injection::Federate(federate) if federate.exchange.is_none())
+    }
+
     /// Says whether a token of `other` is one of this.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
-        self.injection == other.injection && *self.value == *other.value
+        let same = match (&self.what, &other.what) {
+            (Subject::Value(one), Subject::Value(other)) => **one == **other,
+            (Subject::Svid(one), Subject::Svid(other)) => Arc::ptr_eq(one, other),
+            (Subject::Value(_), Subject::Svid(_)) | (Subject::Svid(_), Subject::Value(_)) => false,
+        };
+        same && self.injection == other.injection
     }
 
     /// Exchanges the value. One at a time: `lineage` is of the one who does.
@@ -122,12 +162,19 @@ impl Exchange {
         lineage: &mut Option<Lineage>,
         (outward, sealer): (&Outward, &Sealer),
     ) -> Result<TokenAnswer, ExchangeError> {
+        let value = match (&self.what, &self.injection) {
+            (Subject::Svid(identity), Injection::Federate(federate)) => {
+                return self.run_for_bot(identity, federate, outward).await;
+            }
+            (Subject::Value(value), _) => value,
+            (Subject::Svid(_), _) => return Err(nothing_to_exchange()),
+        };
         let oauth = match &self.injection {
             Injection::OAuth(oauth) => oauth,
             Injection::GithubApp(app) => {
                 let now = outward.clock.now();
                 let answer = self
-                    .ask(&app.token_url, github::request(app, &self.value, now)?, outward)
+                    .ask(&app.token_url, github::request(app, value, now)?, outward)
                     .await?;
                 return answer.of_github(now).map_err(|why| why.at(&app.token_url));
             }
@@ -139,28 +186,53 @@ impl Exchange {
             | Injection::Sigv4 { .. }
             | Injection::Postgres { .. }
             | Injection::Federate(_)
-            | Injection::Url(_) => {
-                return Err(ExchangeError::Value {
-                    why: "it is sent itself",
-                });
-            }
+            | Injection::Url(_) => return Err(nothing_to_exchange()),
         };
         let token = |answer: answer::Answer| answer.token().map_err(|why| why.at(&oauth.token_url));
         match oauth.grant {
             Grant::ClientCredentials => {
-                let request = form::with_secret(oauth, &self.value)?;
+                let request = form::with_secret(oauth, value)?;
                 token(self.ask(&oauth.token_url, request, outward).await?)
             }
             Grant::RefreshToken => {
-                let newest = Lineage::newest(lineage, name, &self.value, sealer).await?;
-                let request = form::with_refresh_token(oauth, &self.value, newest.as_deref())?;
+                let newest = Lineage::newest(lineage, name, value, sealer).await?;
+                let request = form::with_refresh_token(oauth, value, newest.as_deref())?;
                 let mut answer = token(self.ask(&oauth.token_url, request, outward).await?)?;
                 if let Some(next) = answer.refresh_token.take() {
-                    Lineage::follow(lineage, name, &self.value, next, sealer).await?;
+                    Lineage::follow(lineage, name, value, next, sealer).await?;
                 }
                 Ok(answer)
             }
         }
+    }
+
+    /// Has a JWT-SVID signed, and exchanges it where the mesh file says so.
+    async fn run_for_bot(
+        &self,
+        identity: &Identity,
+        federate: &Federate,
+        outward: &Outward,
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let failed = |source| ExchangeError::Svid { source };
+        let Some(exchange) = &federate.exchange else {
+            let svid = identity.signed().await.map_err(failed)?;
+            return Ok(TokenAnswer {
+                token: svid.token,
+                expires_in: Some(svid.life),
+                refresh_token: None,
+            });
+        };
+        let svid = identity.to_exchange(Moment::of(&outward.clock)).await.map_err(failed)?;
+        let asked = self
+            .ask(&exchange.token_url, federate::request(exchange, &svid), outward)
+            .await;
+        if !matches!(asked, Err(ExchangeError::Reach { .. })) {
+            identity.was_shown();
+        }
+        let url = &exchange.token_url;
+        asked?
+            .token_of(exchange.requested_token_type)
+            .map_err(|why| why.at(url))
     }
 
     async fn ask(
@@ -170,6 +242,12 @@ impl Exchange {
         outward: &Outward,
     ) -> Result<answer::Answer, ExchangeError> {
         ask::ask(&outward.way_out, url, &self.said, request).await
+    }
+}
+
+const fn nothing_to_exchange() -> ExchangeError {
+    ExchangeError::Value {
+        why: "it is sent itself",
     }
 }
 

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::hook::{self, NoHook};
 use super::percent::{self, Plus};
 use super::secret::Secret;
-use super::{exchange, hmac, sigv4};
+use super::{exchange, hmac, sigv4, svid};
 
 /// What of a request a credential is added to, or signs.
 #[derive(Debug)]
@@ -68,12 +68,15 @@ pub(crate) fn guarded(injection: &Injection, secret: &Secret) -> Vec<Zeroizing<V
         | Injection::Query { .. }
         | Injection::Hmac(_)
         | Injection::Postgres { .. }
-        | Injection::Federate(_)
         | Injection::Url(_) => {
             // Of an address, whatever it is there for, the host is known and short parts are keys.
             let parts = hook::parts(secret.bytes());
             if parts.is_empty() { vec![whole()] } else { parts }
         }
+        Injection::Federate(_) => match svid::signature(secret) {
+            end if end.len() == secret.bytes().len() => vec![whole()],
+            end => vec![whole(), Zeroizing::new(end.to_vec())],
+        },
     }
 }
 

@@ -157,6 +157,20 @@ pub enum SourceError {
         /// The credential.
         name: String,
     },
+    /// There is nothing to be read, and somebody says from where.
+    #[error(
+        "there is no value to read: `federate` has each bot's own JWT-SVID; take the {kind} out of credentials.sources of proxy.yaml"
+    )]
+    NoValue {
+        /// Of the source.
+        kind: &'static str,
+    },
+    /// There are too many bots.
+    #[error("{all} bots of this host have a token of their own by `federate`, which is as many as are kept")]
+    Pairs {
+        /// How many.
+        all: usize,
+    },
     /// A vault did not give it.
     #[error(transparent)]
     Vault(#[from] Arc<VaultError>),

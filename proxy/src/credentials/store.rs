@@ -2,6 +2,7 @@
 //! fails, and asked for again at intervals that grow.
 
 mod exchanged;
+mod federated;
 mod leased;
 mod loaded;
 mod rotation;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use policy::{Credential, CredentialName, Injection, Mesh, Permit};
+use spiffe::id::{BotName, IdKind};
 use spiffe::time::Clock;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -24,9 +26,11 @@ use super::lease::Leases;
 use super::mask::Finder;
 use super::secret::Secret;
 use super::source::{Environment, KeyError, Sealer, Shape, Source, SourceError};
-use super::token::{Token, TokenState};
+use super::svid::{self, Signer};
+use super::token::{Counts, Token, TokenState};
 use crate::attest::Caller;
 use crate::outside::WayOut;
+use federated::Pairs;
 pub(crate) use loaded::Loaded;
 use rotation::OnTrial;
 pub(crate) use rotation::{RotateError, Trial};
@@ -38,6 +42,8 @@ pub(super) use slot::pause;
 pub(crate) struct Outward {
     pub(crate) way_out: WayOut,
     pub(crate) clock: Clock,
+    /// Who signs for bots.
+    pub(crate) signer: Signer,
 }
 
 /// The values.
@@ -56,6 +62,8 @@ pub(crate) struct Credentials {
     /// Finds every value that is in memory; nothing while nobody asked since one came or went.
     live: Mutex<Option<(Arc<Finder>, u64)>>,
     slots: Mutex<BTreeMap<CredentialName, Arc<Slot>>>,
+    /// Of credentials without a value, which are another one for each bot.
+    pairs: Pairs,
 }
 
 /// Why a call gets no credential.
@@ -76,8 +84,12 @@ pub(crate) enum Unavailable {
         source: Arc<ExchangeError>,
     },
     /// There is no JWT-SVID of the bot for it.
-    #[error("there is no JWT-SVID for credential {name}")]
-    NotSigned { name: CredentialName },
+    #[error("credential {name} has no JWT-SVID of the bot")]
+    NotSigned {
+        name: CredentialName,
+        #[source]
+        source: Arc<ExchangeError>,
+    },
     /// It cannot be looked for.
     #[error("credential {name} cannot be looked for in answers")]
     NoFinder { name: CredentialName },
@@ -105,6 +117,10 @@ pub(crate) struct State {
     pub(crate) reads_failed: u64,
     /// Of one whose value is exchanged.
     pub(crate) token: Option<TokenState>,
+    /// Of one without a value: each bot that has used it.
+    pub(crate) bots: Vec<(BotName, TokenState)>,
+    /// How often tokens were asked for.
+    pub(crate) exchanges: Counts,
 }
 
 impl Credentials {
@@ -126,6 +142,7 @@ impl Credentials {
             tasks,
             live: Mutex::default(),
             slots: Mutex::default(),
+            pairs: Pairs::default(),
         }
     }
 
@@ -140,6 +157,15 @@ impl Credentials {
         let Some((name, credential)) = mesh.credential_of(permit) else {
             return Ok(None);
         };
+        if let Some(federate) = credential.injection.federate() {
+            // A rule about the outside is for bots of the mesh.
+            let IdKind::Bot(bot) = permit.call().from.kind() else {
+                return Ok(None);
+            };
+            // Of much room.
+            let loaded = Box::pin(self.federated((name, credential), (federate, &bot), mesh)).await;
+            return loaded.map(Some);
+        }
         if let Some(source) = self.leased_source(name) {
             // Rare, and of much room.
             let leased = Box::pin(self.leased((name, credential), source, caller)).await;
@@ -168,9 +194,6 @@ impl Credentials {
         (name, credential): (&CredentialName, &Credential),
         mesh: &Mesh,
     ) -> Result<Arc<Loaded>, Unavailable> {
-        if matches!(credential.injection, Injection::Federate(_)) {
-            return Err(Unavailable::NotSigned { name: name.clone() });
-        }
         let value = self.value(name, &Shape::of(&credential.injection), slot).await?;
         let token = match Exchange::of(credential, &value, mesh) {
             // It is rare and large beside what every call holds.
@@ -321,7 +344,7 @@ impl Credentials {
                 (kept.loaded, any) = (None, true);
             }
         }
-        if any {
+        if self.pairs.sweep(moment) || any {
             self.changed();
         }
     }
@@ -365,7 +388,9 @@ impl Credentials {
             }
             parts.extend(tokens.secrets().map(|secret| secret.copy()));
         }
-        let finder = Finder::new(parts.iter().map(|part| part.as_slice()));
+        let of_bots = self.pairs.secrets();
+        let of_bots = of_bots.iter().map(|secret| svid::signature(secret));
+        let finder = Finder::new(parts.iter().map(|part| part.as_slice()).chain(of_bots));
         let finder = finder
             .inspect_err(|error| tracing::error!(%error, "the credentials of this host cannot be looked for together"));
         let finder = Arc::new(finder.ok()?);
@@ -389,10 +414,15 @@ impl Credentials {
 
     /// How these credentials are at the moment.
     pub(crate) fn states<'n>(&self, names: impl Iterator<Item = &'n CredentialName>) -> Vec<State> {
+        let moment = self.moment();
         names
             .map(|name| {
                 let slot = self.slot(name);
-                let token = slot.tokens().state(self.moment());
+                let token = slot.tokens().state(moment);
+                let bots = self.pairs.states(name, moment);
+                let before = token
+                    .as_ref()
+                    .map_or_else(|| self.pairs.before(name), |token| token.counts);
                 let kept = slot.kept();
                 let (value, source) = (kept.value.as_ref(), self.source(name));
                 State {
@@ -407,6 +437,8 @@ impl Credentials {
                     reads_ok: slot.reads_ok.load(Ordering::Relaxed),
                     reads_failed: slot.reads_failed.load(Ordering::Relaxed),
                     token,
+                    exchanges: bots.iter().fold(before, |sum, (_, bot)| sum.and(bot.counts)),
+                    bots,
                 }
             })
             .collect()

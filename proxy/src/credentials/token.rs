@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use policy::Injection;
-use spiffe::time::Timestamp;
+use spiffe::time::{Clock, Timestamp};
 use tokio::time::Instant;
 
 use super::exchange::answer::TokenAnswer;
@@ -24,6 +24,12 @@ const LIFE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_hour
 /// How long before its end a token is used no more: a tenth of its life, and no longer than this.
 const MARGIN_MAX: Duration = Duration::from_secs(30);
 
+/// How many tenths of its life a token is used before the next one is asked for.
+const TENTHS: u32 = 8;
+
+/// The same of a JWT-SVID, which lives minutes: a CA that is away for a while is back before it ends.
+const SVID_TENTHS: u32 = 5;
+
 /// How old a token is at least when another one is asked for because a service refused it.
 const DOUBT_AFTER: Duration = Duration::from_mins(1);
 
@@ -35,8 +41,15 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    pub(super) fn of(clock: &Clock) -> Self {
+        Self {
+            clock: clock.now(),
+            steady: Instant::now(),
+        }
+    }
+
     /// How long after `earlier` this is, by the clock that says the most: a host that slept has an old token.
-    fn since(self, earlier: Self) -> Duration {
+    pub(super) fn since(self, earlier: Self) -> Duration {
         let steady = self.steady.saturating_duration_since(earlier.steady);
         steady.max(self.clock.duration_since(earlier.clock))
     }
@@ -50,14 +63,14 @@ struct Life {
 }
 
 impl Life {
-    /// `jitter` spreads the requests of many hosts: from nothing at 0 to a tenth of the life at 255.
-    fn of(said: Option<Duration>, (ttl, stale): (Duration, Duration), jitter: u8) -> Self {
+    /// `tenths` of the life are over when the next one is due. `jitter` spreads the requests of many hosts: from nothing at 0 to a tenth of the life at 255.
+    fn of(said: Option<Duration>, (ttl, stale): (Duration, Duration), (tenths, jitter): (u32, u8)) -> Self {
         let sooner = |life: Duration| life / 10 * u32::from(jitter) / 255;
         match said {
             Some(said) => {
                 let life = said.clamp(LIFE.0, LIFE.1);
                 let end = life - (life / 10).min(MARGIN_MAX);
-                let renew = life / 10 * 8 - sooner(life);
+                let renew = life / 10 * tenths - sooner(life);
                 Self { renew, end }
             }
             // Nobody knows, so it is used as a value is whose source does not say either.
@@ -91,6 +104,15 @@ pub(super) struct Tokens {
 pub(crate) struct Counts {
     pub(crate) ok: u64,
     pub(crate) failed: u64,
+}
+
+impl Counts {
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self {
+            ok: self.ok + other.ok,
+            failed: self.failed + other.failed,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +209,8 @@ impl Tokens {
                     secret: Arc::new(answer.token),
                     doubted: Arc::default(),
                 };
-                let life = Life::of(answer.expires_in, times, jitter);
+                let tenths = if of.is_of_svid() { SVID_TENTHS } else { TENTHS };
+                let life = Life::of(answer.expires_in, times, (tenths, jitter));
                 self.held = Some(Held {
                     token: token.clone(),
                     asked,

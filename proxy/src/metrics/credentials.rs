@@ -3,7 +3,7 @@
 use prometheus::{Error, IntCounterVec, IntGaugeVec};
 
 use super::make::{Maker, raise};
-use crate::credentials::State;
+use crate::credentials::{Counts, State};
 
 /// Set when the metrics are read. Names are those of the mesh file, which is bounded.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ impl CredentialMetrics {
             )?,
             exchanges: make.counters(
                 "botmesh_credential_exchanges_total",
-                "How often the value of a credential was exchanged for a token, by result.",
+                "How often a credential was exchanged for a token, or a JWT-SVID was signed for it, by result.",
                 &["credential", "result"],
             )?,
             available: make.gauges(
                 "botmesh_credential_available",
-                "Whether the newest attempt to read the value, and to exchange it, went well; no series before the first.",
+                "Whether the newest attempt to read the value, and to exchange it, went well, for every bot; no series before the first.",
                 &["credential"],
             )?,
             cancels: make.counters(
@@ -62,17 +62,19 @@ impl CredentialMetrics {
             raise(&self.reads.with_label_values(&[name, "ok"]), state.reads_ok);
             raise(&self.reads.with_label_values(&[name, "failed"]), state.reads_failed);
             let token = state.token.as_ref();
-            if let Some(token) = token {
+            if token.is_some() || state.exchanges != Counts::default() {
                 let of = |result: &str| self.exchanges.with_label_values(&[name, result]);
-                raise(&of("ok"), token.counts.ok);
-                raise(&of("failed"), token.counts.failed);
+                raise(&of("ok"), state.exchanges.ok);
+                raise(&of("failed"), state.exchanges.failed);
             }
             if state.class == "dynamic" {
                 let leases = i64::try_from(state.leases).unwrap_or(i64::MAX);
                 self.leases.with_label_values(&[name]).set(leases);
             }
-            if state.error.is_some() || state.fingerprint.is_some() || state.leases > 0 {
-                let failed = state.error.is_some() || token.is_some_and(|token| token.error.is_some());
+            let asked = state.fingerprint.is_some() || state.leases > 0 || !state.bots.is_empty();
+            if state.error.is_some() || asked {
+                let mut tokens = token.into_iter().chain(state.bots.iter().map(|(_, token)| token));
+                let failed = state.error.is_some() || tokens.any(|token| token.error.is_some());
                 let available = i64::from(!failed);
                 self.available.with_label_values(&[name]).set(available);
             }

@@ -203,6 +203,8 @@ fn exchanged(number: usize) -> crate::credentials::State {
             error: None,
             counts: Counts { ok: 1, failed: 1 },
         }),
+        bots: Vec::new(),
+        exchanges: Counts { ok: 1, failed: 1 },
     }
 }
 

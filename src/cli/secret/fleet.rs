@@ -74,11 +74,15 @@ fn consumers(found: &FleetCredential) -> String {
     }
 }
 
+/// The way in which a credential without a value is added.
+const FEDERATED_BY: &str = "federate";
+
 /// How long a value lives, as far as the mesh file says it: a vault of a host may make values of a minute too, which is told by
 /// `secret list` there.
 fn class(found: &FleetCredential) -> String {
     let class = match found.injection.as_str() {
         "oauth" | "github_app" => "short",
+        FEDERATED_BY => "federated",
         _ => "static",
     };
     let bots = found
@@ -89,6 +93,8 @@ fn class(found: &FleetCredential) -> String {
     match (bots.len(), &found.shared) {
         (0, _) => red("orphaned"),
         (1, _) => class.to_owned(),
+        // Each bot has a token of its own.
+        (_, None) if found.injection == FEDERATED_BY => class.to_owned(),
         (_, Some(_)) => format!("{class}, shared"),
         (_, None) => red(&format!("{class}, shared without a reason")),
     }

@@ -20,14 +20,14 @@ pub struct CredentialsResponse {
 pub struct CredentialStatus {
     /// Its name in the mesh file.
     pub name: String,
-    /// How it is added: `header`, `bearer`, `basic`, `query`, `hmac`, `sigv4`, `oauth`, `github_app`.
+    /// How it is added: `header`, `bearer`, `basic`, `query`, `hmac`, `sigv4`, `oauth`, `github_app`, `federate`.
     pub injection: String,
     /// Whom to ask about it.
     pub owner: String,
     /// Where its value is: `file`, `command`, `systemd`, `env`, `vault`; `none` where this host has none.
     pub source: String,
     /// How long what a service gets lives: `static` until somebody replaces it, `short` for minutes or hours, `dynamic` as long as
-    /// the process for which it was made.
+    /// the process for which it was made, `federated` where there is no value and each bot has a token of its own.
     #[serde(default)]
     pub class: String,
     /// How many processes have one of their own.
@@ -51,6 +51,9 @@ pub struct CredentialStatus {
     /// Of one that is exchanged for a token.
     #[serde(default)]
     pub token: Option<TokenStatus>,
+    /// Of one without a value: the bots that have used it, or for which it was tried.
+    #[serde(default)]
+    pub bots: Vec<BotToken>,
     /// In how many answers it was, and was masked.
     pub masked: u64,
     /// Why several bots may use it.
@@ -74,6 +77,15 @@ pub struct TokenStatus {
     pub error: Option<String>,
     /// How often the value was exchanged since the proxy began.
     pub exchanges: u64,
+}
+
+/// The token of one bot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotToken {
+    /// The bot.
+    pub bot: BotName,
+    /// What is known of its token, or of its JWT-SVID where that is sent itself.
+    pub token: TokenStatus,
 }
 
 /// A rule that adds a credential, and the bots whose calls it allows.

@@ -146,6 +146,9 @@ pub(crate) enum Asked {
     BoundKey { bound: Vec<u8>, key: Vec<u8> },
 }
 
+/// An answer to who asks for a JWT-SVID.
+pub(crate) type Mint = fn(&JwtRequest) -> Result<JwtResponse, Status>;
+
 /// What was asked, and what to answer.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -158,6 +161,8 @@ pub(crate) struct State {
     /// Whether nothing is issued at all.
     pub(crate) issue_fails: bool,
     pub(crate) trick: Trick,
+    /// What it answers to who asks for a JWT-SVID; nothing of a version that signs none.
+    pub(crate) mint: Option<Mint>,
     /// How many streams are refused.
     pub(crate) refuse_streams: usize,
     /// Bot and public key of each SVID.
@@ -198,6 +203,7 @@ impl FakeCa {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = State {
+            mint: None,
             answers: VecDeque::new(),
             asked: Vec::new(),
             svid_ttl: Duration::from_hours(1),
@@ -437,8 +443,12 @@ impl Node for Connection {
     }
 
     /// As a CA does that is older than this RPC.
-    async fn mint_jwt(&self, _request: Request<JwtRequest>) -> Result<Response<JwtResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn mint_jwt(&self, request: Request<JwtRequest>) -> Result<Response<JwtResponse>, Status> {
+        self.host()?;
+        let Some(mint) = self.change(|state| state.mint) else {
+            return Err(Status::unimplemented(""));
+        };
+        mint(&request.into_inner()).map(Response::new)
     }
 
     /// Alike.

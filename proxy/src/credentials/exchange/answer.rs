@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use policy::TokenUrl;
+use policy::{TokenType, TokenUrl};
 use serde::Deserialize;
 use spiffe::time::Timestamp;
 use thiserror::Error;
@@ -116,6 +116,11 @@ const ERRORS: [&str; 7] = [
 impl Answer {
     /// Gives the token.
     pub(super) fn token(&self) -> Result<TokenAnswer, Why> {
+        self.token_of(None)
+    }
+
+    /// Gives the token that was asked for. One that is no access token may say that it is of no type (RFC 8693 §2.2.1).
+    pub(super) fn token_of(&self, asked: Option<TokenType>) -> Result<TokenAnswer, Why> {
         if self.status != StatusCode::OK {
             let denied: Option<Denied> = serde_json::from_slice(&self.body).ok().filter(|_| self.is_json());
             let error = denied.and_then(|denied| denied.error);
@@ -125,7 +130,11 @@ impl Answer {
         if !self.is_json() {
             return Err(Why::NoToken(NoToken::NotJson));
         }
-        granted(&self.body).map_err(Why::NoToken)
+        let kinds = match asked {
+            Some(TokenType::IdToken | TokenType::Jwt) => &["bearer", "n_a"][..],
+            Some(TokenType::AccessToken) | None => &["bearer"],
+        };
+        granted_as(&self.body, kinds).map_err(Why::NoToken)
     }
 
     /// Gives the token of an installation, which says when it ends and not how long it lives.
@@ -156,11 +165,18 @@ impl Answer {
 ///
 /// When there is no token in it that can be sent as a bearer.
 pub fn granted(body: &[u8]) -> Result<TokenAnswer, NoToken> {
+    granted_as(body, &["bearer"])
+}
+
+fn granted_as(body: &[u8], kinds: &[&str]) -> Result<TokenAnswer, NoToken> {
     let granted: Granted = serde_json::from_slice(body).map_err(|_nothing_of_it_is_told| NoToken::Form)?;
     let token = granted.access_token.ok_or(NoToken::Missing)?;
     // RFC 6749 §7.1: a type that is not understood is not used.
     let kind = granted.token_type.unwrap_or_default();
-    if !kind.bytes().eq_ignore_ascii_case(b"bearer") {
+    if !kinds
+        .iter()
+        .any(|known| kind.bytes().eq_ignore_ascii_case(known.as_bytes()))
+    {
         return Err(NoToken::NotBearer);
     }
     let refresh_token = granted.refresh_token.map(|text| secret(&text, "refresh_token"));
@@ -293,6 +309,14 @@ mod tests {
             r#"{"access_token": "at-0123456789", "token_type": "Bearer"}"#,
         );
         assert!(matches!(html.token(), Err(Why::NoToken(NoToken::NotJson))));
+    }
+
+    #[test]
+    fn a_token_that_is_no_access_token_may_be_of_no_type_where_it_was_asked_for() {
+        let body = r#"{"access_token": "eyJh.eyJi.c2ln", "token_type": "N_A", "issued_token_type": "x"}"#;
+        let of = |asked| answer(200, "application/json", body).token_of(asked).is_ok();
+        assert!(of(Some(TokenType::Jwt)) && of(Some(TokenType::IdToken)));
+        assert!(!of(Some(TokenType::AccessToken)) && !of(None));
     }
 
     #[test]

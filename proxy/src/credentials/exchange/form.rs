@@ -128,10 +128,18 @@ fn basic(client_id: &str, secret: &[u8]) -> Result<HeaderValue, ExchangeError> {
 
 /// `application/x-www-form-urlencoded`, wiped when it is dropped.
 #[derive(Default)]
-struct Form(Zeroizing<Vec<u8>>);
+pub(super) struct Form(Zeroizing<Vec<u8>>);
 
 impl Form {
-    fn put(&mut self, name: &str, value: &[u8]) {
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(bytes)))
+    }
+
+    pub(super) fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.0
+    }
+
+    pub(super) fn put(&mut self, name: &str, value: &[u8]) {
         if !self.0.is_empty() {
             self.0.push(b'&');
         }

@@ -54,8 +54,18 @@ impl Credentials {
     ) {
         let value = slot.kept().value.as_ref().map(|(value, _)| Arc::clone(value));
         if let Some(exchange) = value.and_then(|value| Exchange::of(credential, &value, mesh)) {
-            let _told_by_the_state: Result<_, _> = self.exchange(name, slot, exchange, Need::Operator).await;
+            let _told_by_the_state: Result<_, _> = self.ask_anew(name, slot, exchange).await;
         }
+    }
+
+    /// The same for what is known already to be exchanged.
+    pub(super) fn ask_anew(
+        self: &Arc<Self>,
+        name: &CredentialName,
+        slot: &Arc<Slot>,
+        exchange: Exchange,
+    ) -> tokio::task::JoinHandle<Result<Token, Arc<ExchangeError>>> {
+        self.exchange(name, slot, exchange, Need::Operator)
     }
 
     /// Asks in a task of its own: a caller that goes away does not break off what may end a refresh token's life.
@@ -126,10 +136,7 @@ impl Credentials {
     }
 
     pub(super) fn moment(&self) -> Moment {
-        Moment {
-            clock: self.outward.clock.now(),
-            steady: tokio::time::Instant::now(),
-        }
+        Moment::of(&self.outward.clock)
     }
 }
 
@@ -141,6 +148,12 @@ impl Slot {
 }
 
 fn not_exchanged(name: &CredentialName, source: Arc<ExchangeError>) -> Unavailable {
+    if matches!(*source, ExchangeError::Svid { .. }) {
+        return Unavailable::NotSigned {
+            name: name.clone(),
+            source,
+        };
+    }
     Unavailable::NotExchanged {
         name: name.clone(),
         source,

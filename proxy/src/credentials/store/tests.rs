@@ -6,7 +6,7 @@ use spiffe::id::BotName;
 use super::slot::BACKOFF;
 use super::*;
 
-const NOTHING: Environment = Environment(|_name| None);
+pub(super) const NOTHING: Environment = Environment(|_name| None);
 const TTL: Duration = Duration::from_mins(5);
 const STALE: Duration = Duration::from_hours(1);
 
@@ -44,20 +44,21 @@ fn mesh() -> Mesh {
     policy::load(&[source]).unwrap()
 }
 
-fn outward() -> Outward {
+pub(super) fn outward() -> Outward {
     let clock = Clock::system();
     Outward {
         way_out: WayOut::new(None, clock.clone(), TaskTracker::new()),
         clock,
+        signer: Signer::nobody(),
     }
 }
 
-fn leases(folder: &std::path::Path, tasks: &TaskTracker) -> Arc<Leases> {
+pub(super) fn leases(folder: &std::path::Path, tasks: &TaskTracker) -> Arc<Leases> {
     let (vaults, clock) = (super::super::vault::Vaults::default(), Clock::system());
     Arc::new(Leases::new(vaults, folder, clock, tasks.clone()))
 }
 
-fn name(text: &str) -> CredentialName {
+pub(super) fn name(text: &str) -> CredentialName {
     CredentialName::parse(text).unwrap()
 }
 

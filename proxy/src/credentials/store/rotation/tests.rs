@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::super::age::{Identity, Recipient};
 use super::super::super::source::{Environment, Sealer, Source};
+use super::super::super::svid::Signer;
 use super::super::super::vault::Vaults;
 use super::super::{Leases, Outward};
 use super::*;
@@ -63,6 +64,7 @@ fn over(folder: &Path, sources: BTreeMap<CredentialName, Source>) -> Arc<Credent
     let outward = Outward {
         way_out: WayOut::new(None, clock.clone(), TaskTracker::new()),
         clock,
+        signer: Signer::nobody(),
     };
     Arc::new(Credentials::new(sources, parts, outward, times, tasks))
 }
