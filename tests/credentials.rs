@@ -1,6 +1,7 @@
 //! Credentials that the proxy adds, so that the bot holds none: what the service gets, and what the bot never does.
 
 mod cores;
+mod federation;
 pub(crate) mod leaks;
 mod lease;
 mod oauth;

@@ -44,19 +44,24 @@ impl Scene {
 
     /// The same, with this configuration of the proxy beside the ordinary one.
     pub(crate) fn with_config(listeners: &str, config: &str) -> Self {
-        Self::with(&["web-1"], listeners, None, config)
+        Self::with(&["web-1"], (listeners, config), None, "")
     }
 
     /// The same on these hosts, on each of which every bot may run.
     pub(crate) fn on_hosts(hosts: &[&str], config: &str) -> Self {
-        Self::with(hosts, "", None, config)
+        Self::with(hosts, ("", config), None, "")
     }
 
     pub(crate) fn with_clock(listeners: &str, clock: Option<PathBuf>) -> Self {
-        Self::with(&["web-1"], listeners, clock, "")
+        Self::with(&["web-1"], (listeners, ""), clock, "")
     }
 
-    fn with(hosts: &[&str], listeners: &str, clock: Option<PathBuf>, config: &str) -> Self {
+    /// The same, with these lines in the configuration of the CA.
+    pub(crate) fn with_ca(ca: &str, clock: Option<PathBuf>) -> Self {
+        Self::with(&["web-1"], ("", ""), clock, ca)
+    }
+
+    fn with(hosts: &[&str], (listeners, config): (&str, &str), clock: Option<PathBuf>, ca: &str) -> Self {
         let places = hosts.join(", ");
         let dir = tempfile::Builder::new().prefix("bmout").tempdir().expect("a folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -69,6 +74,7 @@ impl Scene {
                 names.display()
             ),
             clock,
+            ca,
             ..Setup::default()
         });
         let [high, low] = free_port().to_be_bytes();
