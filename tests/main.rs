@@ -16,6 +16,7 @@
 
 mod agreement;
 mod aside;
+mod asking;
 mod attestation;
 mod away;
 mod callee;

@@ -12,12 +12,12 @@
 //! - [`verify()`] finds any changed byte with nothing but the public key.
 //!
 //! Deliberately absent: sockets, async code, retention by age (`keep`),
-//! cosigning, an index, and any place for header values, bodies or query
+//! cosigning, and any place for header values, bodies or query
 //! values. The crate never decides about a call.
 //!
 //! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
 //! [`history`], [`budget`], [`mod@proof`] and [`query::Filter`] are pure; [`ledger`],
-//! [`verify()`], [`tail()`], [`proof::prove`] and [`query::run`] do the reading and writing.
+//! [`verify()`], [`tail()`], [`proof::prove`], [`query::run`] and [`query::Counts`] do the reading and writing.
 
 #![forbid(unsafe_code)]
 

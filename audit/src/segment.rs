@@ -129,6 +129,11 @@ impl<R: BufRead> Lines<R> {
         &mut self.reader
     }
 
+    /// Returns the reader, where it is.
+    pub(crate) fn into_reader(self) -> R {
+        self.reader
+    }
+
     /// Reads a line into `line`. The offset moves on by whole lines only.
     pub(crate) fn read(&mut self, line: &mut Vec<u8>) -> io::Result<Step> {
         line.clear();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use audit::query::Key;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -35,15 +36,27 @@ pub(crate) struct AuditQuery {
     pub(crate) filter: String,
     /// The ledgers' folders [default: the one of the server]
     pub(crate) dirs: Vec<PathBuf>,
+    /// Counts the records by what they have in common: from, to, kind, verdict, rule, reason, method, status, credential,
+    /// protocol, direction, day, hour, minute
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',', value_parser = key)]
+    pub(crate) by: Vec<Key>,
     /// Nothing older: RFC 3339, or an age such as 24h
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
     /// Nothing newer
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// The most records to print, oldest first
+    /// The most records to print, oldest first, or groups, largest first
     #[arg(long)]
     pub(crate) limit: Option<u64>,
+    /// Reads every record, and neither uses nor stores an index
+    #[arg(long)]
+    pub(crate) no_index: bool,
+}
+
+fn key(word: &str) -> Result<Key, String> {
+    let known = || Key::ALL.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
+    Key::parse(word).ok_or_else(|| format!("the keys are {}", known()))
 }
 
 #[derive(Debug, Args)]

@@ -4,24 +4,25 @@
 mod heads;
 mod line;
 mod prove;
+mod query;
 mod reconcile;
 mod verify;
 
 use std::collections::VecDeque;
-use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use audit::{ReadError, Start};
+use audit::Start;
 use ca_api::admin::{CaStatus, path as ca_path};
 use ca_api::proxy_admin::{ProxyStatus, path as proxy_path};
-use serde_json::{Value, json};
+use serde_json::Value;
 use spiffe::time::Timestamp;
 
 pub(crate) use self::line::line;
+pub(crate) use self::query::indexes;
 pub(crate) use self::verify::verified;
-use crate::args::{Audit, AuditQuery, AuditTail};
+use crate::args::{Audit, AuditTail};
 use crate::cli::Context;
 use crate::client::{Peer, Server};
 use crate::exit::{Exit, Failure};
@@ -40,7 +41,7 @@ const TAIL_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
     match command {
         Audit::Tail(args) => tail(args, context).await,
-        Audit::Query(args) => query(args, context).await,
+        Audit::Query(args) => query::run(args, context).await,
         Audit::Verify(args) => verify::run(&args, context),
         Audit::Prove(args) => prove::run(args, context).await,
         Audit::Heads(args) => heads::run(args, context).await,
@@ -71,71 +72,6 @@ async fn tail(args: AuditTail, context: &Context) -> Result<Exit> {
             () = tokio::time::sleep(TAIL_EVERY) => {}
             _name = stop.wait() => return Ok(Exit::Fine),
         }
-    }
-}
-
-async fn query(args: AuditQuery, context: &Context) -> Result<Exit> {
-    let now = context.clock.now();
-    let mut filter = args.filter.clone();
-    for (key, value) in [("since", &args.since), ("until", &args.until)] {
-        if let Some(value) = value {
-            filter.push_str(&format!(" {key}={value}"));
-        }
-    }
-    // The filter before the ledgers: a typing error is a usage error wherever they are.
-    parsed(&filter, now)?;
-    let dirs = if args.dirs.is_empty() {
-        vec![server_ledger(context).await?]
-    } else {
-        args.dirs
-    };
-    let mut ledgers = Vec::new();
-    for dir in &dirs {
-        must_be_a_ledger(dir)?;
-        ledgers.push(
-            audit::query::run(dir, parsed(&filter, now)?, args.limit)
-                .context("read the ledger")?
-                .peekable(),
-        );
-    }
-    let found = Merged(ledgers).take(args.limit.map_or(Ok(usize::MAX), usize::try_from)?);
-    let mut count: u64 = 0;
-    if context.screen.format == crate::args::Format::Json {
-        let items = found.collect::<Result<Vec<Value>, _>>().context("read the ledger")?;
-        count = items.len() as u64;
-        context.screen.document(&json!({ "items": items }))?;
-    } else {
-        for record in found {
-            show(&record.context("read the ledger")?, context)?;
-            count += 1;
-        }
-    }
-    context.screen.note(format!("{count} records"));
-    Ok(Exit::Fine)
-}
-
-/// Several ledgers as one story, oldest first: each is in the order of time, so the earliest of their heads is next.
-struct Merged<I: Iterator<Item = Result<Value, ReadError>>>(Vec<Peekable<I>>);
-
-impl<I: Iterator<Item = Result<Value, ReadError>>> Iterator for Merged<I> {
-    type Item = Result<Value, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        // RFC 3339 in one zone and with equal digits sorts as time does. What cannot be read is told before anything else.
-        let time = |head: &Result<Value, ReadError>| {
-            let time = head
-                .as_ref()
-                .ok()
-                .and_then(|record| record.get("time"))
-                .and_then(Value::as_str);
-            time.unwrap_or_default().to_owned()
-        };
-        let heads = self
-            .0
-            .iter_mut()
-            .filter_map(|ledger| Some((time(ledger.peek()?), ledger)));
-        let (_, earliest) = heads.min_by(|(one, _), (other, _)| one.cmp(other))?;
-        earliest.next()
     }
 }
 
@@ -186,7 +122,7 @@ fn parsed(filter: &str, now: Timestamp) -> Result<audit::query::Filter> {
 /// The first records that a filter without times finds.
 pub(crate) fn find(dir: &Path, filter: &str, limit: u64) -> Result<Vec<Value>> {
     let filter = parsed(filter, Timestamp::from_unix_millis(0))?;
-    let found = audit::query::run(dir, filter, Some(limit)).context("read the ledger")?;
+    let found = audit::query::run(dir, filter, Some(limit), indexes(dir, false)).context("read the ledger")?;
     found.map(|record| record.context("read the ledger")).collect()
 }
 
@@ -222,35 +158,5 @@ mod tests {
         let error = parsed("verdikt=deny", Timestamp::from_unix_millis(0)).unwrap_err();
         assert_eq!(code_of(&error), Exit::Usage);
         assert!(error.to_string().contains("verdict"), "{error}");
-    }
-
-    #[test]
-    fn several_ledgers_are_told_in_the_order_of_time_and_an_unreadable_one_first() {
-        let record = |second: u8| Ok(json!({ "time": format!("2026-11-22T12:00:0{second}.000Z") }));
-        let ledger = |seconds: &[u8]| seconds.iter().map(|second| record(*second)).collect::<Vec<_>>();
-        let story = |ledgers: Vec<Vec<Result<Value, ReadError>>>| {
-            Merged(
-                ledgers
-                    .into_iter()
-                    .map(|ledger| ledger.into_iter().peekable())
-                    .collect(),
-            )
-        };
-        let all: Vec<Value> = story(vec![ledger(&[1, 4]), ledger(&[]), ledger(&[2, 3])])
-            .map(Result::unwrap)
-            .collect();
-        let wanted: Vec<Value> = ledger(&[1, 2, 3, 4]).into_iter().map(Result::unwrap).collect();
-        assert_eq!(all, wanted);
-        let unreadable = ReadError::TooLong {
-            index: 7,
-            path: "x".into(),
-            offset: 0,
-        };
-        assert!(
-            story(vec![ledger(&[1]), vec![Err(unreadable)]])
-                .next()
-                .unwrap()
-                .is_err()
-        );
     }
 }

@@ -3,9 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use spiffe::svid::Serial;
 use spiffe::time::Timestamp;
 use thiserror::Error;
 
+use super::index::folded;
 use super::pattern::{NotAPattern, Pattern};
 use super::view::{Party, View};
 use crate::record::{CallId, Direction, Protocol, Verdict};
@@ -24,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "kind",
     "direction",
     "id",
+    "serial",
     "since",
     "until",
     "status",
@@ -59,6 +62,8 @@ enum Term {
     Kind(String),
     Direction(Direction),
     Id(CallId),
+    /// As [`Serial`] writes itself.
+    Serial(String),
     Since(Timestamp),
     Until(Timestamp),
 }
@@ -74,7 +79,7 @@ pub enum FilterError {
     },
     /// A term has an unknown key.
     #[error(
-        "{key:?} is no key; the keys are verdict, from, to, protocol, method, path, rule, credential, reason, kind, direction, id, since, until, status"
+        "{key:?} is no key; the keys are verdict, from, to, protocol, method, path, rule, credential, reason, kind, direction, id, serial, since, until, status"
     )]
     Key {
         /// The key.
@@ -164,6 +169,91 @@ impl Filter {
         self.terms.iter().all(|term| term.admits(view))
     }
 
+    /// Says whether a record can match by what many records have in common, its ends and serial numbers left aside.
+    pub(super) fn admits_shape(&self, shape: &View<'_>) -> bool {
+        let of_shape = |term: &&Term| !term.is_of_one_record() && !term.is_of_an_end();
+        self.terms.iter().filter(of_shape).all(|term| term.admits(shape))
+    }
+
+    /// Says whether a record can match by who calls.
+    pub(super) fn admits_from(&self, party: Option<&Party<'_>>) -> bool {
+        self.terms.iter().all(|term| {
+            if let Term::From(pattern) = term {
+                names(party, pattern)
+            } else if let Term::FromId(pattern) = term {
+                id(party, pattern)
+            } else {
+                true
+            }
+        })
+    }
+
+    /// Says whether a record can match by who is called.
+    pub(super) fn admits_to(&self, party: Option<&Party<'_>>) -> bool {
+        self.terms.iter().all(|term| {
+            if let Term::To(pattern) = term {
+                names(party, pattern)
+            } else if let Term::ToId(pattern) = term {
+                id(party, pattern)
+            } else {
+                true
+            }
+        })
+    }
+
+    /// Says which of the wanted serial numbers are these, a bit for each that is wanted.
+    pub(super) fn serials(&self, is_there: impl Fn(&str) -> bool) -> u64 {
+        let wanted = self.terms.iter().filter_map(Term::serial);
+        let bits = wanted
+            .enumerate()
+            .map(|(bit, serial)| u64::from(is_there(serial)) << bit);
+        bits.fold(0, |all, bit| all | bit)
+    }
+
+    /// Says whether a record's times and ids match, its path left aside.
+    pub(super) fn admits_row(&self, time: Option<Timestamp>, ids: [u64; 2]) -> bool {
+        self.terms.iter().all(|term| {
+            if let Term::Since(since) = term {
+                time.is_some_and(|time| time >= *since)
+            } else if let Term::Until(until) = term {
+                time.is_some_and(|time| time < *until)
+            } else if let Term::Id(id) = term {
+                ids.contains(&folded(id.as_bytes()))
+            } else {
+                true
+            }
+        })
+    }
+
+    /// Says whether anything is asked of a record's own times and ids.
+    pub(super) fn has_own(&self) -> bool {
+        self.terms.iter().any(Term::is_of_one_record)
+    }
+
+    /// Says whether the line itself has to be read to know whether it matches.
+    pub(super) fn needs_lines(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term, Term::Path(_)))
+    }
+
+    /// Says whether only records of some time match.
+    pub(super) fn has_times(&self) -> bool {
+        let is_time = |term: &Term| matches!(term, Term::Since(_) | Term::Until(_));
+        self.terms.iter().any(is_time)
+    }
+
+    /// Says whether no record matches whose time is between these.
+    pub(super) fn excludes(&self, earliest: Option<Timestamp>, latest: Option<Timestamp>) -> bool {
+        self.terms.iter().any(|term| {
+            if let Term::Since(since) = term {
+                latest.is_none_or(|latest| latest < *since)
+            } else if let Term::Until(until) = term {
+                earliest.is_none_or(|earliest| earliest >= *until)
+            } else {
+                false
+            }
+        })
+    }
+
     /// Says whether a status matches.
     pub(super) fn admits_status(&self, status: Option<u16>) -> bool {
         self.statuses
@@ -214,10 +304,36 @@ impl Term {
                 .ok()
                 .map(Self::Id)
                 .ok_or(wrong("a UUID in lower case")),
+            "serial" => value
+                .parse::<Serial>()
+                .ok()
+                .map(|serial| Self::Serial(serial.to_string()))
+                .ok_or(wrong(
+                    "the serial number of an SVID in lower-case hex, as records have it",
+                )),
             "since" => time(value, now).map(Self::Since).ok_or(wrong(TIME)),
             "until" => time(value, now).map(Self::Until).ok_or(wrong(TIME)),
             _ => Err(FilterError::Key { key: key.to_owned() }),
         }
+    }
+
+    const fn is_of_an_end(&self) -> bool {
+        matches!(
+            self,
+            Self::From(_) | Self::FromId(_) | Self::To(_) | Self::ToId(_) | Self::Serial(_)
+        )
+    }
+
+    fn serial(&self) -> Option<&str> {
+        if let Self::Serial(serial) = self {
+            Some(serial)
+        } else {
+            None
+        }
+    }
+
+    const fn is_of_one_record(&self) -> bool {
+        matches!(self, Self::Path(_) | Self::Id(_) | Self::Since(_) | Self::Until(_))
     }
 
     fn admits(&self, view: &View<'_>) -> bool {
@@ -242,6 +358,7 @@ impl Term {
                 let id = id.to_string();
                 is(&view.id, &id) || is(&view.peer_call, &id)
             }
+            Self::Serial(serial) => view.serials().any(|found| found == serial),
             Self::Since(since) => time_of(view).is_some_and(|time| time >= *since),
             Self::Until(until) => time_of(view).is_some_and(|time| time < *until),
         }
@@ -265,7 +382,7 @@ fn id(party: Option<&Party<'_>>, pattern: &Pattern) -> bool {
     })
 }
 
-fn time_of(view: &View<'_>) -> Option<Timestamp> {
+pub(super) fn time_of(view: &View<'_>) -> Option<Timestamp> {
     Timestamp::from_rfc3339(view.time.as_deref()?).ok()
 }
 

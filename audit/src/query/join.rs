@@ -1,36 +1,16 @@
 //! Calls joined with their ends, in the order of the calls, in bounded memory.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use serde_json::{Map, Value};
 
 use super::filter::Filter;
+use super::pairs::Pairs;
 use super::view::View;
-
-/// Calls that wait for their ends, at most; the oldest is let go without one.
-pub(super) const OPEN_MAX: usize = 10_000;
-
-/// Bytes of records that wait, at most.
-const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The records that matched and wait for those before them.
 #[derive(Debug)]
 pub(super) struct Join {
     filter: Filter,
-    waiting: VecDeque<Waiting>,
-    /// Number of the first in `waiting`.
-    first: u64,
-    /// Calls without an end, by id: their numbers.
-    open: BTreeMap<String, u64>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    line: Vec<u8>,
-    end: Option<Vec<u8>>,
-    /// The id under which an end is awaited.
-    awaits: Option<String>,
+    pairs: Pairs<String, Vec<u8>>,
 }
 
 /// What an end adds to its call.
@@ -49,44 +29,33 @@ impl Join {
     pub(super) const fn new(filter: Filter) -> Self {
         Self {
             filter,
-            waiting: VecDeque::new(),
-            first: 0,
-            open: BTreeMap::new(),
-            bytes: 0,
+            pairs: Pairs::new(),
         }
     }
 
-    /// Takes the next line of the ledger.
+    /// Takes the next line of the ledger, or of those that can matter.
     pub(super) fn add(&mut self, line: &[u8]) {
         let Some(view) = View::read(line) else { return };
-        if view.kind == "end" && self.join(&view, line) {
+        if view.is_end() && self.end(&view, line) {
             return;
         }
         if !self.filter.admits(&view) {
             return;
         }
         let awaits = view.id.as_deref().filter(|_| view.awaits_end()).map(str::to_owned);
-        if let Some(id) = &awaits {
-            self.open
-                .insert(id.clone(), self.first.saturating_add(self.waiting.len() as u64));
-        }
-        self.bytes = self.bytes.saturating_add(line.len());
-        self.waiting.push_back(Waiting {
-            line: line.to_owned(),
-            end: None,
-            awaits,
-        });
+        self.pairs.add(line.to_owned(), line.len(), awaits);
+    }
+
+    fn end(&mut self, end: &View<'_>, line: &[u8]) -> bool {
+        let id = end.id.as_deref();
+        id.is_some_and(|id| self.pairs.end(id, line.len(), || line.to_owned()))
     }
 
     /// Returns the next record that waits for nothing any more.
     pub(super) fn ready(&mut self) -> Option<Value> {
         loop {
-            let first = self.waiting.front()?;
-            let full = self.open.len() > OPEN_MAX || self.bytes > WAITING_BYTES_MAX;
-            if first.awaits.is_some() && !full {
-                return None;
-            }
-            if let Some(record) = self.pop() {
+            let (line, end) = self.pairs.ready()?;
+            if let Some(record) = self.joined(&line, end) {
                 return Some(record);
             }
         }
@@ -94,41 +63,23 @@ impl Join {
 
     /// Returns the next record, complete or not: there is no more to come.
     pub(super) fn rest(&mut self) -> Option<Value> {
-        while !self.waiting.is_empty() {
-            if let Some(record) = self.pop() {
+        loop {
+            let (line, end) = self.pairs.rest()?;
+            if let Some(record) = self.joined(&line, end) {
                 return Some(record);
             }
         }
-        None
     }
 
-    /// Gives an end to its call; says whether the call was there.
-    fn join(&mut self, end: &View<'_>, line: &[u8]) -> bool {
-        let number = end.id.as_deref().and_then(|id| self.open.remove(id));
-        let place = number.and_then(|number| usize::try_from(number.checked_sub(self.first)?).ok());
-        let Some(call) = place.and_then(|place| self.waiting.get_mut(place)) else {
-            return false;
-        };
-        call.end = Some(line.to_owned());
-        call.awaits = None;
-        self.bytes = self.bytes.saturating_add(line.len());
-        true
+    /// Returns the ids of the calls that wait for their ends.
+    pub(super) fn open(&self) -> impl Iterator<Item = &String> {
+        self.pairs.open()
     }
 
-    /// Takes the first record; `None` if its status does not match.
-    fn pop(&mut self) -> Option<Value> {
-        let first = self.waiting.pop_front()?;
-        let number = self.first;
-        self.first = number.saturating_add(1);
-        let end_bytes = first.end.as_ref().map_or(0, Vec::len);
-        self.bytes = self.bytes.saturating_sub(first.line.len().saturating_add(end_bytes));
-        if let Some(id) = &first.awaits
-            && self.open.get(id) == Some(&number)
-        {
-            self.open.remove(id);
-        }
-        let mut record: Map<String, Value> = serde_json::from_slice(&first.line).ok()?;
-        if let Some(end) = first.end.and_then(|end| serde_json::from_slice(&end).ok()) {
+    /// Joins the two; `None` if the status does not match.
+    fn joined(&self, line: &[u8], end: Option<Vec<u8>>) -> Option<Value> {
+        let mut record: Map<String, Value> = serde_json::from_slice(line).ok()?;
+        if let Some(end) = end.and_then(|end| serde_json::from_slice(&end).ok()) {
             merge(&mut record, end);
         }
         let status = record.get("status").and_then(Value::as_u64);
@@ -171,7 +122,7 @@ mod tests {
         while let Some(record) = join.ready().or_else(|| join.rest()) {
             ids.push(format!("{}:{}", record["id"].as_str().unwrap(), record["status"]));
         }
-        assert_eq!((join.bytes, join.open.len()), (0, 0), "what was let go is forgotten");
+        assert!(join.pairs.is_empty(), "what was let go is forgotten");
         ids
     }
 

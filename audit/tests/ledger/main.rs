@@ -12,6 +12,7 @@ mod counts;
 mod crash;
 mod epochs;
 mod full;
+mod indexed;
 mod open;
 mod read;
 mod support;

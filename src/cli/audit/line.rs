@@ -93,7 +93,7 @@ fn from(record: &Value) -> String {
 }
 
 /// A SPIFFE ID without its scheme and trust domain, as rules name it.
-fn short(id: &str) -> String {
+pub(super) fn short(id: &str) -> String {
     let path = id
         .strip_prefix("spiffe://")
         .and_then(|rest| rest.split_once('/'))

@@ -48,7 +48,8 @@ pub(super) async fn run(args: Blast, server: &Server, context: &Context) -> Resu
     for dir in &shown.ledgers {
         let filter = format!("kind=call direction=out from={} since={}", args.bot, args.since);
         let filter = ::audit::query::parse(&filter, now).map_err(|error| Failure::usage(error.to_string()))?;
-        let found = ::audit::query::run(dir, filter, None).with_context(|| format!("read {}", dir.display()))?;
+        let found = ::audit::query::run(dir, filter, None, audit::indexes(dir, false))
+            .with_context(|| format!("read {}", dir.display()))?;
         for record in found {
             let record = record.with_context(|| format!("read {}", dir.display()))?;
             add(&mut shown.tally, &record);
