@@ -233,6 +233,14 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
     world.nobody_wrote_what_a_provider_saw();
     let call = world.scene.host().query("kind=call rule=exchange").pop().unwrap();
     assert_eq!(call["credential"], "exchange");
+    let given = world.scene.host().query("kind=credential_token");
+    let of_exchange = given.iter().filter(|event| event["subject"] == "credential:exchange");
+    let bots: Vec<&Value> = of_exchange.map(|event| &event["detail"]["bot"]).collect();
+    assert_eq!(bots, ["prod/checkout", "prod/report"], "{given:?}");
+    assert!(
+        given.iter().all(|event| event["detail"]["class"] == "federated"),
+        "{given:?}"
+    );
     print!("{}", world.log());
 }
 

@@ -71,9 +71,11 @@ impl Events {
         Self(Some(Arc::new(write)))
     }
 
-    /// A value was exchanged for a token, or why it was not.
-    pub(super) fn token(&self, name: &CredentialName, done: Result<(), &(dyn Error + 'static)>) {
-        let detail = [("class", Value::from("short"))];
+    /// A value was exchanged for a token, or why it was not; with the bot where it has one of its own.
+    pub(super) fn token(&self, name: &CredentialName, bot: Option<&BotName>, done: Result<(), &(dyn Error + 'static)>) {
+        let class = if bot.is_some() { "federated" } else { "short" };
+        let bot = bot.map(|bot| ("bot", Value::from(bot.to_string())));
+        let detail = std::iter::once(("class", Value::from(class))).chain(bot);
         self.write(EventKind::CredentialToken, format!("credential:{name}"), detail, done);
     }
 
@@ -142,7 +144,7 @@ mod tests {
             bot: None,
             ..of.clone()
         };
-        events.token(&name, Ok(()));
+        events.token(&name, None, Ok(()));
         events.lease(Step::Taken, &of, Err(&Wrong("x".repeat(600))));
         events.lease(Step::GivenBack, &left, Ok(()));
         let error = "x".repeat(ERROR_CHARS_MAX);
@@ -158,6 +160,6 @@ mod tests {
                 }]),
             ]
         );
-        Events::default().token(&name, Ok(()));
+        Events::default().token(&name, None, Ok(()));
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{Credential, CredentialName, Federate, Grant, Injection, Mesh, OutsideDestination, TokenUrl};
+use spiffe::id::BotName;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -137,6 +138,14 @@ impl Exchange {
             injection: credential.injection.clone(),
             what: Subject::Svid(Arc::clone(identity)),
             said: said.unwrap_or_default(),
+        }
+    }
+
+    /// Whose identity is exchanged; nobody's where a value is.
+    pub(super) fn bot(&self) -> Option<&BotName> {
+        match &self.what {
+            Subject::Svid(identity) => Some(identity.bot()),
+            Subject::Value(_) => None,
         }
     }
 

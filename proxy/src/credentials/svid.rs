@@ -71,6 +71,10 @@ impl Identity {
         }
     }
 
+    pub(super) const fn bot(&self) -> &BotName {
+        &self.bot
+    }
+
     /// Has the next one signed, whatever is kept.
     pub(super) async fn signed(&self) -> Result<JwtSvid, MintError> {
         (self.signer.0)(self.bot.clone(), self.audience.clone()).await

@@ -116,7 +116,7 @@ impl Credentials {
         self.changed();
         match noted {
             Ok((token, change)) => {
-                self.leases.events.token(name, Ok(()));
+                self.leases.events.token(name, exchange.bot(), Ok(()));
                 if change == Change::Better {
                     tracing::info!(credential = %name, "a credential can be exchanged again");
                 }
@@ -124,7 +124,7 @@ impl Credentials {
             }
             Err((error, change)) => {
                 if change == Change::Worse {
-                    self.leases.events.token(name, Err(&*error));
+                    self.leases.events.token(name, exchange.bot(), Err(&*error));
                     tracing::warn!(credential = %name, error = &*error as &dyn std::error::Error, "a credential was not exchanged");
                 }
                 match slot.tokens().look(exchange, self.moment()) {
