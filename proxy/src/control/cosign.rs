@@ -63,14 +63,25 @@ struct Last {
 /// is asked the next time.
 pub(super) async fn keep_cosigned(shared: &Shared, client: NodeClient<Channel>) -> Infallible {
     let mut last = Last::default();
+    let mut failing = false;
     loop {
-        let wait = match tell(shared, client.clone(), &mut last).await {
-            Ok(()) => EVERY,
-            Err(error) => {
+        let told = tell(shared, client.clone(), &mut last).await;
+        let wait = if told.is_ok() { EVERY } else { AGAIN };
+        match told {
+            Ok(()) if failing => tracing::info!("heads of the ledger are cosigned again"),
+            Ok(()) => {}
+            // The first of a row: a CA of an older version cosigns none, however often it is asked.
+            Err(error) if !failing => {
                 tracing::warn!(error = &error as &dyn Error, "the head of the ledger was not cosigned");
-                AGAIN
             }
-        };
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn Error,
+                    "the head of the ledger was not cosigned again"
+                );
+            }
+        }
+        failing = wait == AGAIN;
         let clock = shared.time.clock();
         clock.sleep_until(shared.time.now() + wait).await;
     }

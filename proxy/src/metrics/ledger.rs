@@ -9,6 +9,7 @@ use super::make::{Maker, number};
 #[derive(Debug)]
 pub(super) struct LedgerGauges {
     records: IntGauge,
+    epoch: IntGauge,
     bytes: IntGaugeVec,
     share_bytes: IntGaugeVec,
     dropped: IntGaugeVec,
@@ -19,6 +20,10 @@ impl LedgerGauges {
         let by_share = |name: &str, help: &str| make.gauges(name, help, &["share"]);
         Ok(Self {
             records: make.gauge("botmesh_ledger_records", "Records in the ledger.")?,
+            epoch: make.gauge(
+                "botmesh_ledger_epoch",
+                "Epoch of the ledger: it begins a new one where it is not what it was.",
+            )?,
             bytes: by_share("botmesh_ledger_bytes", "Bytes in the ledger, by share of max_bytes.")?,
             share_bytes: by_share(
                 "botmesh_ledger_share_bytes",
@@ -33,6 +38,7 @@ impl LedgerGauges {
 
     pub(super) fn set(&self, ledger: &Stats) {
         self.records.set(number(ledger.records));
+        self.epoch.set(ledger.epoch.into());
         for share in &ledger.shares {
             self.bytes.with_label_values(&[share.class]).set(number(share.spent));
             self.share_bytes
