@@ -151,6 +151,18 @@ impl Server {
             .map_err(|refused| self.failure(refused))
     }
 
+    /// Asks with POST and gives the server longer, because it has to ask others.
+    pub(crate) async fn post_within<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        timeout: Duration,
+    ) -> Result<T> {
+        self.ask(Method::POST, path, Some(body), timeout)
+            .await?
+            .map_err(|refused| self.failure(refused))
+    }
+
     /// Asks with POST and hands a refusal to the caller, who knows its codes.
     pub(crate) async fn try_post<B: Serialize + Sync, T: DeserializeOwned>(
         &self,

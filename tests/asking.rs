@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{both, botmesh, ok, run};
+use crate::spine::{CHECKOUT, two_hosts};
+use crate::support::{Caller, Mesh, both, botmesh, eventually, ok, root_or_skip, run};
 
 fn asked(ledger: &Path, args: &[&str]) -> Vec<Value> {
     let text = ok(botmesh()
@@ -57,4 +58,101 @@ fn records_are_counted_and_a_serial_leads_to_its_issuance() {
     assert_eq!(issued.len(), 1, "{issued:?}");
     assert_eq!(issued[0]["kind"], "issued");
     assert_eq!(issued[0]["detail"]["serial"], serial);
+}
+
+/// Asks all ledgers; gives the exit code, the answer, and what was said beside it.
+fn asked_all(mesh: &Mesh, args: &[&str]) -> (Option<i32>, Value, String) {
+    let mut query = botmesh();
+    query.args(["audit", "query", "--all", "-o", "json", "--server", &mesh.server()]);
+    let out = run(query.args(args));
+    let answer = serde_json::from_slice(&out.stdout).unwrap_or_default();
+    (
+        out.status.code(),
+        answer,
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    )
+}
+
+/// Whose records were found.
+fn ledgers(found: &Value) -> Vec<String> {
+    let items = found["items"].as_array().unwrap().iter();
+    items.map(|item| item["ledger"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_operator_asks_all_ledgers_at_once_and_hears_which_did_not_answer() {
+    if !root_or_skip("an_operator_asks_all_ledgers_at_once_and_hears_which_did_not_answer") {
+        return;
+    }
+    let mut mesh = two_hosts("");
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    let answer = checkout.call("GET", "orders.prod.mesh", "/orders/17");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let id = answer.header("botmesh-call").unwrap().to_owned();
+
+    // Both ends of the call, and where its SVID comes from, also from a host that is quarantined.
+    let server = mesh.server();
+    ok(botmesh().args([
+        "quarantine",
+        "--host",
+        "web-2",
+        "--reason",
+        "stolen",
+        "--server",
+        &server,
+    ]));
+    let (code, found, said) = asked_all(&mesh, &[&format!("id={id}")]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("3 of 3 ledgers answered"), "{said}");
+    let mut both_ends = ledgers(&found);
+    both_ends.sort();
+    assert_eq!(both_ends, ["host:web-1", "host:web-2"], "{found}");
+    let items = found["items"].as_array().unwrap();
+    let serial = items.iter().find_map(|item| item["from"]["serial"].as_str()).unwrap();
+    let (_, found, said) = asked_all(&mesh, &[&format!("serial={serial} kind=issued")]);
+    let [ca, host] = ledgers(&found).try_into().unwrap();
+    assert!(ca.starts_with("ca:") && host == "host:web-1", "{found} {said}");
+
+    // Counts are of all together.
+    let (_, found, _) = asked_all(&mesh, &["kind=call verdict=allow", "--by", "rule"]);
+    assert_eq!(found["items"][0]["count"], 2, "{found}");
+
+    // Rows are bounded, and that there are more is said.
+    let (code, found, said) = asked_all(&mesh, &["", "--limit", "1"]);
+    assert_eq!((code, ledgers(&found).len()), (Some(0), 1), "{said}");
+    assert!(said.contains("host:web-1 has more"), "{said}");
+
+    who_asked_is_recorded(&mesh, &id);
+
+    // A host that is away is named, and less than all is no success.
+    mesh.host_mut("web-2").process.kill();
+    let (found, said) = eventually("web-2 to be gone", || {
+        let (code, found, said) = asked_all(&mesh, &["kind=call"]);
+        (code == Some(1) && said.contains("not connected")).then_some((found, said))
+    });
+    assert!(
+        said.contains("2 of 3 ledgers answered") && said.contains("host:web-2"),
+        "{said}"
+    );
+    assert_eq!(ledgers(&found), ["host:web-1"]);
+
+    // What no ledger can answer is asked of none, and folders are no part of it.
+    assert_eq!(asked_all(&mesh, &["verdikt=deny"]).0, Some(2));
+    assert_eq!(asked_all(&mesh, &["", "/tmp"]).0, Some(2));
+}
+
+/// Who asked and what is in the CA's ledger and in each host's.
+fn who_asked_is_recorded(mesh: &Mesh, id: &str) {
+    let by = ok(botmesh()
+        .args(["audit", "query", "kind=operator", "-o", "jsonl"])
+        .arg(mesh.ca_ledger()));
+    let asked = by.lines().filter(|line| line.contains(&format!("id={id}"))).count();
+    assert_eq!(asked, 1, "{by}");
+    let there = mesh.host("web-2").query("kind=operator");
+    assert!(
+        there
+            .iter()
+            .any(|record| record["detail"]["filter"] == format!("id={id}")),
+        "{there:?}"
+    );
 }

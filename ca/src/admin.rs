@@ -7,6 +7,7 @@ mod bundle;
 mod credentials;
 mod heads;
 mod hosts;
+mod ledgers;
 mod live_on;
 mod mesh;
 mod observed;
@@ -188,6 +189,7 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::CREDENTIAL_ROTATE, post(credentials::rotate))
         .route(path::CREDENTIAL_ADVANCE, post(credentials::advance))
         .route(path::HEADS, get(heads::list))
+        .route(path::LEDGERS, post(ledgers::ask))
         .route(path::BOTS, get(reports::bots))
         .route(path::EDGES, get(observed::edges))
         .route(path::EVENTS, get(observed::events))

@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::quarantine::Quarantines;
+use crate::questions::Questions;
 use crate::quota::{Messages, Quotas};
 use crate::refusals::Refusals;
 use crate::rotation::Rotations;
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) world: World,
     pub(crate) quarantines: Quarantines,
     pub(crate) rotations: Rotations,
+    pub(crate) questions: Arc<Questions>,
     pub(crate) alerts: Alerts,
     pub(crate) refusals: Refusals,
     pub(crate) observed: Observed,

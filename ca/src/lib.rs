@@ -34,6 +34,7 @@ mod metrics;
 mod node;
 mod observed;
 mod quarantine;
+mod questions;
 mod quota;
 mod refusals;
 mod rotation;

@@ -1,5 +1,6 @@
 //! The node API: what hosts ask of the CA.
 
+mod answer;
 mod attest;
 mod caller;
 mod cosign;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use ca_api::node::node_server::Node;
 use ca_api::node::{
     AttestRequest, AttestResponse, CaMessage, CosignRequest, CosignResponse, EXPORTER_BYTES, HostMessage, IssueRequest,
-    IssueResponse, JwtRequest, JwtResponse,
+    IssueResponse, JwtRequest, JwtResponse, LedgerAnswer, LedgerAnswerTaken,
 };
 use spiffe::id::{HostName, IdKind};
 use spiffe::svid::Leaf;
@@ -106,6 +107,12 @@ impl Node for NodeApi {
         cosign::cosign(&self.core, &caller, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn answer(&self, request: Request<LedgerAnswer>) -> Result<Response<LedgerAnswerTaken>, Status> {
+        let caller = self.core.caller(&peer(&request)?)?;
+        self.core.acted(&caller.host, caller.source);
+        answer::answer(&self.core, &caller, request.into_inner()).map(Response::new)
     }
 
     async fn sync(&self, request: Request<Streaming<HostMessage>>) -> Result<Response<Self::SyncStream>, Status> {

@@ -63,6 +63,10 @@ refusals! {
     SvidExpired = "svid_expired",
     /// A host that this CA does not know.
     UnknownHost = "unknown_host",
+    /// An answer about its ledger that is longer than one may be.
+    AnswerTooLong = "answer_too_long",
+    /// An answer to a question that was never asked.
+    AnswerNotAsked = "answer_not_asked",
     /// More connections than a host needs.
     TooManyConnections = "too_many_connections",
     /// A path that the node API does not have.
@@ -150,6 +154,8 @@ impl HostRefusal {
             | Self::EventNotYours
             | Self::EventUnreadable
             | Self::EventTooLong
+            | Self::AnswerTooLong
+            | Self::AnswerNotAsked
             | Self::MessageTooLong
             | Self::MessageUnreadable
             | Self::TooManyMessages => EventKind::HostRefused,

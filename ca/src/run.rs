@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::node::{self, ServeError};
 use crate::observed::Observed;
 use crate::quarantine::{self, Quarantines};
+use crate::questions::Questions;
 use crate::quota::{Messages, Quotas};
 use crate::refusals::{self, Refusals};
 use crate::rotation::Rotations;
@@ -387,6 +388,7 @@ async fn build(
         addresses,
         quarantines: Quarantines::new(meta.epoch, quarantines),
         rotations: Rotations::new(rotations),
+        questions: Arc::new(Questions::new(clock.now())),
         meta,
         started: clock.now(),
         journal: Journal::new(ledger, clock.clone()),

@@ -18,6 +18,7 @@
 //! follow it. Network timeouts and the waits between attempts follow the monotonic
 //! clock of the system: a clock that stands still must not keep a host from its CA.
 
+mod ask;
 mod backoff;
 mod cache;
 mod cosign;

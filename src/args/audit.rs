@@ -49,6 +49,9 @@ pub(crate) struct AuditQuery {
     /// The most records to print, oldest first, or groups, largest first
     #[arg(long)]
     pub(crate) limit: Option<u64>,
+    /// Asks every host and the CA itself, through the CA; for its operators
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Reads every record, and neither uses nor stores an index
     #[arg(long)]
     pub(crate) no_index: bool,

@@ -1,6 +1,7 @@
 //! `audit tail|query|verify|prove`: reads ledgers where they lie; no server is needed, and none is believed. `audit heads`
 //! asks the CA what it has cosigned.
 
+mod all;
 mod heads;
 mod line;
 mod prove;

@@ -57,6 +57,7 @@ impl Table<'_> {
                 ca_message::Message::Slice(slice) => String::from_utf8_lossy(&slice.json).into_owned(),
                 ca_message::Message::Endpoints(endpoints) => format!("{endpoints:?}"),
                 ca_message::Message::CredentialOrder(order) => format!("{order:?}"),
+                ca_message::Message::LedgerQuestion(question) => format!("{question:?}"),
                 ca_message::Message::Bundle(_)
                 | ca_message::Message::Quarantines(_)
                 | ca_message::Message::CaTime(_)

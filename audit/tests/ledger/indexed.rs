@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use audit::query::{self, Counts, Filter, Group, Indexes, Key, parse};
+use audit::query::{self, Bounds, CountError, Counts, Filter, Group, Indexes, Key, Stop, parse};
 use proptest::prelude::*;
 use serde_json::Value;
 use spiffe::time::Timestamp;
@@ -364,7 +364,43 @@ fn more_groups_than_are_kept_are_refused() {
     let lines = Lines::new(&[many(0), many(50_001)]);
     let mut counts = Counts::by(&[Key::Kind]);
     let refused = counts.add(lines.dir(), &read(""), Indexes::Ignore).unwrap_err();
-    assert!(matches!(refused, query::CountError::TooManyGroups), "{refused:?}");
+    assert!(matches!(refused, CountError::TooManyGroups), "{refused:?}");
+}
+
+#[test]
+fn an_answer_is_bounded_in_rows_in_bytes_and_in_time() {
+    let lines = three();
+    let stop = Stop::default();
+    let ask = |keys: &[Key], rows, bytes, stop: &Stop| {
+        let bounds = Bounds { rows, bytes };
+        query::answer(lines.dir(), &read(""), keys, bounds, Indexes::Ignore, stop)
+    };
+    for keys in [&[][..], &[Key::From]] {
+        let whole = ask(keys, 4, 10_000, &stop).unwrap();
+        assert_eq!((whole.rows.len(), whole.more), (4, false), "{keys:?}");
+        let short = ask(keys, 3, 10_000, &stop).unwrap();
+        assert_eq!(
+            (short.rows.as_slice(), short.more),
+            (&whole.rows[..3], true),
+            "{keys:?}"
+        );
+        let bytes = whole.rows[0].len() + whole.rows[1].len();
+        let narrow = ask(keys, 4, bytes + 1, &stop).unwrap();
+        assert_eq!(
+            (narrow.rows.as_slice(), narrow.more),
+            (&whole.rows[..2], true),
+            "{keys:?}"
+        );
+    }
+    let gone = stop.on_drop();
+    assert!(ask(&[], 4, 10_000, &stop).is_ok());
+    drop(gone);
+    for keys in [&[][..], &[Key::From]] {
+        assert!(
+            matches!(ask(keys, 4, 10_000, &stop), Err(CountError::Stopped)),
+            "{keys:?}"
+        );
+    }
 }
 
 #[test]

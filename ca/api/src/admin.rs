@@ -4,6 +4,7 @@
 
 mod federation;
 mod heads;
+mod ledgers;
 mod observed;
 pub mod path;
 mod quarantine;
@@ -19,6 +20,7 @@ use crate::Generation;
 
 pub use federation::{BundleDocuments, EndpointStatus, EndpointTls, FederationStatus, JwtKeyState, JwtKeyStatus};
 pub use heads::{LedgerHead, LedgerHeads};
+pub use ledgers::{LEDGERS_WAIT_MAX, LedgerAnswered, LedgersAnswer, LedgersQuestion};
 pub use observed::{Denied, EdgeCount, EdgeList, EventList, MINUTES_MAX, ToldBy};
 pub use quarantine::{
     InvalidQuarantine, Quarantine, QuarantineRequest, QuarantineStatus, Quarantined, REASON_CHARS_MAX, ReleaseRequest,

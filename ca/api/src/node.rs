@@ -54,6 +54,12 @@ pub const CSR_BYTES_MAX: usize = 4096;
 /// The longest audience of a JWT-SVID in bytes: one URL, or a name that a relying party chose.
 pub const AUDIENCE_BYTES_MAX: usize = 1024;
 
+/// The most rows in an answer about a ledger.
+pub const LEDGER_ROWS_MAX: usize = 500;
+
+/// The most bytes of rows in it: with what is around them it fits into a message.
+pub const LEDGER_ANSWER_BYTES_MAX: usize = 192 * 1024;
+
 /// The most edges in one `Edges` message.
 pub const EDGES_MAX: usize = 512;
 

@@ -46,7 +46,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The paths of the node API; the service answers every other with `Unimplemented`.
-const RPCS: [&str; 5] = [
+const RPCS: [&str; 6] = [
+    "/botmesh.node.v1.Node/Answer",
     "/botmesh.node.v1.Node/Attest",
     "/botmesh.node.v1.Node/Cosign",
     "/botmesh.node.v1.Node/Issue",

@@ -114,7 +114,7 @@ async fn serve(
         core,
         caller,
         session,
-        outbox: Outbox::new(caller.host.clone(), &hello),
+        outbox: Outbox::new(caller.host.clone(), &hello, *core.questions.watch().borrow()),
     };
     let goodbye = stream.run(inbound, ended, sender).await;
     core.world.disconnect(&caller.host, session, core.now());
@@ -219,6 +219,7 @@ impl Stream<'_> {
         let mut routes = core.world.watch_routes();
         let mut quarantines = core.quarantines.watch();
         let mut rotations = core.rotations.watch();
+        let mut questions = core.questions.watch();
         let expiry = core.clock.sleep_until(self.caller.not_after);
         let mut expiry = std::pin::pin!(expiry);
         let mut tick = tokio::time::interval(TIME_INTERVAL);
@@ -243,6 +244,7 @@ impl Stream<'_> {
                 Ok(()) = live.changed() => self.outbox.live_changed(),
                 Ok(()) = routes.changed() => self.outbox.routes_changed(),
                 Ok(()) = rotations.changed() => self.outbox.rotations_changed(),
+                Ok(()) = questions.changed() => self.outbox.questions_changed(),
                 _ = tick.tick() => {
                     self.lives(false);
                     self.outbox.time_due();

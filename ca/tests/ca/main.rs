@@ -12,6 +12,7 @@ mod federation;
 mod heads;
 mod issue;
 mod join;
+mod ledgers;
 mod profile;
 mod quarantine;
 mod restart;

@@ -50,6 +50,7 @@ async fn a_fresh_host_is_told_everything_in_order() {
                 "time"
             }
             ca_message::Message::CredentialOrder(order) => panic!("{order:?}"),
+            ca_message::Message::LedgerQuestion(question) => panic!("{question:?}"),
             ca_message::Message::Goodbye(goodbye) => panic!("{}", goodbye.reason),
         });
     }

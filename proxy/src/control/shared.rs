@@ -16,6 +16,7 @@ use spiffe_tls::Svid;
 use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 
+use super::ask::Questions;
 use super::counts::Counts;
 use super::dial::Dialer;
 use super::orders::OrderBook;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) up: UpQueue,
     pub(super) counts: Counts,
     pub(super) orders: OrderBook,
+    pub(super) questions: Questions,
     pub(super) ledger: Ledger,
     on_entries: OnEntries,
     node: ArcSwapOption<Node>,
@@ -124,6 +126,7 @@ impl Shared {
             svids_wanted: Notify::new(),
             counts: Counts::default(),
             orders: OrderBook::default(),
+            questions: Questions::default(),
             node: ArcSwapOption::empty(),
             snapshot: ArcSwap::from_pointee(first),
             snapshots: watch::Sender::new(0),

@@ -24,7 +24,7 @@ use super::shared::Shared;
 use super::snapshot::{Change, OfferedSlice, SliceError, from_wire, to_wire};
 use super::state_dir::SavedSlice;
 use super::up::UpReader;
-use super::{cosign, issue, node};
+use super::{ask, cosign, issue, node};
 
 /// How long the CA may take to open the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,7 +79,8 @@ pub(super) async fn run(shared: &Shared, dialed: Dialed, reader: &mut UpReader) 
     tokio::select! {
         end = pump(shared, down, &sender, reader) => end,
         never = issue::keep_warm(shared, client.clone()) => match never {},
-        never = cosign::keep_cosigned(shared, client) => match never {},
+        never = cosign::keep_cosigned(shared, client.clone()) => match never {},
+        never = ask::answer_all(shared, client) => match never {},
         () = node::renew(shared) => Ok(End::Renewed),
     }
 }
@@ -188,6 +189,7 @@ async fn heard(shared: &Shared, message: ca_message::Message, sender: &Sender) -
                 tracing::error!("an order about a credential cannot be read and was not taken");
             }
         }
+        ca_message::Message::LedgerQuestion(question) => shared.questions.take(question),
         ca_message::Message::CaTime(time) => shared.heard_time(Timestamp::from_unix_millis(time.unix_ms)).await,
         ca_message::Message::Goodbye(goodbye) => {
             return Ok(Some(End::Goodbye(GoodbyeReason::from_word(&goodbye.reason))));

@@ -21,6 +21,9 @@ use crate::output::{printable, table};
 pub(super) async fn run(args: AuditQuery, context: &Context) -> Result<Exit> {
     // The filter before the ledgers: a typing error is a usage error wherever they are.
     let filter = filter(&args, context.clock.now())?;
+    if args.all {
+        return super::all::run(&args, context).await;
+    }
     let dirs = if args.dirs.is_empty() {
         vec![server_ledger(context).await?]
     } else {
@@ -40,17 +43,22 @@ pub(super) async fn run(args: AuditQuery, context: &Context) -> Result<Exit> {
     }
 }
 
-fn filter(args: &AuditQuery, now: Timestamp) -> Result<Filter> {
+/// The filter with the times that were given beside it.
+pub(super) fn text(args: &AuditQuery) -> String {
     let mut text = args.filter.clone();
     for (key, value) in [("since", &args.since), ("until", &args.until)] {
         if let Some(value) = value {
             text.push_str(&format!(" {key}={value}"));
         }
     }
+    text
+}
+
+fn filter(args: &AuditQuery, now: Timestamp) -> Result<Filter> {
     if args.by.len() > GROUP_KEYS_MAX {
         return Err(Failure::usage(format!("--by takes at most {GROUP_KEYS_MAX} keys")).into());
     }
-    parsed(&text, now)
+    parsed(&text(args), now)
 }
 
 /// Says what to do with the indexes of a ledger. They are stored by the user whose folder it is and nobody else: a folder of

@@ -30,6 +30,8 @@ pub const CREDENTIAL_ROTATE: &str = "/v1/credential/rotate";
 pub const CREDENTIAL_ADVANCE: &str = "/v1/credential/advance";
 /// `GET ?host=` → [`LedgerHeads`](super::LedgerHeads): of all hosts' ledgers, or of one's.
 pub const HEADS: &str = "/v1/heads";
+/// `POST` [`LedgersQuestion`](super::LedgersQuestion) → [`LedgersAnswer`](super::LedgersAnswer).
+pub const LEDGERS: &str = "/v1/ledgers";
 /// `GET` → [`BotList`](super::BotList).
 pub const BOTS: &str = "/v1/bots";
 /// `GET` → [`CaStatus`](super::CaStatus).

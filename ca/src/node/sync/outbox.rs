@@ -39,6 +39,7 @@ pub(super) struct Outbox {
     slice: bool,
     endpoints: bool,
     credentials: bool,
+    questions: bool,
     time: bool,
     /// The newest slice, sent or known to be there already.
     current: Option<HostSlice>,
@@ -51,11 +52,14 @@ pub(super) struct Outbox {
     quarantines_sent: Option<Generation>,
     /// The newest order for each credential.
     orders_sent: BTreeMap<CredentialName, (u64, Phase)>,
+    /// The newest question about its ledger that the host was asked.
+    question_sent: u64,
 }
 
 impl Outbox {
     /// Everything is due at the beginning, but what the host has kept.
-    pub(super) fn new(host: HostName, hello: &Hello) -> Self {
+    /// Questions that were asked before are not for this stream.
+    pub(super) fn new(host: HostName, hello: &Hello, question_sent: u64) -> Self {
         let resumed = hello
             .applied
             .map(|applied| (Generation::from(applied), hello.applied_sha256.clone()));
@@ -66,6 +70,7 @@ impl Outbox {
             slice: true,
             endpoints: true,
             credentials: true,
+            questions: true,
             time: true,
             current: None,
             before: None,
@@ -74,6 +79,7 @@ impl Outbox {
             endpoints_sent: None,
             quarantines_sent: None,
             orders_sent: BTreeMap::new(),
+            question_sent,
         }
     }
 
@@ -102,8 +108,18 @@ impl Outbox {
         self.time = true;
     }
 
+    pub(super) const fn questions_changed(&mut self) {
+        self.questions = true;
+    }
+
     pub(super) fn is_due(&self) -> bool {
-        self.bundle || self.quarantines || self.slice || self.endpoints || self.credentials || self.time
+        self.bundle
+            || self.quarantines
+            || self.slice
+            || self.endpoints
+            || self.credentials
+            || self.questions
+            || self.time
     }
 
     /// Makes the next message that is due. `None`: a look at the state showed that
@@ -140,6 +156,15 @@ impl Outbox {
             // There may be another one.
             self.credentials = true;
             return Some(Message::CredentialOrder(order));
+        }
+        // Quarantined hosts are asked too: what they did is what people want to know.
+        if std::mem::take(&mut self.questions)
+            && let Some(question) = core.questions.next(&self.host, self.question_sent)
+        {
+            self.question_sent = question.id;
+            // There may be another one.
+            self.questions = true;
+            return Some(Message::LedgerQuestion(question));
         }
         let time = std::mem::take(&mut self.time);
         time.then(|| {

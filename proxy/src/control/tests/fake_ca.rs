@@ -13,8 +13,8 @@ use ca_api::node::attest_request::Evidence;
 use ca_api::node::node_server::{Node, NodeServer};
 use ca_api::node::{
     ALPN, AttestRequest, AttestResponse, CaMessage, CosignRequest, CosignResponse, EXPORTER_LABEL, Goodbye, Hello,
-    HostMessage, IssueRequest, IssueResponse, JwtRequest, JwtResponse, SvidResult, attest_message, ca_message, down,
-    host_message,
+    HostMessage, IssueRequest, IssueResponse, JwtRequest, JwtResponse, LedgerAnswer, LedgerAnswerTaken, SvidResult,
+    attest_message, ca_message, down, host_message,
 };
 use ca_api::{JoinToken, TokenSecret};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -453,6 +453,10 @@ impl Node for Connection {
 
     /// Alike.
     async fn cosign(&self, _request: Request<CosignRequest>) -> Result<Response<CosignResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn answer(&self, _request: Request<LedgerAnswer>) -> Result<Response<LedgerAnswerTaken>, Status> {
         Err(Status::unimplemented(""))
     }
 
