@@ -1,6 +1,6 @@
 //! Asks a ledger, to measure what that costs: the records that match, or with keys how many there are of each.
 //!
-//! `cargo run --release -p botmesh-audit --example ask -- LEDGER FILTER [write|read|ignore|scan] [KEY,…]`
+//! `cargo run --release -p botmesh-audit --example ask -- LEDGER FILTER [write|read|ignore|scan|verify] [KEY,…]`
 
 #![expect(
     clippy::unwrap_used,
@@ -18,11 +18,16 @@ use spiffe::time::Timestamp;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [ledger, filter, way, keys @ ..] = arguments.as_slice() else {
-        println!("LEDGER FILTER write|read|ignore|scan [KEY,…]");
+        println!("LEDGER FILTER write|read|ignore|scan|verify [KEY,…]");
         return;
     };
     let begin = Instant::now();
     let dir = Path::new(ledger);
+    if way == "verify" {
+        let records = audit::verify(dir, None).unwrap().records;
+        println!("{records} records verified in {:?}", begin.elapsed());
+        return;
+    }
     let filter = query::parse(filter, Timestamp::from_rfc3339("2026-11-29T00:00:00Z").unwrap()).unwrap();
     let indexes = match way.as_str() {
         "write" => Indexes::Write,
