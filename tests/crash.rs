@@ -5,10 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::spine::{CHECKOUT, two_hosts};
-use crate::support::{Caller, both, botmesh, ok, root_or_skip};
+use crate::support::{Caller, Mesh, both, botmesh, ok, root_or_skip};
 
 /// Kills of each proxy, where `BOTMESH_KILLS` does not say another number.
 const KILLS_PER_PROXY: u32 = 20;
+
+/// How often each proxy is killed.
+fn kills() -> u32 {
+    let wanted = std::env::var("BOTMESH_KILLS").ok();
+    wanted.map_or(KILLS_PER_PROXY, |kills| {
+        kills.parse().expect("BOTMESH_KILLS is a number")
+    })
+}
 
 /// Calls without end and keeps the id of every call that was answered by the callee.
 fn load(proxy: String, answered: Arc<Mutex<BTreeSet<String>>>, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
@@ -54,8 +62,7 @@ fn no_answered_call_is_missing_after_kill_9_of_either_proxy() {
     let seed = std::process::id();
     println!("seed {seed}");
     let mut random = seed;
-    let kills = std::env::var("BOTMESH_KILLS").ok().and_then(|kills| kills.parse().ok());
-    let kills = kills.unwrap_or(KILLS_PER_PROXY);
+    let kills = kills();
     for _ in 0..kills {
         for host in ["web-1", "web-2"] {
             let before = answered.lock().expect("no poison").len();
@@ -96,7 +103,11 @@ fn no_answered_call_is_missing_after_kill_9_of_either_proxy() {
             answered.len()
         );
     }
-    // Calls that a kill broke off have one end, and none of them is held against anybody.
+    nobody_is_accused(&mesh);
+}
+
+/// Calls that a kill broke off have one end, and none of them is held against anybody.
+fn nobody_is_accused(mesh: &Mesh) {
     let ledgers = [mesh.host("web-1").ledger(), mesh.host("web-2").ledger()];
     let told = ok(botmesh().args(["audit", "reconcile"]).args(ledgers));
     println!("{told}");

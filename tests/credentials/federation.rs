@@ -205,6 +205,22 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
         4
     );
 
+    is_listed_for_each_bot(&world);
+
+    // Another host outside is not sent what one bot has.
+    let seen = world.seen();
+    let tokens = seen.iter().filter(|(what, _)| what == "a token");
+    for (_, token) in tokens {
+        let answer = checkout.call_with("GET", "other.example.com", "/", &[("X-Note", token)]);
+        assert_eq!(answer.status, 403, "{}", answer.body);
+    }
+    assert_eq!(world.said("request other.example.com"), 0);
+    world.nobody_wrote_what_a_provider_saw();
+    is_recorded_for_each_bot(&world);
+    print!("{}", world.log());
+}
+
+fn is_listed_for_each_bot(world: &World) {
     let listed = world.secret(&["list"]);
     print!("{listed}");
     let exchange = world.listed("exchange");
@@ -221,16 +237,9 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
         "{exchange}"
     );
     assert!(listed.contains("in use by prod/checkout, token "), "{listed}");
+}
 
-    // Another host outside is not sent what one bot has.
-    let seen = world.seen();
-    let tokens = seen.iter().filter(|(what, _)| what == "a token");
-    for (_, token) in tokens {
-        let answer = checkout.call_with("GET", "other.example.com", "/", &[("X-Note", token)]);
-        assert_eq!(answer.status, 403, "{}", answer.body);
-    }
-    assert_eq!(world.said("request other.example.com"), 0);
-    world.nobody_wrote_what_a_provider_saw();
+fn is_recorded_for_each_bot(world: &World) {
     let call = world.scene.host().query("kind=call rule=exchange").pop().unwrap();
     assert_eq!(call["credential"], "exchange");
     let given = world.scene.host().query("kind=credential_token");
@@ -241,7 +250,6 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
         given.iter().all(|event| event["detail"]["class"] == "federated"),
         "{given:?}"
     );
-    print!("{}", world.log());
 }
 
 #[test]
