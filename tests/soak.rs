@@ -46,8 +46,9 @@ impl Plan {
                 growth_most_kib: 4 * 1024,
             },
             None => Self {
-                seconds: 36,
-                step: Some(Duration::from_secs(600)),
+                // An SVID has half an hour left at its renewal. That is four and a half seconds of a busy machine.
+                seconds: 54,
+                step: Some(Duration::from_secs(400)),
                 apply_every: 5,
                 restart_every: 4,
                 rate_least: 1,
