@@ -11,13 +11,18 @@
 //! - A stranger cannot fill it, and a refused caller neither.
 //! - [`verify()`] finds any changed byte with nothing but the public key.
 //!
-//! Deliberately absent: sockets, async code, retention by age (`keep`),
-//! cosigning, and any place for header values, bodies or query
-//! values. The crate never decides about a call.
+//! - [`verify_cosigned`] finds what somebody did who has the ledger's key too: a
+//!   witness ([`witness`]) has cosigned a head of it.
+//!
+//! Deliberately absent: sockets, async code, retention by age (`keep`), and any
+//! place for header values, bodies or query values. The crate never decides
+//! about a call.
 //!
 //! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
-//! [`history`], [`budget`], [`mod@proof`] and [`query::Filter`] are pure; [`ledger`],
-//! [`verify()`], [`tail()`], [`proof::prove`], [`query::run`] and [`query::Counts`] do the reading and writing.
+//! [`cosignature`], [`epoch`], [`witness`], [`history`], [`budget`], [`mod@proof`]
+//! and [`query::Filter`] are pure; [`ledger`], [`head`], [`verify()`], [`tail()`],
+//! [`proof::prove`], [`reconcile`], [`query::run`] and [`query::Counts`] do the
+//! reading and writing.
 
 #![forbid(unsafe_code)]
 

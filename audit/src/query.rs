@@ -80,16 +80,6 @@ fn run_until(
     Ok(Query::new(Source::Picks(Box::new(Picks::new(ahead))), filter, limit))
 }
 
-/// Stores the indexes of closed segments that have none, as whoever writes the
-/// ledger does now and then, so that those who may only read it find them.
-///
-/// # Errors
-///
-/// When the segments cannot be listed, or one cannot be read.
-pub fn store_indexes(dir: &Path) -> Result<(), ReadError> {
-    ahead::store_indexes(dir)
-}
-
 /// Reads the bytes of an index, whatever segment it is of, and writes them
 /// again; `None` if they are none. For those who look for bytes that do harm.
 #[must_use]

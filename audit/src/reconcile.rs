@@ -48,6 +48,8 @@ pub enum Open {
     Counted,
     /// It comes from a peer that is no botmesh.
     Foreign,
+    /// There are too many with one end to look at each.
+    TooMany,
 }
 
 /// One call that is not as both ends should have it.
@@ -102,6 +104,7 @@ impl Open {
             Self::Edge => "edge",
             Self::Counted => "counted",
             Self::Foreign => "foreign",
+            Self::TooMany => "too_many",
         }
     }
 }
@@ -191,3 +194,6 @@ const fn time_of(record: &Record) -> Option<Timestamp> {
         Record::Strangers(_) | Record::Event(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

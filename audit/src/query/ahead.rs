@@ -169,21 +169,6 @@ impl Work {
     }
 }
 
-/// Stores the indexes that are missing, one after the other.
-pub(super) fn store_indexes(ledger: &Path) -> Result<(), ReadError> {
-    let mut segments = segment::list(ledger).map_err(|source| ReadError::List { source })?;
-    index::sweep(ledger, &segments).unwrap_or_default();
-    // The last one is written to.
-    segments.pop();
-    for segment in &segments {
-        let binding = Binding::of(segment).map_err(|error| unreadable(segment, error))?;
-        if index::stored(ledger, segment, &binding).is_none() {
-            index::of_closed(ledger, segment, Indexes::Write).map_err(|error| failed(segment, error))?;
-        }
-    }
-    Ok(())
-}
-
 fn failed(segment: &Segment, error: BuildError) -> ReadError {
     match error {
         BuildError::Read { source } => unreadable(segment, source),

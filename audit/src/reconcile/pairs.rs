@@ -42,6 +42,8 @@ struct Side {
 struct Ended {
     index: u64,
     done: bool,
+    /// The caller got a status that may be a refusal by the other proxy.
+    refused: bool,
     tries: u32,
     content: Vec<(&'static str, String)>,
 }
@@ -56,12 +58,13 @@ struct Pair {
     ins: Vec<Side>,
 }
 
-/// Refusals that a callee counted.
+/// Refusals that a callee counted, in place of a record each.
 #[derive(Clone, Debug)]
 struct Counted {
-    from: String,
     first: Timestamp,
     last: Timestamp,
+    /// How many of them no call was found for yet.
+    left: u64,
 }
 
 /// See the module.
@@ -74,7 +77,9 @@ pub(super) struct Pairs {
     inside: BTreeMap<(usize, CallId), CallId>,
     /// Calls with one end.
     lone: Vec<(CallId, Pair)>,
-    counted: Vec<Counted>,
+    /// By ledger and caller, in the order of their ends; a caller beyond those that are tracked has no name.
+    counted: BTreeMap<(usize, String), Vec<Counted>>,
+    counts: usize,
     /// What each ledger covers.
     spans: Vec<Option<(Timestamp, Timestamp)>>,
     /// Which ledgers have calls of a bot, and calls to one.
@@ -90,7 +95,8 @@ impl Pairs {
             order: VecDeque::new(),
             inside: BTreeMap::new(),
             lone: Vec::new(),
-            counted: Vec::new(),
+            counted: BTreeMap::new(),
+            counts: 0,
             spans: vec![None; ledgers],
             callers: BTreeMap::new(),
             callees: BTreeMap::new(),
@@ -110,7 +116,7 @@ impl Pairs {
                 end.time
             }
             Record::Refusals(refusals) => {
-                self.refusals(refusals);
+                self.refusals(ledger, refusals);
                 refusals.time
             }
             Record::Segment(segment) => segment.time,
@@ -195,16 +201,23 @@ impl Pairs {
         }
     }
 
-    fn refusals(&mut self, refusals: &RefusalsRecord) {
-        let from = refusals.from.id.as_ref();
-        if self.counted.len() < LONE_MAX {
-            self.counted.push(Counted {
-                // Callers beyond those that are tracked have no name.
-                from: from.map(ToString::to_string).unwrap_or_default(),
-                first: refusals.first,
-                last: refusals.last,
-            });
+    fn refusals(&mut self, ledger: usize, refusals: &RefusalsRecord) {
+        let from = refusals.from.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        let counts = self.counted.entry((ledger, from)).or_default();
+        let full = self.counts >= LONE_MAX;
+        // One that ends before the last one, and one for which there is no room, widen that: it accuses nobody.
+        if let Some(last) = counts.last_mut().filter(|last| full || refusals.last <= last.last) {
+            last.first = last.first.min(refusals.first);
+            last.last = last.last.max(refusals.last);
+            last.left = last.left.saturating_add(refusals.count);
+            return;
         }
+        counts.push(Counted {
+            first: refusals.first,
+            last: refusals.last,
+            left: refusals.count,
+        });
+        self.counts = self.counts.saturating_add(1);
     }
 
     /// Looks at a call that has waited.
@@ -221,7 +234,7 @@ impl Pairs {
                 }
             }
             _ if self.lone.len() < LONE_MAX => self.lone.push((id, pair)),
-            _ => self.report.count(Open::Edge),
+            _ => self.report.count(Open::TooMany),
         }
     }
 
@@ -244,20 +257,42 @@ impl Pairs {
     }
 
     /// Why a call need not be at its callee.
-    fn open_out(&self, pair: &Pair, out: &Side) -> Option<Open> {
+    fn open_out(&mut self, pair: &Pair, out: &Side) -> Option<Open> {
         let Some(ledgers) = self.callees.get(&pair.to) else {
             return Some(Open::NotGiven);
-        };
-        let counted = |counted: &Counted| {
-            let near = counted.first <= out.time + SKEW && out.time <= counted.last + SKEW;
-            near && (counted.from == pair.from || counted.from.is_empty())
         };
         match &out.end {
             None => Some(Open::Edge),
             Some(end) if !end.done => Some(Open::NotReached),
             Some(_) if !self.covered(ledgers, out.time) => Some(Open::Edge),
-            Some(_) => self.counted.iter().any(counted).then_some(Open::Counted),
+            Some(end) if end.refused => {
+                let ledgers = ledgers.clone();
+                self.was_counted(&ledgers, &pair.from, out.time)
+                    .then_some(Open::Counted)
+            }
+            Some(_) => None,
         }
+    }
+
+    /// Takes one of the refusals that one of these ledgers counted of a caller at a time, if there is one left.
+    fn was_counted(&mut self, ledgers: &BTreeSet<usize>, from: &str, time: Timestamp) -> bool {
+        ledgers.iter().any(|ledger| {
+            [from, ""].into_iter().any(|from| {
+                let Some(counts) = self.counted.get_mut(&(*ledger, from.to_owned())) else {
+                    return false;
+                };
+                let near = counts.partition_point(|counted| counted.last + SKEW < time);
+                let mut near = counts
+                    .iter_mut()
+                    .skip(near)
+                    .take_while(|counted| counted.first <= time + SKEW);
+                let found = near.find(|counted| counted.left > 0);
+                found.is_some_and(|counted| {
+                    counted.left = counted.left.saturating_sub(1);
+                    true
+                })
+            })
+        })
     }
 
     /// Why a call need not be at its caller.
@@ -316,6 +351,7 @@ impl Ended {
         Self {
             index,
             done: end.outcome == DONE,
+            refused: end.status.is_none_or(|status| status >= 400),
             tries: end.tries,
             content: vec![
                 ("status", status),

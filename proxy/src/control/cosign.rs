@@ -19,7 +19,8 @@ use super::shared::Shared;
 /// How often a head is told at most; the CA takes no more.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// How soon it is tried again where that came to nothing.
+/// How soon it is tried again where that came to nothing. As all waits between attempts it follows the system's monotonic
+/// clock, so that no clock that stands still keeps a host from its CA.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// From question to answer.
@@ -66,12 +67,16 @@ pub(super) async fn keep_cosigned(shared: &Shared, client: NodeClient<Channel>) 
     let mut failing = false;
     loop {
         let told = tell(shared, client.clone(), &mut last).await;
-        let wait = if told.is_ok() { EVERY } else { AGAIN };
+        let is_done = matches!(told, Ok(Told::Done));
         match told {
-            Ok(()) if failing => tracing::info!("heads of the ledger are cosigned again"),
-            Ok(()) => {}
+            Ok(_) if failing => {
+                failing = false;
+                tracing::info!("heads of the ledger are cosigned again");
+            }
+            Ok(_) => {}
             // The first of a row: a CA of an older version cosigns none, however often it is asked.
             Err(error) if !failing => {
+                failing = true;
                 tracing::warn!(error = &error as &dyn Error, "the head of the ledger was not cosigned");
             }
             Err(error) => {
@@ -81,14 +86,25 @@ pub(super) async fn keep_cosigned(shared: &Shared, client: NodeClient<Channel>) 
                 );
             }
         }
-        failing = wait == AGAIN;
-        let clock = shared.time.clock();
-        clock.sleep_until(shared.time.now() + wait).await;
+        if is_done {
+            shared.time.clock().sleep_until(shared.time.now() + EVERY).await;
+        } else {
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 
+/// What telling a head came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The newest one is cosigned, or a new epoch begins.
+    Done,
+    /// One was cosigned shortly before, by the CA's clock: by a stream that broke, or for the process before this one.
+    TooSoon,
+}
+
 /// Tells the newest head, unless it is the one that was cosigned last.
-async fn tell(shared: &Shared, mut client: NodeClient<Channel>, last: &mut Last) -> Result<(), CosignError> {
+async fn tell(shared: &Shared, mut client: NodeClient<Channel>, last: &mut Last) -> Result<Told, CosignError> {
     let mut old = None;
     // Once more where the CA says that it stands somewhere else.
     for _ in 0..2 {
@@ -98,7 +114,7 @@ async fn tell(shared: &Shared, mut client: NodeClient<Channel>, last: &mut Last)
             size: head.checkpoint().size,
         };
         if now == *last {
-            return Ok(());
+            return Ok(Told::Done);
         }
         let request = CosignRequest {
             vkey: head.key().to_string(),
@@ -113,12 +129,11 @@ async fn tell(shared: &Shared, mut client: NodeClient<Channel>, last: &mut Last)
             "" => {
                 keep(shared, &head, answer).await?;
                 *last = now;
-                return Ok(());
+                return Ok(Told::Done);
             }
-            // It was cosigned shortly before, by another process or a stream that broke.
-            "too_soon" => return Ok(()),
+            "too_soon" => return Ok(Told::TooSoon),
             "behind" if answer.size <= now.size => old = Some(answer.size),
-            word => return begin_anew(shared, word, answer.epoch),
+            word => return begin_anew(shared, word, answer.epoch).map(|()| Told::Done),
         }
     }
     Err(CosignError::Refused {

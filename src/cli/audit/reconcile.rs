@@ -157,7 +157,8 @@ fn summary(report: &Report) -> String {
             "not_reached" => "that did not get to their callee or were broken off",
             "edge" => "at the beginning or the end of a ledger, or without an end",
             "counted" => "that the callee refused and counted in place of a record each",
-            _ => "from peers that are no botmesh",
+            "foreign" => "from peers that are no botmesh",
+            _ => "with one end here that nobody looked at, for there are too many",
         };
         text.push_str(&format!("; {count} {why}"));
     }
