@@ -31,6 +31,7 @@ async fn a_host_answers_what_it_was_asked_once_and_the_rest_is_refused() {
     let _away = ca.join("web-2").await;
     let mut connection = ca.connect(&host).await;
     let mut stream = connection.sync(hello(":15443")).await.unwrap();
+    stream.is_open().await;
     let answering = async {
         let wanted = |message| match message {
             ca_message::Message::LedgerQuestion(question) => Some(question),

@@ -338,14 +338,22 @@ impl Stream {
         within(self.down.message()).await.ok().flatten()?.message
     }
 
-    /// The next message that `wanted` picks.
+    /// The next message that `wanted` picks. The CA tells the time every few seconds, so it is the whole that is bounded.
     pub(crate) async fn find<T>(&mut self, wanted: impl Fn(ca_message::Message) -> Option<T>) -> T {
-        loop {
-            let message = self.next().await.unwrap();
-            if let Some(found) = wanted(message) {
-                return found;
+        within(async {
+            loop {
+                let message = self.next().await.unwrap();
+                if let Some(found) = wanted(message) {
+                    return found;
+                }
             }
-        }
+        })
+        .await
+    }
+
+    /// Waits until the CA has taken the stream in: what it says first, it says then.
+    pub(crate) async fn is_open(&mut self) {
+        self.find(Some).await;
     }
 
     pub(crate) async fn slice(&mut self) -> ca_api::node::Slice {
@@ -368,13 +376,16 @@ impl Stream {
 
     /// Reads to the end; gives the last words.
     pub(crate) async fn goodbye(&mut self) -> Option<String> {
-        let mut reason = None;
-        while let Some(message) = self.next().await {
-            if let ca_message::Message::Goodbye(goodbye) = message {
-                reason = Some(goodbye.reason);
+        within(async {
+            let mut reason = None;
+            while let Some(message) = self.next().await {
+                if let ca_message::Message::Goodbye(goodbye) = message {
+                    reason = Some(goodbye.reason);
+                }
             }
-        }
-        reason
+            reason
+        })
+        .await
     }
 
     /// Says that a slice is applied, or is not.
