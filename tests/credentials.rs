@@ -9,6 +9,7 @@ mod oidc;
 mod rotation;
 pub(crate) mod scene;
 mod sdks;
+mod server;
 mod signed;
 pub(crate) mod vault;
 mod webhooks;
@@ -48,9 +49,10 @@ fn each_way_of_adding_a_credential_reaches_a_service_that_demands_it_and_no_reco
         let call = service.last_call(&format!("rule={rule}"));
         assert_eq!(call["credential"], json!(name), "{call}");
     }
-    assert_eq!(service.said("request GET /echo"), scene::RULES.len());
+    assert_eq!(service.server.said("request GET /echo"), scene::RULES.len());
     assert!(
         service
+            .server
             .log()
             .lines()
             .filter(|line| line.starts_with("request"))
@@ -76,7 +78,7 @@ fn a_call_whose_rule_adds_nothing_gets_nothing_and_one_without_a_value_is_refuse
         answer.body
     );
     assert!(answer.body.contains("botmesh secret list"), "{}", answer.body);
-    assert_eq!(service.said("request"), 0, "nothing was sent");
+    assert_eq!(service.server.said("request"), 0, "nothing was sent");
     let listed = both(&run(botmesh().args([
         "secret",
         "list",
@@ -99,11 +101,12 @@ fn a_call_whose_rule_adds_nothing_gets_nothing_and_one_without_a_value_is_refuse
     assert_eq!(answer.status, 401);
     assert!(
         service
+            .server
             .log()
             .lines()
             .any(|line| line.starts_with("request GET /echo none")),
         "{}",
-        service.log()
+        service.server.log()
     );
     // Another bot, whose rule adds nothing.
     let mut report = Caller::new(REPORT, &service.scene.host().bot_socket());

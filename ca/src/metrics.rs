@@ -4,6 +4,24 @@ use crate::alerts::AlertKind;
 use crate::federation::FederationMetrics;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+/// Makes metrics and registers each.
+#[derive(Debug)]
+pub(crate) struct Making<'a>(&'a Registry);
+
+impl Making<'_> {
+    pub(crate) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+}
+
 /// Every metric of the CA.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -37,63 +55,58 @@ impl Metrics {
     /// Registers everything.
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
+        let made = Making(&registry);
         build_info(&registry)?;
         Ok(Self {
-            issued: counters(
+            issued: made.counters(
                 "botmesh_ca_svids_total",
                 "SVIDs asked for, by kind and result.",
                 &["kind", "result"],
             )?,
-            attested: counters(
+            attested: made.counters(
                 "botmesh_ca_attestations_total",
                 "Attestations of hosts, by result.",
                 &["result"],
             )?,
-            connections: counters(
+            connections: made.counters(
                 "botmesh_ca_connections_total",
                 "Connections to the node API.",
                 &["result"],
             )?,
-            observed: counters(
+            observed: made.counters(
                 "botmesh_ca_observations_total",
                 "What hosts reported.",
                 &["kind", "result"],
             )?,
-            operations: counters(
+            operations: made.counters(
                 "botmesh_ca_operations_total",
                 "Requests of operators.",
                 &["action", "result"],
             )?,
-            refused: counters(
+            refused: made.counters(
                 "botmesh_ca_refused_total",
                 "What hosts asked or said that they may not, by reason.",
                 &["reason"],
             )?,
-            alerts: alerts(&registry)?,
-            cosigned: cosigned(&registry)?,
-            quarantines: gauge(
+            alerts: alerts(&made)?,
+            cosigned: made.counters(
+                "botmesh_ca_heads_total",
+                "Heads of hosts' ledgers that were told, by result.",
+                &["result"],
+            )?,
+            quarantines: made.gauge(
                 "botmesh_ca_quarantines",
                 "Bots and hosts that are quarantined at the CA.",
             )?,
-            hosts_connected: gauge("botmesh_ca_hosts_connected", "Hosts whose stream is up.")?,
-            epoch: gauge("botmesh_ca_epoch", "Epoch of the live mesh.")?,
-            revision: gauge(
+            hosts_connected: made.gauge("botmesh_ca_hosts_connected", "Hosts whose stream is up.")?,
+            epoch: made.gauge("botmesh_ca_epoch", "Epoch of the live mesh.")?,
+            revision: made.gauge(
                 "botmesh_ca_revision",
                 "Revision of the live mesh; 0 before the first apply.",
             )?,
-            root_not_after_seconds: gauge("botmesh_ca_root_not_after_seconds", "Unix time when the root ends.")?,
+            root_not_after_seconds: made.gauge("botmesh_ca_root_not_after_seconds", "Unix time when the root ends.")?,
             streams_opened: streams_opened(&registry)?,
-            federation: FederationMetrics::new(&registry)?,
+            federation: FederationMetrics::new(&made)?,
             registry,
         })
     }
@@ -115,16 +128,6 @@ impl Metrics {
     }
 }
 
-fn cosigned(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let about = Opts::new(
-        "botmesh_ca_heads_total",
-        "Heads of hosts' ledgers that were told, by result.",
-    );
-    let counters = IntCounterVec::new(about, &["result"])?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
 fn streams_opened(registry: &Registry) -> Result<IntCounter, prometheus::Error> {
     let counter = IntCounter::new(
         "botmesh_ca_streams_opened_total",
@@ -135,9 +138,8 @@ fn streams_opened(registry: &Registry) -> Result<IntCounter, prometheus::Error> 
 }
 
 /// Every kind is there from the start: a rule that watches for a rise would miss the first otherwise.
-fn alerts(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let counters = IntCounterVec::new(Opts::new("botmesh_ca_alerts_total", "Alerts, by kind."), &["kind"])?;
-    registry.register(Box::new(counters.clone()))?;
+fn alerts(made: &Making<'_>) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = made.counters("botmesh_ca_alerts_total", "Alerts, by kind.", &["kind"])?;
     for kind in AlertKind::ALL {
         counters.with_label_values(&[kind.as_str()]).inc_by(0);
     }

@@ -8,6 +8,7 @@ mod endpoints;
 mod gate;
 mod issue;
 mod mint;
+mod refused;
 mod server;
 mod sync;
 

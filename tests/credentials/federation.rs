@@ -2,13 +2,13 @@
 //! library that is not ours. Which providers of the world do so is in README.md.
 
 use std::fs;
-use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::scene::{nobody_wrote, try_put};
+use super::server::Server;
 use crate::away::arrived_at;
 use crate::outside::scene::Scene;
 use crate::support::hand::Hand;
@@ -28,8 +28,7 @@ const WAYS: [&str; 4] = ["bearer", "exchange", "rule", "client"];
 
 struct World {
     scene: Scene,
-    child: Child,
-    log: tempfile::TempDir,
+    server: Server,
     hand: Hand,
     ahead: u64,
 }
@@ -48,34 +47,17 @@ impl World {
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let pem = scene.certificate(443, &names);
         scene.names(&[(&scene.address, &hosts.join(" "))]);
-        let out = fs::File::create(log.path().join("log")).unwrap();
         let keys = format!("http://127.0.0.1:{keys}/keys");
-        let child = Command::new(PYTHON)
-            .args([
-                "-c",
-                include_str!("../support/provider.py"),
-                &scene.address,
-                "443",
-                &pem,
-                &keys,
-                ISSUER,
-            ])
-            .arg(log.path())
-            .stdin(Stdio::piped())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
+        let script = include_str!("../support/provider.py");
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", script, &scene.address, "443", &pem, &keys, ISSUER]);
+        command.arg(log.path());
         let world = Self {
             scene,
-            child,
-            log,
+            server: Server::start(log, &mut command),
             hand,
             ahead: 0,
         };
-        eventually("the provider to listen", || {
-            world.log().starts_with("ready").then_some(())
-        });
         world.apply("[prod/checkout, prod/report]");
         world
     }
@@ -96,20 +78,9 @@ impl World {
         self.scene.apply(&rules, &said, CREDENTIALS);
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.log.path().join("log")).unwrap()
-    }
-
-    /// How many lines the provider has said that begin so.
-    fn said(&self, words: &str) -> usize {
-        self.log().lines().filter(|line| line.starts_with(words)).count()
-    }
-
     /// Has the provider be otherwise from now on.
     fn says(&self, line: &str) {
-        let before = self.said("set ");
-        writeln!(self.child.stdin.as_ref().unwrap(), "{line}").unwrap();
-        eventually("the provider to hear it", || (self.said("set ") > before).then_some(()));
+        self.server.tell(line, "set ");
     }
 
     /// Moves the clock of the mesh, and waits until the proxy has seen that.
@@ -135,7 +106,7 @@ impl World {
 
     /// Every JWT-SVID and token that a provider saw, and the three parts of each.
     fn seen(&self) -> Vec<(String, String)> {
-        let seen = fs::read_to_string(self.log.path().join("seen")).unwrap();
+        let seen = fs::read_to_string(self.server.folder().join("seen")).unwrap();
         let mut parts: Vec<(String, String)> = Vec::new();
         for token in seen.lines() {
             parts.push(("a token".to_owned(), token.to_owned()));
@@ -151,16 +122,6 @@ impl World {
         assert!(seen.iter().any(|(_, part)| part.starts_with("eyJ")), "{}", seen.len());
         let seen: Vec<(&str, &str)> = seen.iter().map(|(what, part)| (&**what, &**part)).collect();
         nobody_wrote(&self.scene, &seen);
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        if std::thread::panicking() {
-            println!("--- the provider\n{}", self.log());
-        }
     }
 }
 
@@ -191,7 +152,7 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
     }
     for path in ["/token", "/rule", "/client"] {
         assert_eq!(
-            world.said(&format!("token {path} spiffe://acme.internal/")),
+            world.server.said(&format!("token {path} spiffe://acme.internal/")),
             2,
             "once for each bot: {path}"
         );
@@ -201,7 +162,9 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
     let answer = checkout.call_with("GET", "exchange.example.com", "/", &own);
     assert_eq!(answer.json()["sub"], "spiffe://acme.internal/prod/checkout");
     assert_eq!(
-        world.said("request exchange.example.com spiffe://acme.internal/prod/checkout good"),
+        world
+            .server
+            .said("request exchange.example.com spiffe://acme.internal/prod/checkout good"),
         4
     );
 
@@ -214,10 +177,10 @@ fn each_bot_proves_itself_to_a_provider_by_a_token_of_its_own_that_is_nowhere_st
         let answer = checkout.call_with("GET", "other.example.com", "/", &[("X-Note", token)]);
         assert_eq!(answer.status, 403, "{}", answer.body);
     }
-    assert_eq!(world.said("request other.example.com"), 0);
+    assert_eq!(world.server.said("request other.example.com"), 0);
     world.nobody_wrote_what_a_provider_saw();
     is_recorded_for_each_bot(&world);
-    print!("{}", world.log());
+    print!("{}", world.server.log());
 }
 
 fn is_listed_for_each_bot(world: &World) {
@@ -265,7 +228,7 @@ fn there_is_nothing_to_put_and_an_operator_can_try_it() {
         told.contains("ok exchange for prod/checkout, token ") && told.contains("ok exchange for prod/report, token "),
         "{told}"
     );
-    assert_eq!(world.said("token /token spiffe://acme.internal/"), 2);
+    assert_eq!(world.server.said("token /token spiffe://acme.internal/"), 2);
     world.says("mode down");
     let told = world.secret(&["test", "rule"]);
     assert!(
@@ -280,9 +243,17 @@ fn there_is_nothing_to_put_and_an_operator_can_try_it() {
     world.says("mode good");
     // A JWT-SVID that a provider may have taken is shown to none again: this one would refuse it.
     let told = world.secret(&["test", "rule"]);
-    assert!(told.contains("ok rule for prod/checkout"), "{told}\n{}", world.log());
+    assert!(
+        told.contains("ok rule for prod/checkout"),
+        "{told}\n{}",
+        world.server.log()
+    );
     let told = world.secret(&["test", "rule"]);
-    assert!(told.contains("ok rule for prod/checkout"), "{told}\n{}", world.log());
+    assert!(
+        told.contains("ok rule for prod/checkout"),
+        "{told}\n{}",
+        world.server.log()
+    );
     world.nobody_wrote_what_a_provider_saw();
 }
 
@@ -302,9 +273,9 @@ fn a_token_is_renewed_before_it_ends_and_the_kept_one_is_used_while_the_ca_is_aw
         assert_eq!(call(&mut checkout, way).status, 200, "{way}");
     }
     eventually("the next token", || {
-        (world.said("token /token spiffe") == 2).then_some(())
+        (world.server.said("token /token spiffe") == 2).then_some(())
     });
-    assert_eq!(world.said("token /token -"), 0, "{}", world.log());
+    assert_eq!(world.server.said("token /token -"), 0, "{}", world.server.log());
 
     world.scene.mesh.ca.kill();
     world.forward(150);
@@ -360,5 +331,5 @@ fn a_rule_that_is_revoked_and_a_quarantine_end_what_a_bot_has() {
     let told = world.secret(&["test", "exchange"]);
     assert!(told.contains("no bot of this host may use it now"), "{told}");
     // Nobody asked for another one meanwhile.
-    assert_eq!(world.said("token /token"), 2);
+    assert_eq!(world.server.said("token /token"), 2);
 }

@@ -70,10 +70,14 @@ fn no_redirect_and_no_other_host_takes_a_key_along() {
     let answer = checkout.call("GET", "header.example.com", "/away");
     assert_eq!(answer.status, 302);
     assert_eq!(answer.header("location"), Some("https://other.example.com/echo"));
-    assert_eq!(service.said("request GET /echo"), 0, "nobody followed it");
+    assert_eq!(service.server.said("request GET /echo"), 0, "nobody followed it");
     // The bot does, by itself: that is another call, whose rule adds nothing.
     assert_eq!(checkout.call("GET", "other.example.com", "/echo").status, 401);
-    assert!(service.log().contains("request GET /echo none"), "{}", service.log());
+    assert!(
+        service.server.log().contains("request GET /echo none"),
+        "{}",
+        service.server.log()
+    );
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn a_key_in_an_address_is_refused_before_it_is_written_down_anywhere() {
             answer.body
         );
     }
-    assert_eq!(service.said("request"), 0, "nothing was sent");
+    assert_eq!(service.server.said("request"), 0, "nothing was sent");
     let calls = service.scene.host().query("kind=call reason=secret_in_url");
     assert!(
         !calls.is_empty() && calls.iter().all(|call| call["path"] == "/"),
@@ -132,7 +136,7 @@ fn a_host_that_only_flags_a_key_in_an_address_carries_the_call_and_writes_down_n
     let target = format!("/echo/{encoded}?key={key}");
     // The service has no such key, so it refuses: what matters is that it was asked.
     assert_eq!(checkout.call("GET", "other.example.com", &target).status, 401);
-    assert_eq!(service.said("request GET /echo/"), 1, "{}", service.log());
+    assert_eq!(service.server.said("request GET /echo/"), 1, "{}", service.server.log());
     let call = service.last_call("reason=secret_in_url");
     assert_eq!(
         (&call["verdict"], &call["path"]),
@@ -173,7 +177,7 @@ fn a_credential_of_this_host_is_sent_to_nobody_by_a_bot() {
     service.put("x-key", X_KEY);
     let mut checkout = service.scene.checkout();
     assert_eq!(checkout.call("GET", "header.example.com", "/echo").status, 200);
-    let sent = service.said("request");
+    let sent = service.server.said("request");
     // However a bot came by it, and wherever it would send it.
     let hex: String = X_KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
     for (headers, target, body) in [
@@ -197,7 +201,7 @@ fn a_credential_of_this_host_is_sent_to_nobody_by_a_bot() {
             );
         }
     }
-    assert_eq!(service.said("request"), sent, "nothing was sent");
+    assert_eq!(service.server.said("request"), sent, "nothing was sent");
     // In pieces, after the head has left: the body ends before it.
     let (one, two) = X_KEY.split_at(9);
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
@@ -210,7 +214,7 @@ fn a_credential_of_this_host_is_sent_to_nobody_by_a_bot() {
         "{}",
         answer.body
     );
-    assert_eq!(service.said("request"), sent, "no whole request came");
+    assert_eq!(service.server.said("request"), sent, "no whole request came");
 }
 
 const BOT: &str = "

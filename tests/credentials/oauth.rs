@@ -1,12 +1,12 @@
 //! Credentials that are exchanged for a short token, at an authorization server that is the tests' own and can be bent.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use super::scene::{nobody_wrote, none_in, try_put};
+use super::server::Server;
 use crate::away::arrived_at;
 use crate::outside::scene::Scene;
 use crate::support::hand::Hand;
@@ -43,8 +43,7 @@ const RULES: [(&str, &str); 6] = [
 
 struct Servers {
     scene: Scene,
-    child: Child,
-    log: tempfile::TempDir,
+    server: Server,
     hand: Hand,
 }
 
@@ -68,23 +67,14 @@ impl Servers {
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let pem = scene.certificate(443, &names);
         scene.names(&[(&scene.address, &hosts.join(" "))]);
-        let out = fs::File::create(log.path().join("log")).unwrap();
-        let child = Command::new(PYTHON)
-            .args(["-c", include_str!("../support/tokens.py"), &scene.address, "443", &pem])
-            .stdin(Stdio::piped())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
+        let script = include_str!("../support/tokens.py");
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", script, &scene.address, "443", &pem]);
         let servers = Self {
             scene,
-            child,
-            log,
+            server: Server::start(log, &mut command),
             hand,
         };
-        eventually("the servers to listen", || {
-            servers.log().starts_with("ready").then_some(())
-        });
         servers.says(&format!("secret {SECRET}"));
         servers.says(&format!("refresh {REFRESH}"));
         servers.apply(CREDENTIALS);
@@ -115,20 +105,9 @@ impl Servers {
         self.scene.apply(&rules, &said, credentials);
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.log.path().join("log")).unwrap()
-    }
-
-    /// How many lines the servers have said that begin so.
-    fn said(&self, words: &str) -> usize {
-        self.log().lines().filter(|line| line.starts_with(words)).count()
-    }
-
     /// Has the servers be otherwise from now on.
     fn says(&self, line: &str) {
-        let before = self.said("set ");
-        writeln!(self.child.stdin.as_ref().unwrap(), "{line}").unwrap();
-        eventually("the servers to hear it", || (self.said("set ") > before).then_some(()));
+        self.server.tell(line, "set ");
     }
 
     fn put(&self, name: &str, value: &str) {
@@ -156,16 +135,6 @@ impl Servers {
     }
 }
 
-impl Drop for Servers {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        if std::thread::panicking() {
-            println!("--- the servers\n{}", self.log());
-        }
-    }
-}
-
 #[test]
 fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
     if !root_or_skip("tokens") {
@@ -180,14 +149,14 @@ fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
     let asked =
         "token client_credentials basic True good scope=read write audience=crm resource=https://api.example.com/";
     assert_eq!(
-        (servers.said(asked), servers.said("token")),
+        (servers.server.said(asked), servers.server.said("token")),
         (1, 1),
         "{}",
-        servers.log()
+        servers.server.log()
     );
-    assert_eq!(servers.said("request GET / 0001 True"), 6);
+    assert_eq!(servers.server.said("request GET / 0001 True"), 6);
     assert_eq!(servers.call("posted").status, 200);
-    assert_eq!(servers.said("token client_credentials post True good"), 1);
+    assert_eq!(servers.server.said("token client_credentials post True good"), 1);
 
     // What the bot sends in its place is dropped, and what the service answers is masked: token and secret.
     let headers = [("Authorization", "Bearer dummy"), ("X-Note", "mine")];
@@ -206,16 +175,16 @@ fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
     assert_eq!(call["credential"], "crm");
 
     // From 210 s of 300 on the next one is asked for, beside calls that go on.
-    let asked = servers.said("token");
+    let asked = servers.server.said("token");
     servers.forward(200);
     assert_eq!(servers.call("api").status, 200);
-    assert_eq!(servers.said("token"), asked);
+    assert_eq!(servers.server.said("token"), asked);
     servers.forward(45);
     eventually("the next token", || {
         assert_eq!(servers.call("api").status, 200);
-        (servers.said("request GET / 0003 True") > 0).then_some(())
+        (servers.server.said("request GET / 0003 True") > 0).then_some(())
     });
-    assert_eq!(servers.said("token"), asked + 1, "{}", servers.log());
+    assert_eq!(servers.server.said("token"), asked + 1, "{}", servers.server.log());
 
     let listed = servers.secret(&["list"]);
     for word in ["oauth", "short", ", token ", " for 4m"] {
@@ -226,7 +195,7 @@ fn a_token_is_asked_for_once_added_to_calls_and_renewed_before_it_ends() {
         tested.contains("ok crm: read from file (fingerprint ") && tested.contains(", token "),
         "{tested}"
     );
-    assert_eq!(servers.said("token"), asked + 2, "an operator sees it done");
+    assert_eq!(servers.server.said("token"), asked + 2, "an operator sees it done");
     let (_, metrics) = http_get(servers.scene.host().ports.metrics, "/metrics").unwrap();
     let counted = r#"botmesh_credential_exchanges_total{credential="crm",result="ok"} 3"#;
     assert!(metrics.contains(counted), "{metrics}");
@@ -243,7 +212,7 @@ fn neither_token_nor_secret_is_sent_by_a_bot_or_heard_from_a_service() {
     let servers = Servers::start();
     assert_eq!(servers.call("api").status, 200);
     assert_eq!(servers.call("mail").status, 200);
-    let sent = servers.said("request");
+    let sent = servers.server.said("request");
     let held = [
         "at-0123456789abcdef-0001",
         "at-0123456789abcdef-0002",
@@ -267,7 +236,7 @@ fn neither_token_nor_secret_is_sent_by_a_bot_or_heard_from_a_service() {
             );
         }
     }
-    assert_eq!(servers.said("request"), sent, "nothing was sent");
+    assert_eq!(servers.server.said("request"), sent, "nothing was sent");
 }
 
 #[test]
@@ -297,9 +266,9 @@ fn an_answer_that_is_no_token_is_refused_and_nothing_of_it_is_told() {
         );
         none_in(mode, told.as_bytes(), &KEYS);
     }
-    assert_eq!(servers.said("request"), 0, "no redirect was followed");
+    assert_eq!(servers.server.said("request"), 0, "no redirect was followed");
     eventually("the endless answer to end", || {
-        (servers.said("hung up") > 0).then_some(())
+        (servers.server.said("hung up") > 0).then_some(())
     });
 
     // The bot learns that there is none, the operator why.
@@ -349,15 +318,15 @@ fn nothing_that_a_bot_does_has_tokens_asked_for_again_and_again() {
     for _ in 0..20 {
         assert_eq!(servers.call("api").status, 401, "the answer is the service's");
     }
-    assert_eq!(servers.said("token"), 1, "it is too young to be doubted");
+    assert_eq!(servers.server.said("token"), 1, "it is too young to be doubted");
     servers.forward(61);
     assert_eq!(servers.call("api").status, 200);
-    assert_eq!(servers.said("token"), 2);
+    assert_eq!(servers.server.said("token"), 2);
     servers.says("revoke");
     for _ in 0..20 {
         assert_eq!(servers.call("api").status, 401);
     }
-    assert_eq!(servers.said("token"), 2, "once a minute");
+    assert_eq!(servers.server.said("token"), 2, "once a minute");
 
     // It is doubted, and there is no other: the pauses are the proxy's.
     servers.says("mode 500");
@@ -365,14 +334,14 @@ fn nothing_that_a_bot_does_has_tokens_asked_for_again_and_again() {
     for _ in 0..20 {
         assert_eq!(servers.call("api").status, 401, "the old one is used on");
     }
-    let asked = servers.said("token");
+    let asked = servers.server.said("token");
     assert!((3..=5).contains(&asked), "{asked}");
     // And with none at all.
     servers.put("crm", "another-secret-01");
     for _ in 0..20 {
         assert_eq!(servers.call("api").status, 503);
     }
-    let more = servers.said("token") - asked;
+    let more = servers.server.said("token") - asked;
     assert!((1..=3).contains(&more), "{more}");
     servers.says("mode good");
     servers.put("crm", SECRET);
@@ -394,12 +363,12 @@ fn a_new_refresh_token_takes_the_place_of_the_old_one_for_good() {
     servers.scene.mesh.wait_for("web-1", "/readyz");
     assert_eq!(servers.call("mail").status, 200);
     assert_eq!(
-        servers.said("token refresh_token none True good"),
+        servers.server.said("token refresh_token none True good"),
         3,
         "{}",
-        servers.log()
+        servers.server.log()
     );
-    assert_eq!(servers.said("stolen"), 0, "the newest, and never an older one");
+    assert_eq!(servers.server.said("stolen"), 0, "the newest, and never an older one");
     nobody_wrote(&servers.scene, &KEYS);
 
     // An operator begins anew, as after the server ended them all.
@@ -412,7 +381,7 @@ fn a_new_refresh_token_takes_the_place_of_the_old_one_for_good() {
 
 /// A private key as GitHub gives it, of so many bits, whose public half the servers know.
 fn key_of_app(servers: &Servers, bits: &str) -> String {
-    let [key, public] = ["key.pem", "public.pem"].map(|name| servers.log.path().join(name));
+    let [key, public] = ["key.pem", "public.pem"].map(|name| servers.server.folder().join(name));
     ok(Command::new("openssl")
         .args(["genrsa", "-traditional", "-out"])
         .arg(&key)
@@ -442,10 +411,10 @@ fn an_app_of_github_is_believed_by_its_signature_and_its_key_is_nowhere() {
     }
     let asked = "installation POST /api/v3/app/installations/7/access_tokens None True";
     assert_eq!(
-        (servers.said(asked), servers.said("installation")),
+        (servers.server.said(asked), servers.server.said("installation")),
         (1, 1),
         "{}",
-        servers.log()
+        servers.server.log()
     );
     let tested = servers.secret(&["test", "app"]);
     assert!(tested.contains("ok app: ") && tested.contains(" for 59m"), "{tested}");
@@ -480,7 +449,7 @@ fn an_app_of_github_with_another_key_or_none_gets_no_token() {
     let tested = servers.secret(&["test", "app"]);
     assert!(tested.contains("answered 401 Unauthorized"), "{tested}");
     let asked = "installation POST /api/v3/app/installations/7/access_tokens signature True";
-    assert_eq!(servers.said(asked), 1, "{}", servers.log());
+    assert_eq!(servers.server.said(asked), 1, "{}", servers.server.log());
     none_in(
         "what the command said",
         tested.as_bytes(),

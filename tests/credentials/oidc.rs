@@ -2,9 +2,10 @@
 //!
 //! It is not in Debian: `BOTMESH_OIDC=FOLDER` names a folder in which `npm install oidc-provider` was run.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use super::scene::try_put;
+use super::server::Server;
 use crate::outside::scene::Scene;
 use crate::support::{both, botmesh, eventually, root_or_skip, run};
 
@@ -18,13 +19,12 @@ const CREDENTIALS: &str = r#"credentials:
   elsewhere: {oauth: {token_url: "https://login.example.com/token", client_id: bot-basic, resource: "https://b.example.com/"}, owner: o}
 "#;
 
-struct Server {
+struct Provider {
     scene: Scene,
-    child: Child,
-    log: tempfile::TempDir,
+    server: Server,
 }
 
-impl Server {
+impl Provider {
     fn start(modules: &str) -> Self {
         let (scene, log) = (Scene::new(""), tempfile::tempdir().unwrap());
         let names = ["basic", "post", "refresh", "elsewhere", "login"].map(|name| format!("{name}.example.com"));
@@ -33,15 +33,9 @@ impl Server {
         scene.names(&[(&scene.address, &names.join(" "))]);
         let script = log.path().join("oidc.mjs");
         std::fs::write(&script, include_str!("../support/oidc.mjs")).unwrap();
-        let out = std::fs::File::create(log.path().join("log")).unwrap();
-        let child = Command::new("node")
-            .arg(script)
-            .args([modules, &scene.address, "443", &pem])
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new("node");
+        command.arg(script).args([modules, &scene.address, "443", &pem]);
+        let server = Server::start(log, &mut command);
         let rules = ["basic", "post", "refresh", "elsewhere"].map(|name| {
             format!(
                 r#"id: {name}, from: prod/checkout, to: "https://{name}.example.com", http: ["* /**"], inject: {name}"#
@@ -50,16 +44,12 @@ impl Server {
         let said = names.map(|name| format!(r#""https://{name}": {{addresses: [HERE], ca: CA}}"#));
         let [rules, said] = [&rules[..], &said[..]].map(|lines| lines.iter().map(String::as_str).collect::<Vec<_>>());
         scene.apply(&rules, &said, CREDENTIALS);
-        Self { scene, child, log }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.log.path().join("log")).unwrap()
+        Self { scene, server }
     }
 
     /// What the server said that begins so, each time.
     fn said(&self, words: &str) -> Vec<String> {
-        let log = self.log();
+        let log = self.server.log();
         let found = log.lines().filter(|line| line.starts_with(words));
         found.map(ToOwned::to_owned).collect()
     }
@@ -67,20 +57,10 @@ impl Server {
     /// The refresh token that it gave at its start.
     fn refresh_token(&self) -> String {
         eventually("the server to listen", || {
-            let log = self.log();
+            let log = self.server.log();
             let mut lines = log.lines().skip_while(|line| *line != "ready");
             lines.nth(1).map(ToOwned::to_owned)
         })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        if std::thread::panicking() {
-            println!("--- the server\n{}", self.log());
-        }
     }
 }
 
@@ -93,7 +73,7 @@ fn a_certified_server_gives_tokens_that_an_independent_library_verifies() {
         println!("skipped: oidc-provider: BOTMESH_OIDC names no folder with it");
         return;
     };
-    let server = Server::start(&modules);
+    let server = Provider::start(&modules);
     let refresh = server.refresh_token();
     for name in ["basic", "post", "elsewhere"] {
         try_put(&server.scene, name, SECRET);

@@ -4,12 +4,13 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
+use super::server::Server;
 use crate::outside::scene::Scene;
-use crate::support::{PYTHON, both, botmesh, eventually};
+use crate::support::{both, botmesh};
 
 pub(crate) const X_KEY: &str = "sk-ant-0123456789/+ABCDEF\"~";
 const BEARER: &str = "sk-proj-bearer-0123456789";
@@ -63,8 +64,7 @@ fn allow() -> Vec<String> {
 
 pub(super) struct Service {
     pub(super) scene: Scene,
-    child: Child,
-    log: tempfile::TempDir,
+    pub(super) server: Server,
 }
 
 /// Lets the user of a proxy read a folder.
@@ -94,19 +94,9 @@ impl Service {
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let pem = scene.certificate(443, &names);
         scene.names(&[(&scene.address, &hosts.join(" "))]);
-        let log = tempfile::tempdir().unwrap();
-        let out = fs::File::create(log.path().join("log")).unwrap();
-        let child = Command::new(PYTHON)
-            .args(["-c", include_str!("../support/service.py"), &scene.address, "443", &pem])
-            .stdin(Stdio::piped())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        let service = Self { scene, child, log };
-        eventually("the service to listen", || {
-            service.log().starts_with("ready").then_some(())
-        });
+        let script = include_str!("../support/service.py");
+        let server = Server::python(script, &[&scene.address, "443", &pem]);
+        let service = Self { scene, server };
         for (_, name, kind) in RULES {
             let value = KEYS.iter().find(|(key, _)| *key == name).unwrap().1;
             service.takes(kind, value);
@@ -129,23 +119,10 @@ impl Service {
         service
     }
 
-    pub(super) fn log(&self) -> String {
-        fs::read_to_string(self.log.path().join("log")).unwrap()
-    }
-
-    /// How many lines it has said that begin so.
-    pub(super) fn said(&self, words: &str) -> usize {
-        self.log().lines().filter(|line| line.starts_with(words)).count()
-    }
-
     /// Has it take that key from now on.
     pub(super) fn takes(&self, kind: &str, value: &str) {
-        let before = self.said(&format!("key {kind}"));
-        writeln!(self.child.stdin.as_ref().unwrap(), "{kind} {value}").unwrap();
         // A line about a key that it takes no more is answered so too.
-        eventually("the service to take the key", || {
-            (self.said(&format!("key {kind}")) > before).then_some(())
-        });
+        self.server.tell(&format!("{kind} {value}"), &format!("key {kind}"));
     }
 
     /// Puts a value on the host, as an operator does, and gives what that said.
@@ -247,12 +224,5 @@ pub(crate) fn none_in(what: &str, bytes: &[u8], keys: &[(&str, &str)]) {
                 "{what} has {name} as {form}"
             );
         }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }

@@ -52,7 +52,7 @@ fn unmodified_clients_with_a_dummy_key_reach_services_that_demand_the_real_one()
         };
         assert_eq!((hello("anthropic"), hello("openai")), (2, 1), "{told}");
     }
-    let requests = service.log();
+    let requests = service.server.log();
     let mut requests = requests.lines().filter(|line| line.starts_with("request"));
-    assert!(requests.all(|line| line.ends_with("True")), "{}", service.log());
+    assert!(requests.all(|line| line.ends_with("True")), "{}", service.server.log());
 }

@@ -19,9 +19,9 @@ fn a_webhook_is_signed_as_python_signs_it() {
     };
     for body in ["", "{}", &"x".repeat(100_000)] {
         let answer = checkout.order(&order(body)).unwrap();
-        assert_eq!(answer.status, 200, "{} bytes: {}", body.len(), service.log());
+        assert_eq!(answer.status, 200, "{} bytes: {}", body.len(), service.server.log());
     }
-    assert_eq!(service.said("hook True"), 3);
+    assert_eq!(service.server.said("hook True"), 3);
     let head = "POST /hook HTTP/1.1\r\nHost: hook.example.com\r\nContent-Length: 1048577\r\n\r\n";
     let long = checkout.order(&serde_json::json!({"raw": head})).unwrap();
     assert_eq!(
@@ -31,7 +31,7 @@ fn a_webhook_is_signed_as_python_signs_it() {
         long.body
     );
     assert!(long.body.contains("at most 1024 KiB"), "{}", long.body);
-    assert_eq!(service.said("hook"), 3, "it was not sent");
+    assert_eq!(service.server.said("hook"), 3, "it was not sent");
 }
 
 #[test]
@@ -74,10 +74,10 @@ fn a_request_to_aws_is_signed_as_botocore_signs_it() {
             200,
             "{method} {path}: {}\n{}",
             answer.body,
-            service.log()
+            service.server.log()
         );
     }
-    assert_eq!(service.said("sigv4 True"), 7);
+    assert_eq!(service.server.said("sigv4 True"), 7);
     let answer = checkout.call("GET", "s3.example.com", "/s3/x");
     assert_eq!(answer.status, 200);
     service.put("aws-key", "not-an-access-key");

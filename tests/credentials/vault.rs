@@ -125,7 +125,7 @@ fn a_host_that_the_role_does_not_name_gets_nothing() {
         "{told}"
     );
     assert_eq!(bao.tokens(), 0);
-    assert_eq!(service.said("request"), 0, "nothing was sent");
+    assert_eq!(service.server.said("request"), 0, "nothing was sent");
 }
 
 #[test]

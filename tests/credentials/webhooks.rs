@@ -1,15 +1,14 @@
 //! Addresses that are secrets: a bot calls a webhook by the name of its credential, and never learns where that leads.
 
 use std::fs;
-use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use super::leaks::memory;
 use super::scene::{nobody_wrote, none_in, readable, told, try_put};
+use super::server::Server;
 use crate::outside::scene::Scene;
-use crate::support::{Answer, Caller, PYTHON, both, botmesh, eventually, ok, root_or_skip, run};
+use crate::support::{Answer, Caller, both, botmesh, eventually, ok, root_or_skip, run};
 
 const HOST: &str = "slack-hook.botmesh.mesh";
 const PATH: &str = "/services/T00000000/B00000000/q8Xz0Lm3Vb7Nc2Kd9Ts5Rw1Y";
@@ -44,8 +43,7 @@ fn address(path: &str) -> String {
 /// A service whose webhook has an address of its own, and a mesh that may call it.
 struct Hooks {
     scene: Scene,
-    child: Child,
-    log: tempfile::TempDir,
+    server: Server,
 }
 
 impl Hooks {
@@ -54,36 +52,17 @@ impl Hooks {
         let names = ["hooks.example.com", "other.example.com"];
         let pem = scene.certificate(443, &names);
         scene.names(&[(&scene.address, &names.join(" "))]);
-        let log = tempfile::tempdir().unwrap();
-        let out = fs::File::create(log.path().join("log")).unwrap();
-        let child = Command::new(PYTHON)
-            .args(["-c", include_str!("../support/service.py"), &scene.address, "443", &pem])
-            .stdin(Stdio::piped())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        let hooks = Self { scene, child, log };
-        eventually("the service to listen", || {
-            hooks.log().starts_with("ready").then_some(())
-        });
+        let script = include_str!("../support/service.py");
+        let server = Server::python(script, &[&scene.address, "443", &pem]);
+        let hooks = Self { scene, server };
         hooks.takes(PATH);
         hooks.scene.apply(&RULES, &DESTINATIONS, CREDENTIALS);
         hooks
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.log.path().join("log")).unwrap()
-    }
-
-    /// How many lines it has said that begin so.
-    fn said(&self, words: &str) -> usize {
-        self.log().lines().filter(|line| line.starts_with(words)).count()
-    }
-
     /// The connections of the requests that came, in their order, by their first use.
     fn connections(&self) -> Vec<usize> {
-        let log = self.log();
+        let log = self.server.log();
         let ports = log.lines().filter_map(|line| line.strip_prefix("connection "));
         let mut known = Vec::new();
         ports
@@ -98,11 +77,7 @@ impl Hooks {
 
     /// Has that be its webhook's path from now on.
     fn takes(&self, path: &str) {
-        let before = self.said("key webhook");
-        writeln!(self.child.stdin.as_ref().unwrap(), "webhook {path}").unwrap();
-        eventually("the service to take it", || {
-            (self.said("key webhook") > before).then_some(())
-        });
+        self.server.tell(&format!("webhook {path}"), "key webhook");
     }
 
     fn put(&self, value: &str) -> String {
@@ -119,13 +94,6 @@ impl Hooks {
     /// The newest record of a call.
     fn last_call(&self) -> Value {
         self.scene.host().query("kind=call").pop().unwrap()
-    }
-}
-
-impl Drop for Hooks {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 
@@ -148,10 +116,12 @@ fn a_bot_posts_to_a_webhook_by_its_name_and_the_record_has_no_more() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.json()["body"], r#"{"text": "hello"}"#);
     assert_eq!(
-        hooks.said("webhook POST hooks.example.com application/json 17 True"),
+        hooks
+            .server
+            .said("webhook POST hooks.example.com application/json 17 True"),
         1,
         "{}",
-        hooks.log()
+        hooks.server.log()
     );
     let call = hooks.last_call();
     assert_eq!(
@@ -276,7 +246,12 @@ fn nobody_else_calls_it_and_nothing_else_of_it_is_called() {
     let mut checkout = hooks.scene.checkout();
     let answer = checkout.call_with("POST", HOST, "/", &upgrade);
     assert_ne!(answer.status, 200, "{}", answer.body);
-    assert_eq!(hooks.said("webhook"), 1, "nothing else was sent: {}", hooks.log());
+    assert_eq!(
+        hooks.server.said("webhook"),
+        1,
+        "nothing else was sent: {}",
+        hooks.server.log()
+    );
     nobody_wrote(&hooks.scene, &SECRETS);
 }
 
@@ -304,8 +279,13 @@ fn what_is_secret_of_it_is_sent_to_nobody_else_by_a_bot_and_is_in_no_record() {
             refused(&post(bot, host, "/echo", body), 403, "secret_in_request");
         }
     }
-    assert_eq!(hooks.said("webhook"), 1, "nothing else was sent: {}", hooks.log());
-    assert_eq!(hooks.said("request"), 0, "{}", hooks.log());
+    assert_eq!(
+        hooks.server.said("webhook"),
+        1,
+        "nothing else was sent: {}",
+        hooks.server.log()
+    );
+    assert_eq!(hooks.server.said("request"), 0, "{}", hooks.server.log());
     nobody_wrote(&hooks.scene, &SECRETS);
 }
 
@@ -362,7 +342,12 @@ fn an_address_that_leads_elsewhere_is_not_called() {
         (post(&mut checkout, HOST, "/", "echo").status == 503).then_some(())
     });
     unavailable(&mut checkout);
-    assert_eq!(hooks.said("webhook POST other.example.com"), 0, "{}", hooks.log());
+    assert_eq!(
+        hooks.server.said("webhook POST other.example.com"),
+        0,
+        "{}",
+        hooks.server.log()
+    );
     // Nor is what it says now, by the connection that was kept to the place before: the new one may not be called.
     hooks.scene.names(&[("127.0.0.9", "other.example.com")]);
     fs::write(&file, &elsewhere).unwrap();
@@ -400,10 +385,7 @@ fn a_new_address_takes_the_place_of_the_old_one_and_one_that_leads_elsewhere_doe
         both(&refused)
     );
     // Both are good while it goes on.
-    writeln!(hooks.child.stdin.as_ref().unwrap(), "webhook+ {NEXT}").unwrap();
-    eventually("the service to take both", || {
-        (hooks.said("key webhook+") > 0).then_some(())
-    });
+    hooks.server.tell(&format!("webhook+ {NEXT}"), "key webhook+");
     let out = rotate(&begin, &address(NEXT));
     assert!(
         both(&out).contains("not: whatever is sent to a webhook, people are told"),

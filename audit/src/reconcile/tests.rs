@@ -89,7 +89,7 @@ impl Story {
         self.add(CALLER, &ended);
     }
 
-    fn into_callee(&mut self, number: u64, second: u64, status: u16) {
+    fn note_callee(&mut self, number: u64, second: u64, status: u16) {
         let call = call(number, second, Direction::In);
         let ended = end(&call, status, "done");
         self.add(CALLEE, &Record::Call(Box::new(call)));
@@ -98,7 +98,7 @@ impl Story {
 
     fn whole(&mut self, number: u64, second: u64) {
         self.out(number, second, 200, "done");
-        self.into_callee(number, second, 200);
+        self.note_callee(number, second, 200);
     }
 
     fn finish(mut self) -> Report {
@@ -124,7 +124,7 @@ fn calls_with_both_ends_alike_are_paired() {
 fn a_call_with_one_end_is_held_against_the_other_ledger() {
     let mut story = Story::new();
     story.out(1, 100, 200, "done");
-    story.into_callee(2, 101, 200);
+    story.note_callee(2, 101, 200);
     assert_eq!(words(&story.finish()), ["not_at_callee", "not_at_caller"]);
 }
 
@@ -166,7 +166,7 @@ fn refusals_that_another_ledger_counted_or_at_another_time_excuse_nothing() {
 fn a_call_that_came_more_often_than_it_was_sent_is_told() {
     let mut story = Story::new();
     story.whole(1, 100);
-    story.into_callee(1, 100, 200);
+    story.note_callee(1, 100, 200);
     let report = story.finish();
     assert_eq!(report.findings[0].what, Disagreement::Repeated { times: 2, tries: 1 });
 }

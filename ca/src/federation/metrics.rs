@@ -1,6 +1,8 @@
 //! What is counted of tokens and of those who verify them.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge};
+
+use crate::metrics::Making;
 
 /// Beside `botmesh_ca_svids_total{kind="jwt"}`, which counts the tokens.
 #[derive(Debug)]
@@ -15,37 +17,27 @@ pub(crate) struct FederationMetrics {
 }
 
 impl FederationMetrics {
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
+    pub(crate) fn new(made: &Making<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            requests: counters(
+            requests: made.counters(
                 "botmesh_ca_federation_requests_total",
                 "Requests for the documents that verify tokens.",
                 &["document", "result"],
             )?,
-            connections: counters(
+            connections: made.counters(
                 "botmesh_ca_federation_connections_total",
                 "Connections to the federation endpoint.",
                 &["result"],
             )?,
-            keys: gauge(
+            keys: made.gauge(
                 "botmesh_ca_jwt_keys",
                 "Keys for JWT-SVIDs that are published; 0 without federation.",
             )?,
-            signs_since: gauge(
+            signs_since: made.gauge(
                 "botmesh_ca_jwt_key_signs_since_seconds",
                 "Unix time since when the key that signs JWT-SVIDs does so; 0 without federation.",
             )?,
-            certificate_not_after: gauge(
+            certificate_not_after: made.gauge(
                 "botmesh_ca_federation_certificate_not_after_seconds",
                 "Unix time when the certificate of the federation endpoint ends; 0 without one.",
             )?,

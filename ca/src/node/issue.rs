@@ -7,6 +7,7 @@ use spiffe::id::{BotName, SpiffeId};
 use tonic::Status;
 
 use super::caller::Caller;
+use super::refused::{Refused, refuse_quarantined};
 use crate::core::Core;
 use crate::issue::Order;
 use crate::refusals::HostRefusal;
@@ -40,20 +41,6 @@ pub(super) async fn issue(core: &Arc<Core>, caller: &Caller, request: IssueReque
     Ok(IssueResponse { results })
 }
 
-/// What the host hears, what the ledger says, and a sentence for the host's operator.
-#[derive(Clone, Copy, Debug)]
-struct Refused {
-    refusal: SvidRefusal,
-    why: HostRefusal,
-    message: &'static str,
-}
-
-impl Refused {
-    const fn new(refusal: SvidRefusal, why: HostRefusal, message: &'static str) -> Self {
-        Self { refusal, why, message }
-    }
-}
-
 /// Turns a request into an order, if this host may have it. Of the CSR only the
 /// public key is looked at.
 fn authorise(
@@ -61,15 +48,17 @@ fn authorise(
     mesh: Option<&policy::Mesh>,
     caller: &Caller,
     request: &SvidRequest,
-) -> Result<Order, Refused> {
-    const NOT_YOURS: Refused = Refused::new(
+) -> Result<Order, Refused<SvidRefusal>> {
+    const NOT_YOURS: Refused<SvidRefusal> = Refused::new(
         SvidRefusal::NotYourBot,
         HostRefusal::NotYourBot,
         "the live mesh has no such bot whose `hosts` match this host",
     );
-    const NOT_A_BOT: Refused = Refused::new(SvidRefusal::BadRequest, HostRefusal::NotABot, "not the name of a bot");
-    const TOO_LONG: Refused = Refused::new(SvidRefusal::BadRequest, HostRefusal::BadCsr, "the CSR is too long");
-    const NO_CSR: Refused = Refused::new(
+    const NOT_A_BOT: Refused<SvidRefusal> =
+        Refused::new(SvidRefusal::BadRequest, HostRefusal::NotABot, "not the name of a bot");
+    const TOO_LONG: Refused<SvidRefusal> =
+        Refused::new(SvidRefusal::BadRequest, HostRefusal::BadCsr, "the CSR is too long");
+    const NO_CSR: Refused<SvidRefusal> = Refused::new(
         SvidRefusal::BadRequest,
         HostRefusal::BadCsr,
         "not a PKCS#10 request with a P-256 key",
@@ -79,7 +68,7 @@ fn authorise(
     if !entry.may_run_on(&caller.host) {
         return Err(NOT_YOURS);
     }
-    refuse_quarantined(core, caller, &bot)?;
+    refuse_quarantined(core, caller, &bot, SvidRefusal::Quarantined)?;
     if request.csr.len() > CSR_BYTES_MAX {
         return Err(TOO_LONG);
     }
@@ -89,19 +78,6 @@ fn authorise(
         spki,
         ttl: entry.svid_ttl,
     })
-}
-
-/// Whoever is cut off gets no identity either.
-fn refuse_quarantined(core: &Core, caller: &Caller, bot: &BotName) -> Result<(), Refused> {
-    let quarantined = |message| Refused::new(SvidRefusal::Quarantined, HostRefusal::Quarantined, message);
-    let list = core.quarantines.list();
-    if list.has_host(&caller.host) {
-        return Err(quarantined("this host is quarantined"));
-    }
-    if list.has_bot(bot) {
-        return Err(quarantined("this bot is quarantined"));
-    }
-    Ok(())
 }
 
 /// Issues the orders into the results that wait for them, in order.
@@ -131,7 +107,7 @@ async fn fill(core: &Arc<Core>, caller: &Caller, orders: Vec<Order>, results: &m
             for (result, issued) in waiting.zip(issued) {
                 // So has a quarantine.
                 let bot = BotName::parse(&result.bot).map_err(|_parsed_before| Status::internal("a name changed"))?;
-                match refuse_quarantined(core, caller, &bot) {
+                match refuse_quarantined(core, caller, &bot, SvidRefusal::Quarantined) {
                     Ok(()) => result.chain = vec![issued.der],
                     Err(Refused { refusal, message, .. }) => {
                         *result = refused(std::mem::take(&mut result.bot), refusal, message);

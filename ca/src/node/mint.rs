@@ -9,6 +9,7 @@ use spiffe::time::Timestamp;
 use tonic::Status;
 
 use super::caller::Caller;
+use super::refused::{Refused, refuse_quarantined};
 use crate::core::Core;
 use crate::federation::{Federation, JwtOrder};
 use crate::refusals::HostRefusal;
@@ -20,7 +21,7 @@ pub(super) async fn mint(core: &Arc<Core>, caller: &Caller, request: JwtRequest)
         Err(refused) => {
             count("refused");
             core.host_refused(&caller.host, caller.source, refused.why, &asked(&request));
-            return Ok(refused.answer());
+            return Ok(answer(refused));
         }
     };
     if !core.quotas.take(&caller.host, 1, core.now()) {
@@ -40,7 +41,7 @@ pub(super) async fn mint(core: &Arc<Core>, caller: &Caller, request: JwtRequest)
     if let Err(refused) = authorise(core, caller, &request) {
         count("refused");
         core.host_refused(&caller.host, caller.source, refused.why, &asked(&request));
-        return Ok(refused.answer());
+        return Ok(answer(refused));
     }
     match minted {
         Ok(minted) => {
@@ -64,22 +65,8 @@ fn asked(request: &JwtRequest) -> String {
     format!("{} for {}", request.bot, request.audience)
 }
 
-/// What the host hears, what the ledger says, and a sentence for the host's operator.
-#[derive(Clone, Copy, Debug)]
-struct Refused {
-    refusal: JwtRefusal,
-    why: HostRefusal,
-    message: &'static str,
-}
-
-impl Refused {
-    const fn new(refusal: JwtRefusal, why: HostRefusal, message: &'static str) -> Self {
-        Self { refusal, why, message }
-    }
-
-    fn answer(self) -> JwtResponse {
-        refusal(self.refusal, self.message)
-    }
+fn answer(refused: Refused<JwtRefusal>) -> JwtResponse {
+    refusal(refused.refusal, refused.message)
 }
 
 fn refusal(refusal: JwtRefusal, message: &str) -> JwtResponse {
@@ -91,24 +78,29 @@ fn refusal(refusal: JwtRefusal, message: &str) -> JwtResponse {
 }
 
 /// Turns a request into an order, if this host may have it.
-fn authorise(core: &Core, caller: &Caller, request: &JwtRequest) -> Result<(Arc<Federation>, JwtOrder), Refused> {
-    const NOT_CONFIGURED: Refused = Refused::new(
+fn authorise(
+    core: &Core,
+    caller: &Caller,
+    request: &JwtRequest,
+) -> Result<(Arc<Federation>, JwtOrder), Refused<JwtRefusal>> {
+    const NOT_CONFIGURED: Refused<JwtRefusal> = Refused::new(
         JwtRefusal::NotConfigured,
         HostRefusal::NotFederated,
         "the CA has no `federation:` in ca.yaml",
     );
-    const NOT_A_BOT: Refused = Refused::new(JwtRefusal::BadRequest, HostRefusal::NotABot, "not the name of a bot");
-    const NO_AUDIENCE: Refused = Refused::new(
+    const NOT_A_BOT: Refused<JwtRefusal> =
+        Refused::new(JwtRefusal::BadRequest, HostRefusal::NotABot, "not the name of a bot");
+    const NO_AUDIENCE: Refused<JwtRefusal> = Refused::new(
         JwtRefusal::BadRequest,
         HostRefusal::BadAudience,
         "an audience is 1 to 1024 visible ASCII characters",
     );
-    const NOT_YOURS: Refused = Refused::new(
+    const NOT_YOURS: Refused<JwtRefusal> = Refused::new(
         JwtRefusal::NotYourBot,
         HostRefusal::NotYourBot,
         "the live mesh has no such bot whose `hosts` match this host",
     );
-    const NOT_FOR_IT: Refused = Refused::new(
+    const NOT_FOR_IT: Refused<JwtRefusal> = Refused::new(
         JwtRefusal::NotYourAudience,
         HostRefusal::NotYourAudience,
         "no allow rule of the bot injects a credential that is federated for this audience",
@@ -124,7 +116,7 @@ fn authorise(core: &Core, caller: &Caller, request: &JwtRequest) -> Result<(Arc<
     if !entry.may_run_on(&caller.host) {
         return Err(NOT_YOURS);
     }
-    refuse_quarantined(core, caller, &bot)?;
+    refuse_quarantined(core, caller, &bot, JwtRefusal::Quarantined)?;
     if !may_have(mesh, &bot, &request.audience, core.now()) {
         return Err(NOT_FOR_IT);
     }
@@ -134,19 +126,6 @@ fn authorise(core: &Core, caller: &Caller, request: &JwtRequest) -> Result<(Arc<
         svid_ttl: entry.svid_ttl,
     };
     Ok((Arc::clone(federation), order))
-}
-
-/// Whoever is cut off gets no token either.
-fn refuse_quarantined(core: &Core, caller: &Caller, bot: &BotName) -> Result<(), Refused> {
-    let quarantined = |message| Refused::new(JwtRefusal::Quarantined, HostRefusal::Quarantined, message);
-    let list = core.quarantines.list();
-    if list.has_host(&caller.host) {
-        return Err(quarantined("this host is quarantined"));
-    }
-    if list.has_bot(bot) {
-        return Err(quarantined("this bot is quarantined"));
-    }
-    Ok(())
 }
 
 /// Tokens for an audience are the bot's that a live rule lets call it.

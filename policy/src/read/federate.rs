@@ -11,19 +11,6 @@ use crate::federate::{Encoding, Federate, PARAMETERS_MAX, SvidExchange, SvidGran
 use crate::read::fields::Fields;
 use crate::yaml::Node;
 
-/// What says something of the exchange, and nothing without one.
-const OF_EXCHANGE: [&str; 9] = [
-    "grant",
-    "client_id",
-    "scope",
-    "resource",
-    "token_audience",
-    "subject_token_type",
-    "requested_token_type",
-    "encoding",
-    "parameters",
-];
-
 impl Reader {
     pub(super) fn federate(&mut self, node: &Node) -> Option<Injection> {
         let fields = self.fields(node, &FEDERATE)?;
@@ -32,7 +19,12 @@ impl Reader {
         let exchange = match fields.get("token_url") {
             Some(url) => Some(self.svid_exchange(&fields, (node, url))?),
             None => {
-                for key in OF_EXCHANGE {
+                // Whatever else there is says something of the exchange.
+                for key in FEDERATE
+                    .known
+                    .iter()
+                    .filter(|key| !matches!(**key, "audience" | "token_url"))
+                {
                     let message = format!("`{key}` goes with `token_url`, where the JWT-SVID is exchanged");
                     self.belongs(&fields, key, false, &message);
                 }
