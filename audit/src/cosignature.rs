@@ -87,15 +87,32 @@ impl Cosigner {
     ///
     /// When it did not, or a cosignature in its name is false.
     pub fn cosigned(&self, note: &Note) -> Result<Timestamp, NoteError> {
+        self.newest(note).map(|(at, _line)| at)
+    }
+
+    /// Returns the newest cosignature of the note too.
+    pub(crate) fn newest<'a>(&'a self, note: &'a Note) -> Result<(Timestamp, &'a [u8]), NoteError> {
         let key = || self.name().to_string();
         let mut last = None;
         for bytes in note.said_by(self.0.name(), self.0.id()) {
             let seconds = self.time_of(bytes, note.text());
             let seconds = seconds.ok_or_else(|| NoteError::FalseSignature { key: key() })?;
-            last = last.max(Some(seconds));
+            last = last.max(Some((seconds, bytes)));
         }
-        let seconds = last.ok_or_else(|| NoteError::NotSigned { key: key() })?;
-        Ok(Timestamp::from_unix_millis(0) + Duration::from_secs(seconds))
+        let (seconds, bytes) = last.ok_or_else(|| NoteError::NotSigned { key: key() })?;
+        Ok((Timestamp::from_unix_millis(0) + Duration::from_secs(seconds), bytes))
+    }
+
+    /// Gives the note this cosignature in place of those that it has of this witness.
+    pub(crate) fn replace(&self, note: &mut Note, signature: Vec<u8>) -> Result<(), NoteError> {
+        note.remove(self.0.name(), self.0.id());
+        note.add(self.0.name().clone(), self.0.id(), signature)
+    }
+
+    /// Returns the id that its signature lines begin with, as eight hexadecimal digits: what tells two witnesses of one name apart.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{:08x}", self.0.id())
     }
 
     /// When a true cosignature was made.

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::cosignature::Cosigner;
 use crate::hash::Hash;
 use crate::key::{KeyError, VerifierKey};
-use crate::ledger::{CHECKPOINT, StoredTree, VKEY, read_file, replace_file};
-use crate::note::{NOTE_BYTES_MAX, Note};
+use crate::ledger::{CHECKPOINT, StoredTree, VKEY, read_file};
+use crate::note::NOTE_BYTES_MAX;
 use crate::proof::{Subtree, consistency, inclusion};
 
 /// The newest checkpoint of a ledger, and the key that signed it.
@@ -101,8 +100,21 @@ impl Head {
     ///
     /// When a tile cannot be read.
     pub fn includes(&self, index: u64) -> Result<Option<Vec<Hash>>, HeadError> {
+        self.includes_under(index, self.checkpoint.size)
+    }
+
+    /// Proves that a record is among the first `size`, of which an older head tells; there is no proof where it is not, and none
+    /// under a head that is newer than this one.
+    ///
+    /// # Errors
+    ///
+    /// When a tile cannot be read.
+    pub fn includes_under(&self, index: u64, size: u64) -> Result<Option<Vec<Hash>>, HeadError> {
+        if size > self.checkpoint.size {
+            return Ok(None);
+        }
         let stored = StoredTree::new(&self.dir, self.checkpoint.size);
-        inclusion(index, self.checkpoint.size, |subtree| self.hash(&stored, subtree))
+        inclusion(index, size, |subtree| self.hash(&stored, subtree))
     }
 
     /// Proves that the ledger of `old` records is the beginning of it; there is no proof where it had more.
@@ -111,8 +123,21 @@ impl Head {
     ///
     /// When a tile cannot be read.
     pub fn extends(&self, old: u64) -> Result<Option<Vec<Hash>>, HeadError> {
+        self.extends_under(old, self.checkpoint.size)
+    }
+
+    /// Proves that the ledger of `old` records is the beginning of that of `size`, of which an older head tells; there is no proof
+    /// where it had more, and none under a head that is newer than this one.
+    ///
+    /// # Errors
+    ///
+    /// When a tile cannot be read.
+    pub fn extends_under(&self, old: u64, size: u64) -> Result<Option<Vec<Hash>>, HeadError> {
+        if size > self.checkpoint.size {
+            return Ok(None);
+        }
         let stored = StoredTree::new(&self.dir, self.checkpoint.size);
-        consistency(old, self.checkpoint.size, |subtree| self.hash(&stored, subtree))
+        consistency(old, size, |subtree| self.hash(&stored, subtree))
     }
 
     fn hash(&self, stored: &StoredTree<'_>, subtree: Subtree) -> Result<Hash, HeadError> {
@@ -125,25 +150,6 @@ impl Head {
             place: subtree.index,
         })
     }
-}
-
-/// The file of the newest head that a witness cosigned.
-pub(crate) const COSIGNED: &str = "cosigned";
-/// The file of its verifier key.
-const COSIGNER: &str = "cosigner.vkey";
-
-/// Keeps a cosigned head beside the ledger, with the key of the cosigner: what an auditor is content with has to come from
-/// elsewhere, but what is here must fit it.
-///
-/// # Errors
-///
-/// When a file cannot be written.
-pub fn keep_cosigned(dir: &Path, note: &Note, cosigner: &Cosigner) -> io::Result<()> {
-    let files = [(COSIGNED, note.to_string()), (COSIGNER, format!("{cosigner}\n"))];
-    for (name, text) in files {
-        replace_file(&dir.join("cosigned.tmp"), &dir.join(name), text.as_bytes())?;
-    }
-    Ok(())
 }
 
 fn read(path: &Path) -> Result<String, HeadError> {

@@ -33,6 +33,7 @@ pub mod epoch;
 pub mod hash;
 pub mod head;
 pub mod history;
+pub mod kept;
 pub mod key;
 pub mod ledger;
 pub mod note;
@@ -59,4 +60,7 @@ pub use record::{
     Verdict,
 };
 pub use tail::{Entry, ReadError, Start, Tail, tail};
-pub use verify::{CosignedHead, Finding, VerifyFailure, VerifyReport, Witnessed, verify, verify_cosigned};
+pub use verify::{
+    CosignedHead, Finding, Notes, Quorum, Trust, VerifyFailure, VerifyReport, Witnessed, WitnessedBy, verify,
+    verify_cosigned, verify_trusting,
+};

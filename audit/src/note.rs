@@ -137,6 +137,12 @@ impl Note {
         &self.text
     }
 
+    /// Returns how many signatures there are, whosever they are.
+    #[must_use]
+    pub const fn signatures(&self) -> usize {
+        self.signatures.len()
+    }
+
     /// Returns the signatures that are said to be those of a key.
     pub(crate) fn said_by<'a>(&'a self, name: &'a KeyName, id: u32) -> impl Iterator<Item = &'a [u8]> {
         let of_key = move |signature: &&Signature| signature.name == *name && signature.id == id;
@@ -150,6 +156,24 @@ impl Note {
         }
         self.signatures.push(Signature { name, id, bytes });
         Ok(())
+    }
+
+    /// Removes the signatures that are said to be those of a key.
+    pub(crate) fn remove(&mut self, name: &KeyName, id: u32) {
+        self.signatures
+            .retain(|signature| signature.name != *name || signature.id != id);
+    }
+
+    /// Adds what others have signed of the same text, as far as it is not there yet and there is room.
+    pub fn merge(&mut self, other: &Self) {
+        if self.text != other.text {
+            return;
+        }
+        for signature in &other.signatures {
+            if self.signatures.len() < SIGNATURES_MAX && !self.signatures.contains(signature) {
+                self.signatures.push(signature.clone());
+            }
+        }
     }
 
     /// Returns the text if `key` has signed it. Signatures of other keys are
@@ -278,6 +302,24 @@ mod tests {
         note.signatures.extend(Note::sign(TEXT, &key()).unwrap().signatures);
         let read = Note::parse(note.to_string().as_bytes()).unwrap();
         assert_eq!(read.verified_by(&key().verifier()).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn notes_of_one_text_are_merged_and_of_another_are_not() {
+        let mut note = Note::sign(TEXT, &key()).unwrap();
+        let witnessed = Note::sign(TEXT, &other("witness")).unwrap();
+        note.merge(&witnessed);
+        note.merge(&witnessed);
+        assert_eq!(note.signatures.len(), 2);
+        note.merge(&Note::sign("another\n", &other("witness")).unwrap());
+        assert_eq!(note.signatures.len(), 2);
+        note.remove(&witnessed.signatures[0].name, witnessed.signatures[0].id);
+        assert_eq!(note, Note::sign(TEXT, &key()).unwrap());
+        while note.signatures.len() < SIGNATURES_MAX {
+            note.merge(&Note::sign(TEXT, &other("witness")).unwrap());
+        }
+        note.merge(&witnessed);
+        assert_eq!(note.signatures.len(), SIGNATURES_MAX);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod cosigned;
 mod heads;
+mod quorum;
 mod stored;
 mod walk;
 
@@ -19,7 +20,8 @@ use cosigned::CosignedHeads;
 use heads::Heads;
 use walk::Walk;
 
-pub use cosigned::{CosignedHead, Witnessed};
+pub use cosigned::{CosignedHead, Notes, Trust, Witnessed};
+pub use quorum::{Quorum, WitnessedBy};
 
 /// What a ledger that verifies holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct VerifyReport {
     pub epoch: u32,
     /// The newest head of this epoch that a witness cosigned, which the ledger begins with.
     pub cosigned: Option<CosignedHead>,
+    /// What each of the witnesses that were asked about has cosigned.
+    pub witnesses: Vec<WitnessedBy>,
+    /// How many records enough of them have cosigned; nothing where none was asked about.
+    pub witnessed: Option<u64>,
     /// Cosigned heads of earlier epochs that cover what is not here any more.
     pub set_back: u64,
 }
@@ -144,6 +150,16 @@ pub enum Finding {
     /// There is no head of this ledger among those that were cosigned.
     #[error("no head of this ledger is among those that were cosigned")]
     NoneCosigned,
+    /// Fewer witnesses than must have cosigned a head of this epoch have.
+    #[error(
+        "{found} of the witnesses that were named have cosigned a head of this ledger in its epoch, and {required} must have"
+    )]
+    TooFewWitnesses {
+        /// How many have.
+        found: usize,
+        /// How many must have.
+        required: usize,
+    },
     /// A head of a later epoch was cosigned.
     #[error("this head is of epoch {cosigned}, and the ledger is in epoch {own}: it was set back")]
     OldEpoch {
@@ -169,7 +185,7 @@ pub enum Finding {
 ///
 /// The first finding, with the record, the file and the byte.
 pub fn verify(dir: &Path, key: Option<&str>) -> Result<VerifyReport, VerifyFailure> {
-    verified(dir, key, None)
+    verified(dir, key, Trust::default())
 }
 
 /// Verifies a ledger as [`verify`] does, and that it begins with what a witness has cosigned of it: so that nothing was cut
@@ -179,12 +195,21 @@ pub fn verify(dir: &Path, key: Option<&str>) -> Result<VerifyReport, VerifyFailu
 ///
 /// As [`verify`], and the first cosigned head that the ledger does not begin with.
 pub fn verify_cosigned(dir: &Path, key: Option<&str>, witnessed: Witnessed<'_>) -> Result<VerifyReport, VerifyFailure> {
-    verified(dir, key, Some(witnessed))
+    verified(dir, key, witnessed.into())
 }
 
-fn verified(dir: &Path, key: Option<&str>, witnessed: Option<Witnessed<'_>>) -> Result<VerifyReport, VerifyFailure> {
+/// Verifies a ledger as [`verify`] does, and that it begins with what those whom an auditor believes have cosigned of it.
+///
+/// # Errors
+///
+/// As [`verify_cosigned`], and where fewer witnesses than the auditor wants have cosigned any of it.
+pub fn verify_trusting(dir: &Path, key: Option<&str>, trust: Trust<'_>) -> Result<VerifyReport, VerifyFailure> {
+    verified(dir, key, trust)
+}
+
+fn verified(dir: &Path, key: Option<&str>, trust: Trust<'_>) -> Result<VerifyReport, VerifyFailure> {
     let heads = Heads::read(dir, key)?;
-    let cosigned = CosignedHeads::read(dir, &heads.key, witnessed)?;
+    let cosigned = CosignedHeads::read(dir, &heads.key, trust)?;
     // Tiles are stored over records that are in the segments already, so what
     // the tiles cover now must be there when the segments are read after it.
     let tiled = stored::leaves_covered(dir)?;

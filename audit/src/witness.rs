@@ -1,6 +1,8 @@
 //! What a witness of ledgers makes of a checkpoint that it is told (C2SP tlog-witness): it remembers the last one of each
 //! ledger, and cosigns only one that all it saw before is a beginning of.
 
+pub mod http;
+
 use thiserror::Error;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};

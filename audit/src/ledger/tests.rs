@@ -228,3 +228,4 @@ fn a_thread_that_panics_stops_the_ledger() {
 }
 
 mod matrix;
+mod witnessed;

@@ -5,16 +5,19 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use spiffe::time::Timestamp;
 use thiserror::Error;
 
 use super::{PROOF_HASHES_MAX, includes};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::hash::Hash;
 use crate::head::{Head, HeadError};
+use crate::kept;
 use crate::key::VerifierKey;
-use crate::note::NOTE_BYTES_MAX;
+use crate::note::{NOTE_BYTES_MAX, Note, NoteError};
 use crate::record::RECORD_BYTES_MAX;
 use crate::tail::{ReadError, Start, tail};
+use crate::verify::Quorum;
 
 /// The first line.
 const VERSION: &str = "c2sp.org/tlog-proof@v1";
@@ -67,6 +70,21 @@ pub enum NotProven {
         #[source]
         source: CheckpointError,
     },
+    /// A signature in the name of a witness is false.
+    #[error("its checkpoint has a false signature")]
+    Witness {
+        /// What is wrong.
+        #[source]
+        source: NoteError,
+    },
+    /// Fewer witnesses than must have cosigned its checkpoint have.
+    #[error("{found} of the witnesses that were named have cosigned its checkpoint, and {required} must have")]
+    TooFewWitnesses {
+        /// How many have.
+        found: usize,
+        /// How many must have.
+        required: usize,
+    },
     /// It does not hold the record.
     #[error("it does not hold the record that it is about")]
     NoRecord,
@@ -117,7 +135,9 @@ pub enum ProveError {
     },
 }
 
-/// Makes the proof of the record `index` of the ledger in `dir`, under its newest checkpoint. What is made was checked.
+/// Makes the proof of the record `index` of the ledger in `dir`: under the newest of the checkpoints that the most have cosigned,
+/// of those that are kept beside the ledger and cover the record; where there is none, under the newest checkpoint. What is made
+/// was checked.
 ///
 /// # Errors
 ///
@@ -125,18 +145,46 @@ pub enum ProveError {
 pub fn prove(dir: &Path, index: u64) -> Result<LoggedRecord, ProveError> {
     let unread = |source| ProveError::Head { source };
     let head = Head::read(dir).map_err(unread)?;
-    let hashes = head.includes(index).map_err(unread)?;
     let covered = head.checkpoint().size;
-    let logged = LoggedRecord {
-        index,
-        hashes: hashes.ok_or(ProveError::NotCovered { index, covered })?,
-        record: Some(record_of(dir, index)?),
-        checkpoint: head.note().to_owned(),
-    };
-    match logged.verify(head.key()) {
-        Ok(_proven) => Ok(logged),
-        Err(_why) => Err(ProveError::Altered { index }),
+    if index >= covered {
+        return Err(ProveError::NotCovered { index, covered });
     }
+    let record = record_of(dir, index)?;
+    let mut under = cosigned(dir, head.key());
+    under.push((covered, head.note().to_owned()));
+    for (size, checkpoint) in under {
+        let Some(hashes) = head.includes_under(index, size).map_err(unread)? else {
+            continue;
+        };
+        let logged = LoggedRecord {
+            index,
+            hashes,
+            record: Some(record.clone()),
+            checkpoint,
+        };
+        // A kept head that is not of what is there now, because the ledger was set back, proves nothing.
+        if logged.verify(head.key()).is_ok() {
+            return Ok(logged);
+        }
+    }
+    Err(ProveError::Altered { index })
+}
+
+/// The heads that are kept beside the ledger, each with all cosignatures that it has: those with the most of them first, and of
+/// these the newest.
+fn cosigned(dir: &Path, key: &VerifierKey) -> Vec<(u64, String)> {
+    let mut heads: Vec<(u64, Note)> = Vec::new();
+    for (_file, bytes) in kept::notes(dir).unwrap_or_default() {
+        let (Ok(checkpoint), Ok(note)) = (Checkpoint::open(&bytes, key), Note::parse(&bytes)) else {
+            continue;
+        };
+        match heads.iter_mut().find(|(_, known)| known.text() == note.text()) {
+            Some((_, known)) => known.merge(&note),
+            None => heads.push((checkpoint.size, note)),
+        }
+    }
+    heads.sort_by_key(|(size, note)| std::cmp::Reverse((note.signatures(), *size)));
+    heads.into_iter().map(|(size, note)| (size, note.to_string())).collect()
 }
 
 fn record_of(dir: &Path, index: u64) -> Result<Vec<u8>, ProveError> {
@@ -195,6 +243,22 @@ impl LoggedRecord {
             hashes,
             checkpoint: checkpoint.to_owned(),
         })
+    }
+
+    /// Says when each of the witnesses cosigned the checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// When the checkpoint is no note, there is a false signature in the name of one, or fewer have than must have.
+    pub fn witnessed(&self, quorum: Quorum<'_>) -> Result<Vec<Option<Timestamp>>, NotProven> {
+        let note = Note::parse(self.checkpoint.as_bytes());
+        let times = note.and_then(|note| quorum.times(&note));
+        let times = times.map_err(|source| NotProven::Witness { source })?;
+        let (found, required) = (times.iter().flatten().count(), quorum.require);
+        if found < required || required == 0 {
+            return Err(NotProven::TooFewWitnesses { found, required });
+        }
+        Ok(times)
     }
 
     /// Says which checkpoint of the key's ledger the record is under.

@@ -269,6 +269,8 @@ impl<'a> Walk<'a> {
             epoch: epoch::split(self.heads.key.name()).1,
             cosigned: self.cosigned.newest(),
             set_back: self.cosigned.set_back(),
+            witnessed: self.cosigned.witnessed(),
+            witnesses: self.cosigned.witnesses(),
         }
     }
 }

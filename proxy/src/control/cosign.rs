@@ -193,7 +193,7 @@ async fn keep(shared: &Shared, head: &Head, answer: CosignResponse) -> Result<()
         return Err(CosignError::NotCosigned);
     }
     let dir = shared.ledger.dir().to_owned();
-    let keeping = spawn_blocking(move || audit::head::keep_cosigned(&dir, &note, &cosigner));
+    let keeping = spawn_blocking(move || audit::kept::keep_cosigned(&dir, &note, &cosigner));
     let kept = keeping.await.map_err(|_ended| CosignError::Ended)?;
     kept.map_err(|source| CosignError::Keep { source })
 }
