@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::spine::CHECKOUT;
 use crate::spine::two_hosts_at;
 use crate::support::hand::Hand;
-use crate::support::{Caller, Mesh, both, botmesh, eventually, eventually_within, ok, root_or_skip, run};
+use crate::support::{Caller, Mesh, both, botmesh, eventually, eventually_within, http_get, ok, root_or_skip, run};
 
 const MINUTE: Duration = Duration::from_secs(61);
 
@@ -67,6 +67,19 @@ impl Scene {
         audit::tail(&self.ledger(), audit::Start::First).unwrap().count() as u64
     }
 
+    /// What a gauge of web-1 shows.
+    fn gauge(&self, name: &str) -> i64 {
+        gauge(self.mesh.host("web-1").ports.metrics, name)
+    }
+
+    /// What a gauge of the CA shows.
+    fn ca_gauge(&self, name: &str) -> i64 {
+        let status = ok(botmesh().args(["ca", "status", "-o", "json", "--server", &self.mesh.server()]));
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let dashboard: std::net::SocketAddr = status["dashboard"].as_str().unwrap().parse().unwrap();
+        gauge(dashboard.port(), name)
+    }
+
     /// Has an auditor check a ledger against what the CA has cosigned.
     fn audited(&self, ledger: &Path) -> (Option<i32>, String) {
         let server = self.mesh.server();
@@ -102,6 +115,15 @@ impl Scene {
     }
 }
 
+fn gauge(port: u16, name: &str) -> i64 {
+    let (status, text) = http_get(port, "/metrics").expect("the metrics");
+    assert_eq!(status, 200, "{text}");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{name}"))
+}
+
 fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp")
         .arg("-a")
@@ -126,6 +148,15 @@ fn a_head_is_cosigned_and_an_auditor_sees_what_was_cut_off_after_it() {
     assert!(told.contains(" of acme.internal/host/web-1"), "{told}");
     let beside = ok(botmesh().args(["audit", "verify"]).arg(scene.ledger()));
     assert!(beside.contains("as the head beside it has them"), "{beside}");
+    // The clock stands since the head was cosigned.
+    let cosigned_at = scene.hand.shows() / 1000;
+    assert_eq!(scene.gauge("botmesh_ledger_cosigned_timestamp_seconds"), cosigned_at);
+    assert_eq!(scene.gauge("botmesh_ledger_cosigned_records").cast_unsigned(), size);
+    let oldest = scene.ca_gauge("botmesh_ca_heads_oldest_timestamp_seconds");
+    assert!(
+        oldest <= cosigned_at && oldest > cosigned_at - 600,
+        "{oldest}, {cosigned_at}"
+    );
     let in_ca = ok(botmesh()
         .args(["audit", "query", "kind=checkpoint_cosigned", "-o", "jsonl"])
         .arg(scene.mesh.ca_ledger()));
@@ -272,6 +303,18 @@ fn a_host_that_was_killed_is_accused_of_nothing() {
         scene.call(1);
         scene.until_cosigned(1, scene.records());
     }
+    let (size, at) = (
+        scene.gauge("botmesh_ledger_cosigned_records"),
+        scene.hand.shows() / 1000,
+    );
+    assert!(size > 0, "{size}");
+    scene.mesh.restart("web-1");
+    scene.mesh.wait_for("web-1", "/readyz");
+    assert_eq!(
+        scene.gauge("botmesh_ledger_cosigned_timestamp_seconds"),
+        at,
+        "kept over a restart"
+    );
     // A CA that starts over knows where it stood.
     scene.mesh.restart_ca();
     scene.mesh.wait_for("web-1", "/readyz");

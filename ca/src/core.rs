@@ -16,6 +16,7 @@ use crate::alerts::Alerts;
 use crate::authority::Authority;
 use crate::config::Settings;
 use crate::federation::{Endpoint, Federation};
+use crate::heads::CosignedTimes;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
@@ -58,6 +59,7 @@ pub(crate) struct Core {
     pub(crate) observed: Observed,
     pub(crate) journal: Journal,
     pub(crate) cosigner: Arc<CosignerKey>,
+    pub(crate) cosigned_times: CosignedTimes,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,

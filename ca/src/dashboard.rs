@@ -75,12 +75,13 @@ async fn ready(State(core): State<Arc<Core>>) -> Response {
 impl Core {
     fn refresh_gauges(&self) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let connected = self
-            .world
-            .hosts()
-            .values()
-            .filter(|host| host.session.is_some())
-            .count();
+        let hosts = self.world.hosts();
+        let connected = hosts.iter().filter(|(_, host)| host.session.is_some());
+        let oldest = self.cosigned_times.oldest(connected.clone().map(|(name, _)| name));
+        // No host is behind where there is none.
+        let oldest = oldest.unwrap_or_else(|| self.now());
+        self.metrics.heads.cosigned_oldest.set(oldest.unix_seconds());
+        let connected = connected.count();
         let generation = self.generation();
         self.metrics.hosts_connected.set(gauge(connected as u64));
         self.metrics

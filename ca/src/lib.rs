@@ -24,6 +24,7 @@ mod core;
 mod cosigner;
 mod dashboard;
 mod federation;
+mod heads;
 mod http1;
 mod init;
 mod issue;

@@ -1,7 +1,10 @@
 //! What the CA counts. Labels are words with few values, never names.
 
+mod heads;
+
 use crate::alerts::AlertKind;
 use crate::federation::FederationMetrics;
+use heads::HeadMetrics;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// Makes metrics and registers each.
@@ -40,8 +43,7 @@ pub(crate) struct Metrics {
     pub(crate) refused: IntCounterVec,
     /// `kind`: the word of a [`crate::alerts::AlertKind`].
     pub(crate) alerts: IntCounterVec,
-    /// `result`: cosigned, or the word of a refusal.
-    pub(crate) cosigned: IntCounterVec,
+    pub(crate) heads: HeadMetrics,
     pub(crate) quarantines: IntGauge,
     pub(crate) hosts_connected: IntGauge,
     pub(crate) streams_opened: IntCounter,
@@ -89,11 +91,7 @@ impl Metrics {
                 &["reason"],
             )?,
             alerts: alerts(&made)?,
-            cosigned: made.counters(
-                "botmesh_ca_heads_total",
-                "Heads of hosts' ledgers that were told, by result.",
-                &["result"],
-            )?,
+            heads: HeadMetrics::new(&made)?,
             quarantines: made.gauge(
                 "botmesh_ca_quarantines",
                 "Bots and hosts that are quarantined at the CA.",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{EventKind, Ledger, LedgerConfig};
+use audit::{CosignerKey, EventKind, Ledger, LedgerConfig};
 use spiffe::bundle::{BundleError, TrustBundle};
 use spiffe::id::{HostName, SpiffeId, TrustDomain};
 use spiffe::time::{Clock, Timestamp};
@@ -22,6 +22,7 @@ use crate::config::Settings;
 use crate::core::Core;
 use crate::cosigner::{self, CosignerError};
 use crate::federation::{self, CertificateError, Endpoint, Federation, FederationError};
+use crate::heads::CosignedTimes;
 use crate::journal::Journal;
 use crate::keys::{DiskKeys, KeyError, KeyUse};
 use crate::mesh_file::{self, MeshError};
@@ -379,9 +380,8 @@ async fn build(
     let hosts = store.hosts().await.map_err(failed)?;
     let quarantines = store.quarantines(clock.now()).await.map_err(failed)?;
     let rotations = store.rotations().await.map_err(failed)?;
-    let ledger = open_ledger(&settings, &meta.server, &clock).map_err(|source| RunError::Ledger { source })?;
-    let cosigner = cosigner::load(&settings.cosigner_key_file(), &settings.trust_domain, &meta.server)
-        .map_err(|source| RunError::Cosigner { source })?;
+    let (ledger, cosigner) = ledgers(&settings, &meta.server, &clock)?;
+    let cosigned_times = CosignedTimes::new(store.heads(None).await.map_err(failed)?);
     let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
     let (signing, signing_queue) = Core::signing_permits();
     Ok(Arc::new(Core {
@@ -393,6 +393,7 @@ async fn build(
         started: clock.now(),
         journal: Journal::new(ledger, clock.clone()),
         cosigner: Arc::new(cosigner),
+        cosigned_times,
         clock,
         store,
         authority: Arc::new(authority),
@@ -413,6 +414,14 @@ async fn build(
         applying: tokio::sync::Mutex::new(()),
         settings,
     }))
+}
+
+/// Opens the CA's own ledger, and the key that cosigns those of hosts.
+fn ledgers(settings: &Settings, server: &HostName, clock: &Clock) -> Result<(Ledger, CosignerKey), RunError> {
+    let ledger = open_ledger(settings, server, clock).map_err(|source| RunError::Ledger { source })?;
+    let cosigner = cosigner::load(&settings.cosigner_key_file(), &settings.trust_domain, server)
+        .map_err(|source| RunError::Cosigner { source })?;
+    Ok((ledger, cosigner))
 }
 
 /// Opens the keys for JWT-SVIDs, and the certificate of the endpoint, where they are configured.

@@ -67,7 +67,7 @@ use crate::config::{CaAddress, Settings};
 use crate::credentials::Sealer;
 use shared::{OnEntries, OnSnapshot, Parts, Shared};
 
-pub(crate) use counts::Counted;
+pub(crate) use counts::{CosignedHead, Counted};
 pub use dial::DialError;
 pub use join::JoinError;
 pub(crate) use mint::{JwtSvid, MintError};
@@ -249,6 +249,7 @@ impl Control {
             }
         }
         vault::load(&shared);
+        cosign::count_kept(&shared).await;
         let tasks = TaskTracker::new();
         tasks.spawn(upkeep::run(Arc::clone(&shared), cancel.clone()));
         tasks.spawn(link::run(Arc::clone(&shared), reader, cancel));

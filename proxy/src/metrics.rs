@@ -213,7 +213,7 @@ impl Metrics {
             mesh: &snapshot.mesh,
         };
         self.tell_policy(in_force, counted.rejected_revision);
-        self.ledger.set(&proxy.ledger.stats());
+        self.ledger.set(&proxy.ledger.stats(), counted.cosigned);
         self.calls.set(&proxy.places, &proxy.upstreams);
         let valued = snapshot
             .mesh

@@ -127,7 +127,8 @@ fn record(core: &Core, caller: &Caller, row: &HeadRow, ended: Option<u32>) -> Re
         ("ended_epoch", json!(ended)),
     ];
     core.journal.event(EventKind::CheckpointCosigned, "ca", &host, detail)?;
-    core.metrics.cosigned.with_label_values(&["cosigned"]).inc();
+    core.metrics.heads.cosigned.with_label_values(&["cosigned"]).inc();
+    core.cosigned_times.cosigned(&caller.host, row.at);
     if ended.is_some() {
         core.alert(&caller.host, AlertKind::LedgerBegunAnew, vec![caller.source]);
     }
@@ -136,7 +137,7 @@ fn record(core: &Core, caller: &Caller, row: &HeadRow, ended: Option<u32>) -> Re
 
 /// Tells of a ledger that is not the one that was cosigned. One that only does not know where the CA stands is no such.
 fn refused(core: &Core, caller: &Caller, why: &Refused) {
-    core.metrics.cosigned.with_label_values(&[why.as_str()]).inc();
+    core.metrics.heads.cosigned.with_label_values(&[why.as_str()]).inc();
     let refusal = match why {
         Refused::Behind { .. } => return,
         Refused::Checkpoint { .. } => HostRefusal::CheckpointUnreadable,

@@ -158,6 +158,7 @@ fn begin_anew(shared: &Shared, word: &str, epoch: u32) -> Result<(), CosignError
         "the CA has cosigned another past of this ledger: a new epoch begins"
     );
     shared.ledger.begin_epoch(epoch, why);
+    shared.counts.cosigned_anew();
     Ok(())
 }
 
@@ -189,11 +190,25 @@ async fn keep(shared: &Shared, head: &Head, answer: CosignResponse) -> Result<()
     let is_ours = note
         .verified_by(head.key())
         .is_ok_and(|text| head.note().starts_with(text));
-    if !is_ours || cosigner.cosigned(&note).is_err() {
+    let at = cosigner.cosigned(&note).map_err(|_none| CosignError::NotCosigned)?;
+    if !is_ours {
         return Err(CosignError::NotCosigned);
     }
     let dir = shared.ledger.dir().to_owned();
     let keeping = spawn_blocking(move || audit::kept::keep_cosigned(&dir, &note, &cosigner));
     let kept = keeping.await.map_err(|_ended| CosignError::Ended)?;
-    kept.map_err(|source| CosignError::Keep { source })
+    kept.map_err(|source| CosignError::Keep { source })?;
+    shared.counts.cosigned(head.checkpoint().size, at);
+    Ok(())
+}
+
+/// Counts the head that was kept before the start.
+pub(super) async fn count_kept(shared: &Shared) {
+    let dir = shared.ledger.dir().to_owned();
+    let kept = spawn_blocking(move || Some((audit::kept::kept_cosigned(&dir)?, Head::read(&dir).ok()?))).await;
+    let Ok(Some((kept, head))) = kept else { return };
+    shared.counts.cosigned(kept.checkpoint.size, kept.at);
+    if kept.checkpoint.origin != head.checkpoint().origin {
+        shared.counts.cosigned_anew();
+    }
 }

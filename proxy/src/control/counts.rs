@@ -1,6 +1,9 @@
 //! What the control side counts, for the metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use spiffe::time::Timestamp;
 
 use super::Control;
 
@@ -12,6 +15,16 @@ pub(super) struct Counts {
     rejected_revision: AtomicU64,
     svids_ok: AtomicU64,
     svids_failed: AtomicU64,
+    cosigned: Mutex<CosignedHead>,
+}
+
+/// The newest head of this host's ledger that the CA cosigned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CosignedHead {
+    /// Records under it; 0 where it is of an epoch that has ended.
+    pub(crate) records: u64,
+    /// When it was cosigned.
+    pub(crate) at: Option<Timestamp>,
 }
 
 /// What was counted since the start.
@@ -27,6 +40,8 @@ pub(crate) struct Counted {
     pub(crate) svids_ok: u64,
     /// SVIDs that were asked for and did not come.
     pub(crate) svids_failed: u64,
+    /// The newest head that the CA cosigned, before the start too.
+    pub(crate) cosigned: CosignedHead,
     /// By how many milliseconds the wall clock was ahead of the CA's when the CA last said its time.
     pub(crate) skew_ms: i64,
 }
@@ -47,6 +62,16 @@ impl Counts {
         self.svids_failed.fetch_add(failed as u64, Ordering::Relaxed);
     }
 
+    pub(super) fn cosigned(&self, records: u64, at: Timestamp) {
+        let head = CosignedHead { records, at: Some(at) };
+        *self.cosigned.lock().unwrap_or_else(PoisonError::into_inner) = head;
+    }
+
+    /// The epoch has ended: nothing of the new one is cosigned.
+    pub(super) fn cosigned_anew(&self) {
+        self.cosigned.lock().unwrap_or_else(PoisonError::into_inner).records = 0;
+    }
+
     fn read(&self, skew_ms: i64) -> Counted {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counted {
@@ -55,6 +80,7 @@ impl Counts {
             rejected_revision: count(&self.rejected_revision),
             svids_ok: count(&self.svids_ok),
             svids_failed: count(&self.svids_failed),
+            cosigned: *self.cosigned.lock().unwrap_or_else(PoisonError::into_inner),
             skew_ms,
         }
     }
@@ -84,5 +110,27 @@ mod tests {
         let counted = counts.read(0);
         assert_eq!((counted.slices_applied, counted.slices_refused), (1, 1));
         assert_eq!(counted.rejected_revision, 0);
+    }
+
+    #[test]
+    fn of_a_new_epoch_nothing_is_cosigned_and_what_was_before_still_was() {
+        let (counts, at) = (Counts::default(), Timestamp::from_unix_millis(7));
+        assert_eq!(counts.read(0).cosigned, CosignedHead { records: 0, at: None });
+        counts.cosigned(5, at);
+        assert_eq!(
+            counts.read(0).cosigned,
+            CosignedHead {
+                records: 5,
+                at: Some(at)
+            }
+        );
+        counts.cosigned_anew();
+        assert_eq!(
+            counts.read(0).cosigned,
+            CosignedHead {
+                records: 0,
+                at: Some(at)
+            }
+        );
     }
 }

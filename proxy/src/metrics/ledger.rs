@@ -3,13 +3,18 @@
 use audit::Stats;
 use prometheus::{Error, IntGauge, IntGaugeVec};
 
+use spiffe::time::Timestamp;
+
 use super::make::{Maker, number};
+use crate::control::CosignedHead;
 
 /// Gauges that are set when the metrics are read.
 #[derive(Debug)]
 pub(super) struct LedgerGauges {
     records: IntGauge,
     epoch: IntGauge,
+    cosigned_records: IntGauge,
+    cosigned_at: IntGauge,
     bytes: IntGaugeVec,
     share_bytes: IntGaugeVec,
     dropped: IntGaugeVec,
@@ -24,6 +29,14 @@ impl LedgerGauges {
                 "botmesh_ledger_epoch",
                 "Epoch of the ledger: it begins a new one where it is not what it was.",
             )?,
+            cosigned_records: make.gauge(
+                "botmesh_ledger_cosigned_records",
+                "Records under the newest head of the ledger that the CA cosigned, in this epoch.",
+            )?,
+            cosigned_at: make.gauge(
+                "botmesh_ledger_cosigned_timestamp_seconds",
+                "When the CA last cosigned a head of the ledger; 0 where it never has.",
+            )?,
             bytes: by_share("botmesh_ledger_bytes", "Bytes in the ledger, by share of max_bytes.")?,
             share_bytes: by_share(
                 "botmesh_ledger_share_bytes",
@@ -36,9 +49,11 @@ impl LedgerGauges {
         })
     }
 
-    pub(super) fn set(&self, ledger: &Stats) {
+    pub(super) fn set(&self, ledger: &Stats, cosigned: CosignedHead) {
         self.records.set(number(ledger.records));
         self.epoch.set(ledger.epoch.into());
+        self.cosigned_records.set(number(cosigned.records));
+        self.cosigned_at.set(cosigned.at.map_or(0, Timestamp::unix_seconds));
         for share in &ledger.shares {
             self.bytes.with_label_values(&[share.class]).set(number(share.spent));
             self.share_bytes

@@ -10,6 +10,7 @@ use super::policy::InForce;
 use super::series::{OWN_MAX, SERIES_MAX};
 use super::*;
 use crate::call::Called;
+use crate::control::CosignedHead;
 use crate::credentials::{Counts, TokenState};
 use crate::places::{Bound, Places};
 use crate::upstream::Upstreams;
@@ -94,7 +95,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 40] = [
+const BOUNDS: [(&str, usize); 42] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -116,6 +117,8 @@ const BOUNDS: [(&str, usize); 40] = [
     ("botmesh_handshakes_refused_total", 32),
     ("botmesh_hops_broken_total", 2),
     ("botmesh_ledger_bytes", 8),
+    ("botmesh_ledger_cosigned_records", 1),
+    ("botmesh_ledger_cosigned_timestamp_seconds", 1),
     ("botmesh_ledger_dropped", 8),
     ("botmesh_database_cancels_total", 3),
     ("botmesh_ledger_epoch", 1),
@@ -255,7 +258,7 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
     metrics.host.set(&counted, [("bot", 1), ("host", 2), ("svid", 3)], &cut);
     metrics.note_uses(mesh, Timestamp::from_unix_seconds(77));
     metrics.tell_policy(in_force(mesh, 5), 0);
-    metrics.ledger.set(&audit::Stats::default());
+    metrics.ledger.set(&audit::Stats::default(), CosignedHead::default());
     let upstreams = Upstreams::new(7);
     for number in 0..BOTS {
         upstreams.of(Way::Out, &bot(number).into());
