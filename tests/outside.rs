@@ -8,7 +8,7 @@ mod tls;
 use serde_json::{Value, json};
 
 use crate::spine::CHECKOUT;
-use crate::support::{Answer, Caller, both, botmesh, eventually, http_get, ok, root_or_skip, run};
+use crate::support::{Answer, Caller, both, botmesh, eventually, http_get, ok, planted, root_or_skip, run};
 use scene::Scene;
 
 /// What most of these tests' rules are about.
@@ -79,7 +79,8 @@ fn leaves(at: &str, host: &str, target: &str) {
     let headers = json!([
         ["authorization", "Bearer of-the-bot"],
         ["cookie", "a=b"],
-        ["host", "api.example.com"]
+        ["host", "api.example.com"],
+        ["x-planted", planted::HEADER]
     ]);
     assert_eq!(sorted(&told["headers"]), headers, "{at} {host}");
     assert!(answer.header("botmesh-denied").is_none() && answer.header("x-botmesh-caller").is_none());

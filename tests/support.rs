@@ -17,6 +17,7 @@ pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod manager;
 pub(crate) mod netns;
+pub(crate) mod planted;
 pub(crate) mod thief;
 pub(crate) mod turn;
 pub(crate) mod wire;
@@ -48,10 +49,14 @@ pub(crate) fn botmesh() -> Command {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
-    command
+    let out = command
         .stdin(Stdio::null())
         .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    if command.get_program() == env!("CARGO_BIN_EXE_botmesh") {
+        planted::none_in(&format!("{command:?}"), &[&out.stdout, &out.stderr]);
+    }
+    out
 }
 
 /// Runs a command that must succeed and gives its standard output.
@@ -421,6 +426,18 @@ impl Mesh {
     }
 }
 
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.ca.kill();
+        for host in self.hosts.values_mut() {
+            host.process.kill();
+        }
+        if !std::thread::panicking() {
+            planted::none_under(self.dir.path());
+        }
+    }
+}
+
 fn spawn_server(args: &[&str], config: &Path, clock: Option<&Path>, log: PathBuf) -> Process {
     let mut command = botmesh();
     command.args(args).arg(config);
@@ -527,13 +544,12 @@ impl Caller {
 
     /// One request by Host routing.
     pub(crate) fn call(&mut self, method: &str, host: &str, path: &str) -> Answer {
-        self.order(&json!({"method": method, "target": path, "headers": [["Host", host]]}))
-            .unwrap_or_else(|e| panic!("{method} {host}{path}: {e}"))
+        self.call_with(method, host, path, &[])
     }
 
     /// The same with headers of its own.
     pub(crate) fn call_with(&mut self, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut all = vec![json!(["Host", host])];
+        let mut all = vec![json!(["Host", host]), json!(["X-Planted", planted::HEADER])];
         all.extend(headers.iter().map(|(n, v)| json!([n, v])));
         self.order(&json!({"method": method, "target": path, "headers": all}))
             .unwrap_or_else(|e| panic!("{method} {host}{path}: {e}"))
@@ -560,5 +576,8 @@ pub(crate) fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     stream.read_to_string(&mut text).ok()?;
     let status = text.split(' ').nth(1)?.parse().ok()?;
     let body = text.split_once("\r\n\r\n")?.1.to_owned();
+    if path == "/metrics" {
+        planted::none_in("metrics", &[body.as_bytes()]);
+    }
     Some((status, body))
 }

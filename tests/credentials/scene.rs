@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::server::Server;
 use crate::outside::scene::Scene;
-use crate::support::{both, botmesh};
+use crate::support::{both, botmesh, planted};
 
 pub(crate) const X_KEY: &str = "sk-ant-0123456789/+ABCDEF\"~";
 const BEARER: &str = "sk-proj-bearer-0123456789";
@@ -158,6 +158,7 @@ pub(crate) fn try_put(scene: &Scene, name: &str, value: &str) -> String {
 
 /// Runs a command that reads a value from its standard input.
 pub(super) fn told(words: &[&str], value: &str) -> Output {
+    planted::plant(value);
     let mut command = botmesh();
     command.args(words);
     let mut child = command
@@ -167,7 +168,9 @@ pub(super) fn told(words: &[&str], value: &str) -> Output {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    let out = child.wait_with_output().unwrap();
+    planted::none_in(&format!("{words:?}"), &[&out.stdout, &out.stderr]);
+    out
 }
 
 /// Looks for the keys, in four forms, in everything that a mesh has written: state, ledgers, logs, metrics.
@@ -204,21 +207,8 @@ pub(crate) fn no_key_in(what: &str, bytes: &[u8]) {
 
 /// The same for other keys.
 pub(crate) fn none_in(what: &str, bytes: &[u8], keys: &[(&str, &str)]) {
-    use base64::Engine as _;
     for (name, key) in keys {
-        let raw = key.as_bytes();
-        let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
-        let percent: String = raw
-            .iter()
-            .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(*byte).to_string(),
-                _ => format!("%{byte:02X}"),
-            })
-            .collect();
-        let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw);
-        // Without its end, which depends on what stands behind.
-        let encoded = encoded[..encoded.len() - 2].to_owned();
-        for form in [(*key).to_owned(), hex, percent, encoded] {
+        for form in planted::forms(key) {
             assert!(
                 memchr::memmem::find(bytes, form.as_bytes()).is_none(),
                 "{what} has {name} as {form}"

@@ -8,6 +8,10 @@ import sys
 import time
 
 
+# The suite looks for this in all that is written of the calls.
+ANSWER = "planted-answer/Lr3dG6hJq8+Xy1Uo5"
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Head and body in one write: two would wait for each other (Nagle, delayed ACK).
@@ -100,11 +104,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "headers": [[k.lower(), v] for k, v in self.headers.items()],
             "body": body.decode("utf-8", "replace"),
             "uid": os.getuid(),
+            "planted": ANSWER,
         }
         out = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(out)))
+        self.send_header("x-planted", ANSWER)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(out)

@@ -15,6 +15,10 @@ import sys
 import threading
 import time
 
+# The suite looks for these in all that is written of the calls.
+HEADER, BODY = "planted-header/Qv7mT2xR9s+Kd4Lw8", b"planted-body/Zc5nB8uYf3+Hj6Pa1"
+QUERY = "planted-query-We4kN0gMx7-Tb2Vs9"
+
 rate, port, path = float(sys.argv[1]), int(sys.argv[2].rpartition(":")[2]), sys.argv[3]
 WAYS = [(over, kept, method) for over in ("unix", "tcp") for kept in (True, True, True, False) for method in ("GET", "GET", "POST")]
 THREADS = len(WAYS)
@@ -44,10 +48,10 @@ def connect(way):
 
 def exchange(s, method, target):
     """The status, the body, and whether the connection ends."""
-    body = b"Content-Length: 2\r\n\r\nhi" if method == "POST" else b"\r\n"
+    body = b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY) if method == "POST" else b"\r\n"
     data = b""
     try:
-        s.sendall(f"{method} {target} HTTP/1.1\r\nHost: orders.prod.mesh\r\n".encode() + body)
+        s.sendall(f"{method} {target} HTTP/1.1\r\nHost: orders.prod.mesh\r\nX-Planted: {HEADER}\r\n".encode() + body)
         while b"\r\n\r\n" not in data:
             more = s.recv(65536)
             if not more:
@@ -74,7 +78,7 @@ def ended(s):
 
 
 def call(way, kept, method, s, token):
-    target = f"/refunds?{token}" if method == "POST" else f"/orders/17?{token}"
+    target = f"/refunds?{token}&q={QUERY}" if method == "POST" else f"/orders/17?{token}&q={QUERY}"
     if s and ended(s):
         s.close()
         s = None
