@@ -92,4 +92,10 @@ fn the_shipped_build_has_no_test_clock() {
     let out = run(std::process::Command::new(&shipped).args(["ca", "run", "--config", "x", "--clock", "unix:/x"]));
     assert_eq!(out.status.code(), Some(2), "an unknown argument: {}", both(&out));
     assert!(both(&out).contains("--clock"), "{}", both(&out));
+    let lies = |program: &std::ffi::OsStr| {
+        let bytes = fs::read(program).unwrap();
+        memchr::memmem::find(&bytes, b"BOTMESH_TEST_LIES").is_some()
+    };
+    assert!(!lies(&shipped), "nor can it lie in its ledger");
+    assert!(lies(botmesh().get_program()), "the build under test can");
 }

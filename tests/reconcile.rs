@@ -242,3 +242,39 @@ fn two_honest_proxies_agree_and_of_a_lying_one_exactly_its_lies_are_found() {
         both(&out)
     );
 }
+
+#[test]
+fn of_a_proxy_that_leaves_a_call_out_and_one_that_alters_another_exactly_these_are_found() {
+    if !root_or_skip("the two ends of calls") {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("bm").tempdir().unwrap();
+    let hand = Hand::new(dir.path());
+    let mut mesh = two_hosts_at(&hand);
+    mesh.restart_lying("web-1", "leave_out=/orders/13");
+    mesh.restart_lying("web-2", "leave_out=/orders/14 alter=/orders/15");
+    let mut checkout = Caller::new(CHECKOUT, &mesh.host("web-1").bot_socket());
+    past_the_edge(&hand, &mut checkout);
+    let calls: Vec<String> = (0..30)
+        .map(|number| {
+            let answer = checkout.call("GET", "orders.prod.mesh", &format!("/orders/{number}"));
+            assert_eq!(answer.status, 200, "it is answered like every other: {}", answer.body);
+            answer.header("botmesh-call").unwrap().to_owned()
+        })
+        .collect();
+    past_the_edge(&hand, &mut checkout);
+    for host in ["web-1", "web-2"] {
+        mesh.host_mut(host).process.terminate();
+        assert!(mesh.host(host).verify().status.success(), "by itself {host} is whole");
+    }
+    let (code, told) = reconciled([&mesh.host("web-1").ledger(), &mesh.host("web-2").ledger()]);
+    println!("{told:#}");
+    let mut wanted = [
+        ("not_at_caller", &calls[13], ""),
+        ("not_at_callee", &calls[14], ""),
+        ("differs", &calls[15], "path"),
+    ]
+    .map(|(what, call, key)| (what.to_owned(), call.clone(), key.to_owned()));
+    wanted.sort();
+    assert_eq!((code, found(&told)), (Some(1), wanted.to_vec()), "{told:#}");
+}

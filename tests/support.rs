@@ -170,6 +170,8 @@ pub(crate) struct Host {
     pub(crate) ports: Ports,
     pub(crate) dir: PathBuf,
     config: PathBuf,
+    /// What its proxy writes wrongly into its ledger; honest without.
+    lies: String,
 }
 
 impl Host {
@@ -335,6 +337,7 @@ impl Mesh {
                 ports,
                 dir,
                 config,
+                lies: String::new(),
             },
         );
     }
@@ -410,7 +413,16 @@ impl Mesh {
         let host = self.hosts.get_mut(host).unwrap();
         host.process.kill();
         let log = host.dir.join("proxy.log");
-        host.process = spawn_server(&["proxy", "run", "--config"], &host.config, clock.as_deref(), log);
+        let mut command = server(&["proxy", "run", "--config"], &host.config, clock.as_deref());
+        command.env("BOTMESH_TEST_LIES", &host.lies);
+        host.process = Process::spawn(command, log);
+    }
+
+    /// The same, and has it lie in its ledger from now on.
+    pub(crate) fn restart_lying(&mut self, host: &str, lies: &str) {
+        lies.clone_into(&mut self.host_mut(host).lies);
+        self.restart(host);
+        self.wait_for(host, "/readyz");
     }
 
     /// Starts the CA again, as it was.
@@ -439,12 +451,16 @@ impl Drop for Mesh {
 }
 
 fn spawn_server(args: &[&str], config: &Path, clock: Option<&Path>, log: PathBuf) -> Process {
+    Process::spawn(server(args, config, clock), log)
+}
+
+fn server(args: &[&str], config: &Path, clock: Option<&Path>) -> Command {
     let mut command = botmesh();
     command.args(args).arg(config);
     if let Some(clock) = clock {
         command.arg("--clock").arg(format!("unix:{}", clock.display()));
     }
-    Process::spawn(command, log)
+    command
 }
 
 /// A command that runs as another user (when that is not this one).
