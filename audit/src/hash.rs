@@ -24,6 +24,27 @@ impl Hash {
         &self.0
     }
 
+    /// Writes the hash in lower-case hex.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads what [`Hash::to_hex`] wrote, and no other spelling.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; Self::BYTES];
+        let pairs = text.as_bytes().chunks(2);
+        if text.len() != 2 * Self::BYTES {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        let hash = Self(bytes);
+        (hash.to_hex() == text).then_some(hash)
+    }
+
     /// Hashes one leaf, RFC 6962 §2.1: SHA-256 of 0x00 and the leaf's bytes.
     #[must_use]
     pub fn leaf(bytes: &[u8]) -> Self {

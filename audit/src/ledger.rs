@@ -32,6 +32,7 @@ pub use turn::Staged;
 
 pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX};
 pub(crate) use disk::{read as read_file, replace_file};
+pub(crate) use epochs::SET_ASIDE;
 pub(crate) use keyfile::VKEY;
 pub(crate) use stored::StoredTree;
 

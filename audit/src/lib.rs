@@ -19,8 +19,8 @@
 //! about a call.
 //!
 //! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
-//! [`cosignature`], [`epoch`], [`witness`], [`history`], [`budget`], [`mod@proof`]
-//! and [`query::Filter`] are pure; [`ledger`], [`head`], [`verify()`], [`tail()`],
+//! [`cosignature`], [`cursor`], [`epoch`], [`witness`], [`history`], [`budget`], [`mod@proof`]
+//! and [`query::Filter`] are pure; [`ledger`], [`head`], [`verify()`], [`tail()`], [`follow`],
 //! [`proof::prove`], [`reconcile`], [`query::run`] and [`query::Counts`] do the
 //! reading and writing.
 
@@ -29,7 +29,9 @@
 pub mod budget;
 pub mod checkpoint;
 pub mod cosignature;
+pub mod cursor;
 pub mod epoch;
+pub mod follow;
 pub mod hash;
 pub mod head;
 pub mod history;
@@ -52,6 +54,8 @@ pub mod witness;
 
 pub use checkpoint::Checkpoint;
 pub use cosignature::{Cosigner, CosignerKey};
+pub use cursor::{Cursor, CursorError};
+pub use follow::{Follow, FollowError, Sealed};
 pub use head::{Head, HeadError};
 pub use key::VerifierKey;
 pub use ledger::{Begun, Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Staged, Stats};
@@ -59,7 +63,7 @@ pub use record::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Protocol, Record,
     Verdict,
 };
-pub use tail::{Entry, ReadError, Start, Tail, tail};
+pub use tail::{Entry, ReadError, Standing, Start, Tail, tail};
 pub use verify::{
     CosignedHead, Finding, Notes, Quorum, Trust, VerifyFailure, VerifyReport, Witnessed, WitnessedBy, verify,
     verify_cosigned, verify_trusting,

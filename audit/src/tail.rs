@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -70,6 +71,31 @@ pub struct Tail {
     next: u64,
 }
 
+/// How a ledger that has no next record stands to what was read of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// What comes next will be read.
+    Whole,
+    /// The segment that was read last is not there any more, or is shorter than what was read.
+    Replaced,
+    /// The next record is not there, and later ones are.
+    Gone {
+        /// The first of them.
+        first: u64,
+    },
+}
+
+/// What has the name of a segment that was opened by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// The same file, with all that was read of it.
+    It,
+    /// Another file, or less of it than was read.
+    Another,
+    /// Nothing.
+    Nobody,
+}
+
 #[derive(Debug)]
 struct Open {
     segment: Segment,
@@ -116,6 +142,28 @@ impl Tail {
     #[must_use]
     pub const fn next_index(&self) -> u64 {
         self.next
+    }
+
+    /// Says, where there is no next record, whether there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// When the segments cannot be listed.
+    pub fn standing(&mut self) -> Result<Standing, ReadError> {
+        let segments = self.list()?;
+        let named = self.open.as_mut().map(Open::named).transpose()?;
+        if named == Some(Named::Another) {
+            return Ok(Standing::Replaced);
+        }
+        if segments.iter().any(|segment| segment.first == self.next) {
+            return Ok(Standing::Whole);
+        }
+        let later = segments.iter().find(|segment| segment.first > self.next);
+        Ok(match (later, named) {
+            (Some(later), _) => Standing::Gone { first: later.first },
+            (None, Some(Named::Nobody)) => Standing::Replaced,
+            (None, _) => Standing::Whole,
+        })
     }
 
     /// Counts the whole records that are there: the name of the last segment
@@ -183,6 +231,24 @@ impl Open {
             }),
             Err(source) => Err(ReadError::Segment {
                 path: segment.path,
+                source,
+            }),
+        }
+    }
+
+    /// Says what has the name of the segment that is read.
+    fn named(&mut self) -> Result<Named, ReadError> {
+        let offset = self.lines.offset();
+        let open = self.lines.reader().get_ref().metadata();
+        let named = self.segment.path.metadata();
+        match (open, named) {
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Named::Nobody),
+            (Ok(open), Ok(named)) => {
+                let is_one = (named.dev(), named.ino()) == (open.dev(), open.ino()) && named.len() >= offset;
+                Ok(if is_one { Named::It } else { Named::Another })
+            }
+            (Err(source), _) | (_, Err(source)) => Err(ReadError::Segment {
+                path: self.segment.path.clone(),
                 source,
             }),
         }

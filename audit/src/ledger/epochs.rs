@@ -17,7 +17,7 @@ use crate::key::KeyName;
 use crate::record::{EventKind, EventRecord, Line};
 
 /// The folder of what was put aside, below the ledger's.
-pub(super) const SET_ASIDE: &str = "set-aside";
+pub(crate) const SET_ASIDE: &str = "set-aside";
 
 /// How many ledgers are kept there; the oldest goes first. They are not in the budget, so there must be an end to them.
 const SET_ASIDE_MAX: usize = 4;
@@ -62,7 +62,7 @@ pub(super) fn open_or_begin(config: &LedgerConfig, clock: &Clock) -> Result<Open
         None => keyfile::make_anew(config, name)?,
     };
     let mut opened = open::open_locked(config, clock, lock)?;
-    let event = event(clock, epoch, begun.why, &begun.found, Some(&begun.set_aside));
+    let event = event(clock, (ended, epoch), begun.why, &begun.found, Some(&begun.set_aside));
     if let Ok(line) = Line::event(&event)
         && let Err(error) = opened.writer.append(&line, line.hash(), Class::Calls, Reserve::Spend)
     {
@@ -72,10 +72,17 @@ pub(super) fn open_or_begin(config: &LedgerConfig, clock: &Clock) -> Result<Open
     Ok(opened)
 }
 
-/// The record with which an epoch begins.
-pub(super) fn event(clock: &Clock, epoch: u32, why: &str, found: &str, set_aside: Option<&Path>) -> EventRecord {
+/// The record with which an epoch begins, after the one that ended.
+pub(super) fn event(
+    clock: &Clock,
+    (ended, epoch): (u32, u32),
+    why: &str,
+    found: &str,
+    set_aside: Option<&Path>,
+) -> EventRecord {
     let mut detail: Vec<(String, serde_json::Value)> = vec![
         ("epoch".to_owned(), epoch.into()),
+        ("ended".to_owned(), ended.into()),
         ("why".to_owned(), why.into()),
         ("found".to_owned(), found.into()),
     ];

@@ -334,7 +334,7 @@ impl Keeper {
             return;
         };
         let found = format!("epoch {} had {} records", now, writer.size);
-        let event = epochs::event(&self.shared.clock, next, why, &found, None);
+        let event = epochs::event(&self.shared.clock, (now, next), why, &found, None);
         let Ok(line) = Line::event(&event) else { return };
         if writer.append(&line, line.hash(), Class::Calls, Reserve::Spend).is_ok() {
             writer.epoch_wanted = None;

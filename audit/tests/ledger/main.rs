@@ -11,6 +11,7 @@
 mod counts;
 mod crash;
 mod epochs;
+mod follow;
 mod full;
 mod indexed;
 mod open;
