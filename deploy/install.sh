@@ -94,6 +94,7 @@ proxy() {
     config proxy.yaml
     unit botmesh-proxy.service
     unit botmesh-proxy.socket
+    unit botmesh-export.service
     tmpfiles botmesh-proxy.conf
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bundle;
+mod export;
 mod import;
 mod secret;
 mod values;
@@ -18,6 +19,7 @@ use spiffe::time::Timestamp;
 
 pub(crate) use audit::{Audit, AuditHeads, AuditProve, AuditQuery, AuditReconcile, AuditTail, AuditVerify};
 pub(crate) use bundle::Bundle;
+pub(crate) use export::{AuditExport, ExportFormat};
 pub(crate) use import::{EnvironmentOf, Import, ImportEnv};
 pub(crate) use secret::{Secret, SecretList, SecretPut, SecretRotate};
 pub(crate) use values::RevisionRef;

@@ -29,6 +29,7 @@ mod databases;
 mod destinations;
 mod disk;
 mod endpoints;
+mod export;
 mod federation;
 mod floods;
 mod foreign;

@@ -148,7 +148,9 @@ mod tests {
     fn a_cursor_is_one_line_of_json() {
         let text = cursor().to_string();
         assert!(
-            text.starts_with(r#"{"schema":"botmesh/cursor/v1","ledger":"acme.internal/host/web-1","epoch":2,"record":17,"hash":""#),
+            text.starts_with(
+                r#"{"schema":"botmesh/cursor/v1","ledger":"acme.internal/host/web-1","epoch":2,"record":17,"hash":""#
+            ),
             "{text}"
         );
         assert!(text.ends_with("\",\"filter\":\"verdict=deny\"}\n"), "{text}");
@@ -189,7 +191,10 @@ mod tests {
         }
         let upper = text.replace(&cursor().hash.to_hex(), &cursor().hash.to_hex().to_uppercase());
         assert!(told(&upper).contains("hash"), "{}", told(&upper));
-        assert!(matches!(Cursor::parse(&vec![b' '; CURSOR_BYTES_MAX + 1]), Err(CursorError::TooLong)));
+        assert!(matches!(
+            Cursor::parse(&vec![b' '; CURSOR_BYTES_MAX + 1]),
+            Err(CursorError::TooLong)
+        ));
     }
 
     proptest! {

@@ -202,7 +202,11 @@ impl Follow {
             if let Some(entry) = self.part.read()? {
                 return Ok(Some(self.take(entry)));
             }
-            let goes_on = if self.then.is_empty() { self.look()? } else { self.go_on()? };
+            let goes_on = if self.then.is_empty() {
+                self.look()?
+            } else {
+                self.go_on()?
+            };
             if !goes_on {
                 return Ok(None);
             }

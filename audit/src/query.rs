@@ -20,7 +20,7 @@ use serde_json::Value;
 
 pub use bounded::{Answer, Bounds, Stop, StopOnDrop, answer};
 pub use count::{CountError, Counts, GROUP_KEYS_MAX, Group};
-pub use filter::{Filter, FilterError, KEYS, parse};
+pub use filter::{Filter, FilterError, KEYS, parse, time};
 pub use key::Key;
 pub use pattern::{NotAPattern, Pattern};
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use audit::query::Key;
 use clap::{Args, Subcommand};
 
+use super::AuditExport;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// Prints records as they are written
@@ -19,6 +21,8 @@ pub(crate) enum Audit {
     Heads(AuditHeads),
     /// Holds the two ends of calls against each other: what one proxy left out or wrote differently
     Reconcile(AuditReconcile),
+    /// Hands records on to a collector (OTLP) or into a file (OCSF), each at least once
+    Export(Box<AuditExport>),
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,8 @@
-//! `audit tail|query|verify|prove`: reads ledgers where they lie; no server is needed, and none is believed. `audit heads`
+//! `audit tail|query|verify|prove|export`: reads ledgers where they lie; no server is needed, and none is believed. `audit heads`
 //! asks the CA what it has cosigned.
 
 mod all;
+mod export;
 mod heads;
 mod line;
 mod prove;
@@ -47,6 +48,7 @@ pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
         Audit::Prove(args) => prove::run(args, context).await,
         Audit::Heads(args) => heads::run(args, context).await,
         Audit::Reconcile(args) => reconcile::run(&args, context),
+        Audit::Export(args) => Box::pin(export::run(&args, context)).await,
     }
 }
 

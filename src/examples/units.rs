@@ -7,7 +7,7 @@ use ::proxy::config::Operator;
 use clap::Parser as _;
 
 use super::deploy;
-use crate::args::{Ca, Cli, Command, Proxy};
+use crate::args::{Audit, Ca, Cli, Command, Proxy};
 use crate::cli::{ca, proxy};
 
 /// What every server of ours does without, whatever it is.
@@ -146,8 +146,26 @@ fn the_unit_of_the_proxy_starts_the_proxy_of_the_example_and_lets_it_write_where
 }
 
 #[test]
+fn the_unit_of_the_export_sees_the_ledger_of_the_example_and_nothing_else_of_the_proxy() {
+    let unit = Unit::read("botmesh-export.service");
+    let Command::Audit(Audit::Export(args)) = unit.command() else {
+        panic!("it exports")
+    };
+    let settings = proxy::settings(&deploy("proxy.yaml")).unwrap();
+    let ledger = settings.ledger_dir.to_str().unwrap();
+    assert_eq!(args.dir.as_deref(), Some(settings.ledger_dir.as_path()));
+    assert_eq!(unit.one("BindReadOnlyPaths"), ledger);
+    let hidden = unit.one("TemporaryFileSystem").strip_suffix(":ro").unwrap();
+    assert!(settings.state_dir.starts_with(hidden), "the keys of bots are in sight");
+    let cursor = args.cursor.unwrap();
+    let state = Path::new("/var/lib").join(unit.one("StateDirectory"));
+    assert!(args.follow && cursor.starts_with(&state), "{}", cursor.display());
+    assert_eq!(unit.one("CapabilityBoundingSet"), "");
+}
+
+#[test]
 fn every_unit_is_hardened() {
-    for name in ["botmesh-ca.service", "botmesh-proxy.service"] {
+    for name in ["botmesh-ca.service", "botmesh-proxy.service", "botmesh-export.service"] {
         let unit = Unit::read(name);
         for (key, value) in HARDENED {
             assert_eq!(unit.one(key), value, "{name}: {key}");

@@ -386,7 +386,9 @@ pub(super) fn time_of(view: &View<'_>) -> Option<Timestamp> {
     Timestamp::from_rfc3339(view.time.as_deref()?).ok()
 }
 
-fn time(value: &str, now: Timestamp) -> Option<Timestamp> {
+/// Reads a time as `since` and `until` have it: RFC 3339, or how long before `now`.
+#[must_use]
+pub fn time(value: &str, now: Timestamp) -> Option<Timestamp> {
     let seconds_each = match value.bytes().last()? {
         b's' => 1,
         b'm' => 60,

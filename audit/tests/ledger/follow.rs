@@ -50,7 +50,10 @@ fn write(ledger: &Ledger, numbers: std::ops::Range<u64>) {
 /// Cuts the last segment in two, as if the later half had been begun with this record.
 fn split(place: &Place, at: u64) {
     let segments = place.dir().join("segments");
-    let last = fs::read_dir(&segments).unwrap().map(|entry| entry.unwrap().path()).max();
+    let last = fs::read_dir(&segments)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .max();
     let last = last.unwrap();
     let first: u64 = last.file_stem().unwrap().to_str().unwrap().parse().unwrap();
     let text = fs::read_to_string(&last).unwrap();
@@ -111,7 +114,10 @@ fn every_record_has_a_name_of_its_own_that_says_where_it_is() {
     let names: BTreeSet<&String> = whole.iter().map(|(_, _, name)| name).collect();
     assert_eq!(names.len(), 30);
     let hash = behind(&place, 17).hash.to_hex();
-    assert_eq!(whole[17].2, format!("acme.internal/host/web-1#1.17.{}", &hash[..32]));
+    assert_eq!(
+        whole[17].2,
+        format!("acme.internal/host/web-1#1.17.{}", hash.get(..32).unwrap())
+    );
 }
 
 #[test]
@@ -183,7 +189,14 @@ fn records_that_were_pruned_before_they_were_read_are_not_passed_over() {
     fs::remove_file(segment(&place, 10)).unwrap();
     let told = refused(&place, &cursor);
     assert!(
-        matches!(told, FollowError::Gone { record: 5, first: 20, .. }),
+        matches!(
+            told,
+            FollowError::Gone {
+                record: 5,
+                first: 20,
+                ..
+            }
+        ),
         "{told:?}"
     );
     // Whoever has the first open reads it to its end, and then is told.
@@ -197,7 +210,14 @@ fn records_that_were_pruned_before_they_were_read_are_not_passed_over() {
     };
     assert_eq!(last, 9);
     assert!(
-        matches!(told, FollowError::Gone { record: 10, first: 20, .. }),
+        matches!(
+            told,
+            FollowError::Gone {
+                record: 10,
+                first: 20,
+                ..
+            }
+        ),
         "{told:?}"
     );
     // Somebody new begins with what there is.
@@ -263,19 +283,28 @@ fn what_was_put_aside_is_read_to_its_end_before_the_ledger_in_its_place() {
     write(&ledger, 1..3);
     ledger.shutdown();
     let place_of = |found: Vec<(u32, u64, String)>| found.into_iter().map(|one| (one.0, one.1)).collect::<Vec<_>>();
-    let rest: Vec<(u32, u64)> = (22..30).map(|index| (1, index)).chain((0..4).map(|index| (2, index))).collect();
+    let rest: Vec<(u32, u64)> = (22..30)
+        .map(|index| (1, index))
+        .chain((0..4).map(|index| (2, index)))
+        .collect();
     assert_eq!(place_of(all(&mut follow)), rest);
     // And after a restart.
     let mut follow = open(&place, Some(&cursor));
     assert_eq!(place_of(all(&mut follow))[1..], rest);
-    let names: BTreeSet<String> = all(&mut open(&place, Some(&cursor))).into_iter().map(|one| one.2).collect();
+    let names: BTreeSet<String> = all(&mut open(&place, Some(&cursor)))
+        .into_iter()
+        .map(|one| one.2)
+        .collect();
     assert_eq!(names.len(), rest.len() + 1, "no record of the two has another's name");
     // A second time, with one ledger between.
     let text = fs::read_to_string(segment(&place, 0)).unwrap();
     fs::write(segment(&place, 0), text.replace("/orders/1\"", "/orders/9\"")).unwrap();
     let (ledger, _report) = Ledger::open_or_begin(place.config(), place.clock.clone()).unwrap();
     ledger.shutdown();
-    let epochs: Vec<u32> = all(&mut open(&place, Some(&cursor))).into_iter().map(|one| one.0).collect();
+    let epochs: Vec<u32> = all(&mut open(&place, Some(&cursor)))
+        .into_iter()
+        .map(|one| one.0)
+        .collect();
     assert_eq!(epochs, [[1; 9].as_slice(), &[2; 4], &[3; 2]].concat());
 }
 
@@ -303,7 +332,14 @@ fn a_gap_in_what_was_put_aside_is_an_error_too() {
     let mut follow = open(&place, Some(&cursor));
     let told = (0..50).find_map(|_| follow.read().err()).unwrap();
     assert!(
-        matches!(told, FollowError::Gone { record: 10, first: 20, .. }),
+        matches!(
+            told,
+            FollowError::Gone {
+                record: 10,
+                first: 20,
+                ..
+            }
+        ),
         "{told:?}"
     );
 }
