@@ -141,6 +141,8 @@ pub(crate) enum Command {
     /// The ledger: every call, issuance and operator action
     #[command(subcommand)]
     Audit(Audit),
+    /// What is unlike the days before: many more calls, first uses, refusals in a row; each with what would end it
+    Alerts(Alerts),
     /// One screen: CA, hosts, bots, revision, last denials
     Status,
     /// The doctor of this host: what is wrong, what could bypass the proxy, and what to do about it
@@ -207,6 +209,13 @@ pub(crate) enum Proxy {
     Run(ServerRun),
     /// What this host's proxy is doing
     Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Alerts {
+    /// Shows those that come, until Ctrl-C
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The commands: each module runs one family of them and answers with an exit code.
 
 mod agents_md;
+mod alerts;
 mod apply;
 mod audit;
 mod bot;
@@ -96,6 +97,7 @@ pub(crate) async fn run(cli: Cli, prepared: Prepared) -> Result<Exit> {
         Command::Whoami => who::whoami(context).await,
         Command::Whois(args) => who::whois(&args, context).await,
         Command::Audit(command) => audit::run(command, context).await,
+        Command::Alerts(args) => alerts::run(args, context).await,
         Command::Status => status::run(context).await,
         Command::Check => Box::pin(check::run(context)).await,
         Command::AgentsMd => agents_md::run(&context.screen),
@@ -129,6 +131,7 @@ fn speaker(command: &Command) -> Speaker {
         | Command::Whoami
         | Command::Whois(_)
         | Command::Audit(_)
+        | Command::Alerts(_)
         | Command::Status
         | Command::Check
         | Command::AgentsMd

@@ -62,5 +62,6 @@ mod spine;
 mod support;
 mod tcp;
 mod upgrade;
+mod watching;
 mod ways;
 mod websocket;

@@ -3,6 +3,7 @@
 //! Who asks is what the kernel says (SO_PEERCRED), once for each connection; there
 //! is nothing to log in with and therefore nothing to steal.
 
+mod alerts;
 mod bundle;
 mod credentials;
 mod heads;
@@ -193,6 +194,8 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::BOTS, get(reports::bots))
         .route(path::EDGES, get(observed::edges))
         .route(path::EVENTS, get(observed::events))
+        .route(path::ALERTS, get(alerts::list))
+        .route(path::ALERTS_STREAM, get(alerts::stream))
         .route(path::BUNDLE, get(bundle::bundle))
         .route(path::STATUS, get(reports::status))
         .fallback(|| std::future::ready(Refused::not_found()))

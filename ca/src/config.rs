@@ -1,6 +1,7 @@
 //! `ca.yaml`, and the one function that turns it into settings.
 
 mod federation;
+mod watch;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +12,7 @@ use serde::de::{self, Deserializer, Visitor};
 use spiffe::id::TrustDomain;
 
 pub use federation::{EndpointConfig, FederationConfig, Issuer, IssuerError, TlsFiles};
+pub use watch::WatchSettings;
 
 /// The file, as written. Only `trust_domain` is required.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +41,9 @@ pub struct Config {
     /// Tokens that anyone can verify; none without it.
     #[serde(default)]
     pub federation: Option<FederationConfig>,
+    /// What is raised of calls.
+    #[serde(default)]
+    pub watch: WatchSettings,
 }
 
 /// `node_api:`
@@ -174,6 +179,8 @@ pub struct Settings {
     pub key_dir: PathBuf,
     /// Tokens that anyone can verify; none without it.
     pub federation: Option<FederationConfig>,
+    /// What is raised of calls.
+    pub watch: WatchSettings,
 }
 
 impl Settings {
@@ -222,6 +229,7 @@ impl Config {
             database: self.store.sqlite.unwrap_or_else(|| state_dir.join("ca.db")),
             key_dir: self.keys.disk.dir.unwrap_or_else(|| state_dir.join("keys")),
             federation: self.federation,
+            watch: self.watch,
             state_dir,
         })
     }

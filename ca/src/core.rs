@@ -27,6 +27,7 @@ use crate::refusals::Refusals;
 use crate::rotation::Rotations;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
+use crate::watch::Watching;
 use crate::world::World;
 
 /// How many batches are signed at once; more wait, and beyond
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) alerts: Alerts,
     pub(crate) refusals: Refusals,
     pub(crate) observed: Observed,
+    pub(crate) watching: Watching,
     pub(crate) journal: Journal,
     pub(crate) cosigner: Arc<CosignerKey>,
     pub(crate) cosigned_times: CosignedTimes,

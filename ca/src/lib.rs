@@ -43,13 +43,14 @@ mod run;
 mod server_identity;
 mod store;
 mod tally;
+mod watch;
 mod world;
 
 pub use admin::{SocketError, UnknownUser};
 pub use authority::SignError;
 pub use config::{
     AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, EndpointConfig, FederationConfig,
-    Issuer, IssuerError, KeysConfig, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles,
+    Issuer, IssuerError, KeysConfig, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles, WatchSettings,
 };
 pub use cosigner::CosignerError;
 pub use federation::{CertificateError, FederationError};

@@ -1,11 +1,14 @@
 //! What the CA counts. Labels are words with few values, never names.
 
 mod heads;
+mod watch;
 
 use crate::alerts::AlertKind;
 use crate::federation::FederationMetrics;
+use crate::watch::WatchKind;
 use heads::HeadMetrics;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use watch::WatchMetrics;
 
 /// Makes metrics and registers each.
 #[derive(Debug)]
@@ -16,6 +19,12 @@ impl Making<'_> {
         let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(counters.clone()))?;
         Ok(counters)
+    }
+
+    pub(crate) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        self.0.register(Box::new(counter.clone()))?;
+        Ok(counter)
     }
 
     pub(crate) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
@@ -41,9 +50,10 @@ pub(crate) struct Metrics {
     pub(crate) operations: IntCounterVec,
     /// `reason`: the word of a [`crate::refusals::HostRefusal`].
     pub(crate) refused: IntCounterVec,
-    /// `kind`: the word of a [`crate::alerts::AlertKind`].
+    /// `kind`: the word of a [`crate::alerts::AlertKind`] or a [`crate::watch::WatchKind`].
     pub(crate) alerts: IntCounterVec,
     pub(crate) heads: HeadMetrics,
+    pub(crate) watch: WatchMetrics,
     pub(crate) quarantines: IntGauge,
     pub(crate) hosts_connected: IntGauge,
     pub(crate) streams_opened: IntCounter,
@@ -92,6 +102,7 @@ impl Metrics {
             )?,
             alerts: alerts(&made)?,
             heads: HeadMetrics::new(&made)?,
+            watch: WatchMetrics::new(&made)?,
             quarantines: made.gauge(
                 "botmesh_ca_quarantines",
                 "Bots and hosts that are quarantined at the CA.",
@@ -103,7 +114,7 @@ impl Metrics {
                 "Revision of the live mesh; 0 before the first apply.",
             )?,
             root_not_after_seconds: made.gauge("botmesh_ca_root_not_after_seconds", "Unix time when the root ends.")?,
-            streams_opened: streams_opened(&registry)?,
+            streams_opened: streams_opened(&made)?,
             federation: FederationMetrics::new(&made)?,
             registry,
         })
@@ -126,20 +137,19 @@ impl Metrics {
     }
 }
 
-fn streams_opened(registry: &Registry) -> Result<IntCounter, prometheus::Error> {
-    let counter = IntCounter::new(
+fn streams_opened(made: &Making<'_>) -> Result<IntCounter, prometheus::Error> {
+    made.counter(
         "botmesh_ca_streams_opened_total",
         "Streams of hosts that were taken in.",
-    )?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+    )
 }
 
 /// Every kind is there from the start: a rule that watches for a rise would miss the first otherwise.
 fn alerts(made: &Making<'_>) -> Result<IntCounterVec, prometheus::Error> {
     let counters = made.counters("botmesh_ca_alerts_total", "Alerts, by kind.", &["kind"])?;
-    for kind in AlertKind::ALL {
-        counters.with_label_values(&[kind.as_str()]).inc_by(0);
+    let kinds = AlertKind::ALL.map(AlertKind::as_str);
+    for kind in kinds.into_iter().chain(WatchKind::ALL.map(WatchKind::as_str)) {
+        counters.with_label_values(&[kind]).inc_by(0);
     }
     Ok(counters)
 }

@@ -36,6 +36,7 @@ use crate::refusals::{self, Refusals};
 use crate::rotation::Rotations;
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
+use crate::watch::{self, Watching};
 use crate::world::World;
 use crate::{dashboard, issue};
 
@@ -241,6 +242,7 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     parts.spawn(issue::forget_ended(Arc::clone(&core)));
     parts.spawn(quarantine::end_by_time(Arc::clone(&core)));
     parts.spawn(refusals::write_counts(Arc::clone(&core)));
+    parts.spawn(watch::keep(Arc::clone(&core)));
     parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
     parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
     parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
@@ -380,6 +382,7 @@ async fn build(
     let hosts = store.hosts().await.map_err(failed)?;
     let quarantines = store.quarantines(clock.now()).await.map_err(failed)?;
     let rotations = store.rotations().await.map_err(failed)?;
+    let watching = Watching::new(&settings.watch, clock.now(), store.watched().await.map_err(failed)?);
     let (ledger, cosigner) = ledgers(&settings, &meta.server, &clock)?;
     let cosigned_times = CosignedTimes::new(store.heads(None).await.map_err(failed)?);
     let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
@@ -407,6 +410,7 @@ async fn build(
         alerts: Alerts::default(),
         refusals: Refusals::default(),
         observed: Observed::default(),
+        watching,
         quotas: Quotas::default(),
         messages: Messages::default(),
         signing,

@@ -17,6 +17,7 @@ mod revisions;
 mod rotations;
 mod schema;
 mod tokens;
+mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,14 +6,14 @@ mod federation;
 use std::path::Path;
 
 use anyhow::Result;
-use ca_api::admin::{BotList, CaStatus, HostList, path as ca_path};
+use ca_api::admin::{BotList, CaStatus, HostList, WatchAlerts, path as ca_path};
 use ca_api::proxy_admin::{BotsResponse, ProxyStatus, path as proxy_path};
 use serde::Serialize;
 use serde_json::Value;
 use spiffe::time::Timestamp;
 
 use crate::cli::seen::{self, Seen, span};
-use crate::cli::{Context, audit};
+use crate::cli::{Context, alerts, audit};
 use crate::client::{Peer, Server};
 use crate::exit::{Exit, Failure, code_of};
 use crate::output::{Screen, bold, green, printable, red};
@@ -58,6 +58,8 @@ struct CaView {
     bots: BotList,
     /// What hosts told of calls in the last hour.
     seen: Option<Seen>,
+    /// What is unlike the days before; none from a CA of an earlier version.
+    alerts: Option<WatchAlerts>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +74,7 @@ async fn ca(server: &Server) -> Result<CaView> {
         hosts: server.get(ca_path::HOSTS).await?,
         bots: server.get(ca_path::BOTS).await?,
         seen: seen::ask(server, None).await,
+        alerts: server.get(ca_path::ALERTS).await.ok(),
     })
 }
 
@@ -165,7 +168,11 @@ impl CaView {
             federation::show(federation, now, screen)?;
         }
         notes(&status.notes, screen)?;
-        for line in seen::alerts(&self.hosts.hosts, now) {
+        let watched = self
+            .alerts
+            .iter()
+            .flat_map(|found| alerts::lines(&found.alerts, DENIALS_SHOWN, now));
+        for line in seen::alerts(&self.hosts.hosts, now).into_iter().chain(watched) {
             screen.line(format!("  {line}"))?;
         }
         for host in &self.hosts.hosts {

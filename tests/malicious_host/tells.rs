@@ -168,7 +168,7 @@ impl Table<'_> {
         let edges = |from| {
             Message::Edges(Edges {
                 edges: vec![edge(from, "https://invented.example")],
-                dropped: 0,
+                ..Edges::default()
             })
         };
         let (word, recorded) = ("edge_not_yours", "host_refused edge_not_yours");
@@ -189,7 +189,12 @@ impl Table<'_> {
     }
 
     pub(super) fn telemetry(&mut self) {
-        let edges = |edges| Message::Edges(Edges { edges, dropped: 0 });
+        let edges = |edges| {
+            Message::Edges(Edges {
+                edges,
+                ..Edges::default()
+            })
+        };
         let (word, recorded) = ("edge_not_yours", "host_refused edge_not_yours");
         let foreign = edges(vec![edge("prod/orders", "staging/vault")]);
         self.passed_over("Edges between bots of web-2", foreign, word, recorded);

@@ -2,6 +2,7 @@
 //!
 //! Every refusal is `application/problem+json` (RFC 9457), a [`Problem`].
 
+mod alerts;
 mod federation;
 mod heads;
 mod ledgers;
@@ -18,6 +19,7 @@ use spiffe::time::Timestamp;
 
 use crate::Generation;
 
+pub use alerts::{CallRate, WatchAlert, WatchAlerts};
 pub use federation::{BundleDocuments, EndpointStatus, EndpointTls, FederationStatus, JwtKeyState, JwtKeyStatus};
 pub use heads::{LedgerHead, LedgerHeads};
 pub use ledgers::{LEDGERS_WAIT_MAX, LedgerAnswered, LedgersAnswer, LedgersQuestion};

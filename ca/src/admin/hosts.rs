@@ -119,6 +119,7 @@ pub(super) async fn evict(
     // one that must not wait for a full disk.
     core.alerts.forget(&host);
     core.cosigned_times.forget(&host);
+    core.watching.forget(&host);
     core.rotations.forget_host(&host);
     let was_connected = evicted.row.is_some_and(|row| core.world.put_row(row));
     // What its bots still hold is refused everywhere from then on.

@@ -159,6 +159,16 @@ CREATE TABLE jwts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX jwts_by_end ON jwts (not_after);
 ",
+    r"
+CREATE TABLE watched (
+    kind   TEXT NOT NULL CHECK (kind IN ('hours', 'rule', 'bot', 'carried', 'refused')),
+    bot    TEXT NOT NULL,
+    callee TEXT NOT NULL,
+    rule   TEXT NOT NULL,
+    state  TEXT NOT NULL,
+    PRIMARY KEY (kind, bot, callee, rule)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Opens the file and brings its schema up to date, in one transaction per step.

@@ -19,3 +19,4 @@ mod restart;
 mod rotation;
 mod support;
 mod sync;
+mod watch;

@@ -259,7 +259,10 @@ async fn a_host_is_believed_only_about_its_own_bots() {
     stream.slice().await;
     let edges = edges_of_every_kind();
     stream
-        .send(host_message::Message::Edges(Edges { edges, dropped: 0 }))
+        .send(host_message::Message::Edges(Edges {
+            edges,
+            ..Edges::default()
+        }))
         .await;
     let event = |json: &str| Event {
         kind: "denied".into(),
@@ -315,7 +318,7 @@ async fn what_the_protocol_forbids_ends_the_stream() {
         host_message::Message::Hello(hello("")),
         host_message::Message::Edges(Edges {
             edges: too_many,
-            dropped: 0,
+            ..Edges::default()
         }),
         host_message::Message::Event(Event {
             kind: "x".into(),

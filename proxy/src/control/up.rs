@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ca_api::node::{EDGES_MAX, Edge, Edges, Event, HostMessage, host_message, up};
 use spiffe::time::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How many messages wait while the CA is away. Calls go on without it, so the
 /// queue must not grow with them.
@@ -19,14 +20,21 @@ const EVENT_BYTES_MAX: usize = 8 * 1024;
 /// The end that the data path writes to; never waits.
 #[derive(Debug)]
 pub(super) struct UpQueue {
-    sender: mpsc::Sender<host_message::Message>,
+    sender: mpsc::Sender<Waiting>,
     edges_dropped: AtomicU64,
     events_dropped: AtomicU64,
 }
 
+/// What was queued, and when.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    message: host_message::Message,
+    since: Instant,
+}
+
 /// The end that the stream to the CA reads from.
 #[derive(Debug)]
-pub(super) struct UpReader(mpsc::Receiver<host_message::Message>);
+pub(super) struct UpReader(mpsc::Receiver<Waiting>);
 
 pub(super) fn queue() -> (UpQueue, UpReader) {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
@@ -45,14 +53,11 @@ impl UpQueue {
         while edges.peek().is_some() {
             let part: Vec<Edge> = edges.by_ref().take(EDGES_MAX).collect();
             let count = u64::try_from(part.len()).unwrap_or(u64::MAX);
-            if self
-                .sender
-                .try_send(host_message::Message::Edges(Edges {
-                    edges: part,
-                    dropped: 0,
-                }))
-                .is_err()
-            {
+            let edges = Edges {
+                edges: part,
+                ..Edges::default()
+            };
+            if !self.queue(host_message::Message::Edges(edges)) {
                 self.edges_dropped.fetch_add(count, Ordering::Relaxed);
             }
         }
@@ -66,9 +71,15 @@ impl UpQueue {
             json,
             unix_ms: time.unix_millis(),
         };
-        if !fits || self.sender.try_send(host_message::Message::Event(event)).is_err() {
+        if !fits || !self.queue(host_message::Message::Event(event)) {
             self.events_dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Says whether there was room.
+    fn queue(&self, message: host_message::Message) -> bool {
+        let since = Instant::now();
+        self.sender.try_send(Waiting { message, since }).is_ok()
     }
 
     /// Counts an event as dropped.
@@ -85,10 +96,12 @@ impl UpQueue {
     }
 
     /// Makes the message to send of one that was queued: the count of what was
-    /// dropped travels with the next edges.
-    pub(super) fn stamp(&self, mut message: host_message::Message) -> HostMessage {
+    /// dropped travels with the next edges, and with all edges how long they waited.
+    pub(super) fn stamp(&self, waiting: Waiting) -> HostMessage {
+        let Waiting { mut message, since } = waiting;
         if let host_message::Message::Edges(edges) = &mut message {
             edges.dropped = self.edges_dropped.swap(0, Ordering::Relaxed);
+            edges.waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         }
         up(message)
     }
@@ -108,7 +121,7 @@ impl UpQueue {
 
 impl UpReader {
     /// Waits for the next message. Losing the wait midway loses no message.
-    pub(super) async fn next(&mut self) -> Option<host_message::Message> {
+    pub(super) async fn next(&mut self) -> Option<Waiting> {
         self.0.recv().await
     }
 }
@@ -155,11 +168,27 @@ mod tests {
         let (queue, mut reader) = queue();
         queue.edges(vec![edge(1); EDGES_MAX + 1]);
         for expected in [EDGES_MAX, 1] {
-            let Some(host_message::Message::Edges(edges)) = reader.next().await else {
+            let Some(Waiting {
+                message: host_message::Message::Edges(edges),
+                ..
+            }) = reader.next().await
+            else {
                 panic!("edges")
             };
             assert_eq!(edges.edges.len(), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edges_say_how_long_they_waited() {
+        let (queue, mut reader) = queue();
+        queue.edges(vec![edge(1)]);
+        tokio::time::advance(std::time::Duration::from_secs(90)).await;
+        let waiting = reader.next().await.unwrap();
+        let Some(host_message::Message::Edges(edges)) = queue.stamp(waiting).message else {
+            panic!("edges")
+        };
+        assert_eq!(edges.waited_ms, 90_000);
     }
 
     #[test]

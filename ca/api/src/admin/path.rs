@@ -42,5 +42,11 @@ pub const MESH: &str = "/v1/mesh";
 pub const EDGES: &str = "/v1/edges";
 /// `GET ?bot=` → [`EventList`](super::EventList): the newest refused calls and alerts.
 pub const EVENTS: &str = "/v1/events";
+/// `GET ?after=&wait_seconds=` → [`WatchAlerts`](super::WatchAlerts): what is unlike the days before, with numbers above
+/// `after`. `wait_seconds` (at most 30) waits for one.
+pub const ALERTS: &str = "/v1/alerts";
+/// `GET ?after=` → the same as `text/event-stream`, without end: each event has its number as `id`, its kind as `event` and a
+/// [`WatchAlert`](super::WatchAlert) as `data`. `Last-Event-ID` is as good as `after`.
+pub const ALERTS_STREAM: &str = "/v1/alerts/stream";
 /// `GET` → [`BundleDocuments`](super::BundleDocuments): what relying parties read, for those who cannot fetch it.
 pub const BUNDLE: &str = "/v1/bundle";

@@ -1,5 +1,7 @@
 //! What a host says, believed only as far as it goes.
 
+use std::time::Duration;
+
 use ca_api::admin::ToldBy;
 use ca_api::node::host_message::Message;
 use ca_api::node::{Applied, CredentialReport, EDGES_MAX, Edge, Edges, Event, GoodbyeReason, QuarantinesApplied};
@@ -13,6 +15,7 @@ use super::outbox::Receipt;
 use super::{Caller, Stream};
 use crate::observed::{EdgeKey, shorten};
 use crate::refusals::HostRefusal;
+use crate::watch::Calls;
 use crate::world::Cut;
 
 /// Why a slice could not be applied, in the operator's list.
@@ -142,15 +145,52 @@ impl Stream<'_> {
             let told = self.told(edge);
             self.count("edges", told.is_ok());
             match told {
-                Ok(key) => self
-                    .core
-                    .observed
-                    .edge(&self.caller.host, key, edge.count, self.core.now()),
+                Ok(key) => {
+                    self.watch(&key, edge.count, Duration::from_millis(edges.waited_ms));
+                    let host = &self.caller.host;
+                    self.core.observed.edge(host, key, edge.count, self.core.now());
+                }
                 Err(refusal) => self.refuse(refusal, &format!("{} → {}", edge.from, edge.to)),
             }
         }
         self.core.observed.edges_dropped(edges.dropped);
         Ok(())
+    }
+
+    /// What a bot does is believed of a host that may run it, and of no other: the host of a callee could make a caller's
+    /// calls look usual.
+    fn watch(&self, key: &EdgeKey, count: u64, waited: Duration) {
+        if self.is_own(&key.from) {
+            let calls = Calls {
+                from: &key.from,
+                to: &key.to,
+                rule: &key.rule,
+                verdict: &key.verdict,
+                reason: &key.reason,
+                count,
+                waited,
+            };
+            self.core.watched(&self.caller.host, calls);
+        }
+    }
+
+    /// Refused calls to names that nobody has are in no edge. They are of a bot of this host, or would not have come so far.
+    fn watch_denied(&self, time: Timestamp, call: &DeniedCall) {
+        let (None, None, Some(from)) = (&call.to, &call.outside, &call.from) else {
+            return;
+        };
+        if call.direction == "out" {
+            let calls = Calls {
+                from,
+                to: "",
+                rule: "",
+                verdict: "deny",
+                reason: &call.reason,
+                count: 1,
+                waited: self.core.now().duration_since(time),
+            };
+            self.core.watched(&self.caller.host, calls);
+        }
     }
 
     fn event(&self, event: &Event) -> Result<(), GoodbyeReason> {
@@ -186,6 +226,7 @@ impl Stream<'_> {
                 if !known || !named {
                     return Err(HostRefusal::EventUnreadable);
                 }
+                self.watch_denied(time, &call);
                 self.core.observed.denied(&self.caller.host, time, call);
             }
             ALERT => {
