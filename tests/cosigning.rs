@@ -124,7 +124,7 @@ fn gauge(port: u16, name: &str) -> i64 {
         .unwrap_or_else(|| panic!("{name}"))
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp")
         .arg("-a")
         .arg(from)

@@ -65,3 +65,4 @@ mod upgrade;
 mod watching;
 mod ways;
 mod websocket;
+mod witnessing;

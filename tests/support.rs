@@ -21,6 +21,7 @@ pub(crate) mod planted;
 pub(crate) mod thief;
 pub(crate) mod turn;
 pub(crate) mod wire;
+pub(crate) mod witness;
 
 use turn::Turn;
 pub(crate) use turn::free_port;

@@ -49,10 +49,12 @@ pub(crate) enum AlertKind {
     LedgerSetBack,
     /// Its ledger has begun a new epoch.
     LedgerBegunAnew,
+    /// A witness outside says that it has cosigned another past of a ledger.
+    LedgerNotAsWitnessed,
 }
 
 impl AlertKind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::TwoAddresses,
         Self::TwoStreams,
         Self::OldKey,
@@ -60,6 +62,7 @@ impl AlertKind {
         Self::AddressTaken,
         Self::LedgerSetBack,
         Self::LedgerBegunAnew,
+        Self::LedgerNotAsWitnessed,
     ];
 
     /// The word in ledger, metrics and lists.
@@ -72,6 +75,7 @@ impl AlertKind {
             Self::AddressTaken => "address_of_another",
             Self::LedgerSetBack => "ledger_set_back",
             Self::LedgerBegunAnew => "ledger_begun_anew",
+            Self::LedgerNotAsWitnessed => "ledger_not_as_witnessed",
         }
     }
 
@@ -95,6 +99,10 @@ impl AlertKind {
                 "the ledger of this host has begun a new epoch: what it had before is not all there any more. Its first \
                  record of that epoch says why"
             }
+            Self::LedgerNotAsWitnessed => {
+                "a witness says that it has cosigned more of the ledger of this host than there is, or something else: both \
+                 the host and the CA were set back, or the witness is wrong. Nothing is begun anew by its word alone"
+            }
         }
     }
 
@@ -105,7 +113,9 @@ impl AlertKind {
             }
             Self::TokenTwice => format!("botmesh host evict {host}"),
             Self::AddressTaken => "botmesh host list".to_owned(),
-            Self::LedgerSetBack | Self::LedgerBegunAnew => format!("botmesh audit heads {host}"),
+            Self::LedgerSetBack | Self::LedgerBegunAnew | Self::LedgerNotAsWitnessed => {
+                format!("botmesh audit heads {host}")
+            }
         }
     }
 }

@@ -2,17 +2,21 @@
 
 mod federation;
 mod watch;
+mod witness;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use audit::epoch::EPOCH_MAX;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use spiffe::id::TrustDomain;
 
 pub use federation::{EndpointConfig, FederationConfig, Issuer, IssuerError, TlsFiles};
 pub use watch::WatchSettings;
+pub(crate) use witness::WitnessPlace;
+pub use witness::{WITNESSES_MAX, WitnessConfig, WitnessUrl, WitnessUrlError};
 
 /// The file, as written. Only `trust_domain` is required.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,6 +48,22 @@ pub struct Config {
     /// What is raised of calls.
     #[serde(default)]
     pub watch: WatchSettings,
+    /// The CA's own ledger, and who cosigns heads of all ledgers besides the CA.
+    #[serde(default)]
+    pub ledger: LedgerSection,
+}
+
+/// `ledger:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerSection {
+    /// Witnesses outside; none without it.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessConfig>,
+    /// The epoch that the CA's own ledger is in at least: a higher one than it has begins it. For a ledger that was set back, of
+    /// which no witness cosigns any more.
+    #[serde(default)]
+    pub epoch: Option<u32>,
 }
 
 /// `node_api:`
@@ -181,6 +201,10 @@ pub struct Settings {
     pub federation: Option<FederationConfig>,
     /// What is raised of calls.
     pub watch: WatchSettings,
+    /// Who outside cosigns heads of ledgers.
+    pub witnesses: Vec<WitnessConfig>,
+    /// The epoch that the CA's own ledger is in at least.
+    pub ledger_epoch: Option<u32>,
 }
 
 impl Settings {
@@ -230,8 +254,17 @@ impl Config {
             key_dir: self.keys.disk.dir.unwrap_or_else(|| state_dir.join("keys")),
             federation: self.federation,
             watch: self.watch,
+            witnesses: witness::resolve(self.ledger.witnesses)?,
+            ledger_epoch: resolve_epoch(self.ledger.epoch)?,
             state_dir,
         })
+    }
+}
+
+fn resolve_epoch(epoch: Option<u32>) -> Result<Option<u32>, ConfigError> {
+    match epoch {
+        Some(epoch) if !(2..=EPOCH_MAX).contains(&epoch) => Err(ConfigError::LedgerEpoch { epoch }),
+        epoch => Ok(epoch),
     }
 }
 
@@ -244,10 +277,36 @@ pub enum ConfigError {
         /// The address.
         listen: SocketAddr,
     },
+    /// More than [`WITNESSES_MAX`].
+    #[error("ledger.witnesses holds {count} entries; at most {WITNESSES_MAX} are asked")]
+    Witnesses {
+        /// How many.
+        count: usize,
+    },
+    /// One key twice.
+    #[error("ledger.witnesses names the key of {name} twice")]
+    WitnessTwice {
+        /// The witness.
+        name: String,
+    },
+    /// A file that depends on where the CA runs, or that nothing is vouched for by.
+    #[error("ledger.witnesses, {name}: `ca` is an absolute path, and needs an address that begins with https://")]
+    WitnessCa {
+        /// The witness.
+        name: String,
+    },
+    /// Not an epoch that could be begun.
+    #[error("ledger.epoch: {epoch} is not between 2 and {EPOCH_MAX}")]
+    LedgerEpoch {
+        /// The value.
+        epoch: u32,
+    },
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn parse(json: &str) -> Result<Settings, String> {
@@ -291,6 +350,72 @@ mod tests {
         assert_eq!(parse(text).unwrap().operators, expected);
         assert!(parse(r#"{"trust_domain":"acme.internal","admin":{"operators":[-1]}}"#).is_err());
         assert!(parse(r#"{"trust_domain":"acme.internal","admin":{"operators":[""]}}"#).is_err());
+    }
+
+    fn key(name: &str) -> String {
+        let name = audit::key::KeyName::parse(name).unwrap();
+        audit::CosignerKey::generate(name).unwrap().verifier().to_string()
+    }
+
+    fn with(ledger: &Value) -> Result<Settings, String> {
+        parse(&json!({"trust_domain": "acme.internal", "ledger": ledger}).to_string())
+    }
+
+    /// A witness, with one more setting where `more` has a name.
+    fn witness(url: &str, key: &str, more: (&str, &str)) -> Value {
+        let mut witness = json!({"url": url, "key": key});
+        if !more.0.is_empty() {
+            witness[more.0] = more.1.into();
+        }
+        witness
+    }
+
+    const URL: &str = "https://w.example";
+    const NO_MORE: (&str, &str) = ("", "");
+
+    #[test]
+    fn witnesses_and_an_epoch_are_what_was_written() {
+        let w1 = key("w.example/w1");
+        let written = json!({"witnesses": [witness(URL, &w1, ("ca", "/etc/w.pem"))], "epoch": 2});
+        let settings = with(&written).unwrap();
+        assert_eq!(settings.witnesses[0].key.to_string(), w1);
+        assert_eq!(settings.ledger_epoch, Some(2));
+        let none = parse(r#"{"trust_domain":"acme.internal"}"#).unwrap();
+        assert!(none.witnesses.is_empty() && none.ledger_epoch.is_none());
+    }
+
+    #[test]
+    fn witnesses_are_few_each_is_named_once_and_has_a_key_that_cosigns() {
+        let w1 = key("w.example/w1");
+        let signer = audit::key::SignerKey::generate(audit::key::KeyName::parse("w").unwrap()).unwrap();
+        let signer = signer.verifier().to_string();
+        let many: Vec<_> = (0..9)
+            .map(|number| witness(URL, &key(&format!("w{number}")), NO_MORE))
+            .collect();
+        let twice = [witness(URL, &w1, NO_MORE), witness("http://127.0.0.1", &w1, NO_MORE)];
+        for (witnesses, wanted) in [
+            (many, "holds 9 entries; at most 8 are asked"),
+            (twice.to_vec(), "names the key of w.example/w1 twice"),
+            (vec![witness(URL, &signer, NO_MORE)], "no verifier key of a witness"),
+            (vec![witness(URL, "w1", NO_MORE)], "no verifier key of a witness"),
+            (
+                vec![witness("http://w.example", &w1, NO_MORE)],
+                "no address of a witness",
+            ),
+            (vec![witness(URL, &w1, ("ca", "w.pem"))], "`ca` is an absolute path"),
+            (
+                vec![witness("http://127.0.0.1", &w1, ("ca", "/w.pem"))],
+                "begins with https://",
+            ),
+            (vec![witness(URL, &w1, ("name", "w"))], "unknown field `name`"),
+        ] {
+            let told = with(&json!({"witnesses": witnesses})).unwrap_err();
+            assert!(told.contains(wanted), "{told}");
+        }
+        for epoch in [0, 1, 1_000_001] {
+            let told = with(&json!({"epoch": epoch})).unwrap_err();
+            assert!(told.contains("is not between 2 and 1000000"), "{told}");
+        }
     }
 
     #[test]

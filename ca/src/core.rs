@@ -28,6 +28,7 @@ use crate::rotation::Rotations;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
 use crate::watch::Watching;
+use crate::witness::Witnesses;
 use crate::world::World;
 
 /// How many batches are signed at once; more wait, and beyond
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) journal: Journal,
     pub(crate) cosigner: Arc<CosignerKey>,
     pub(crate) cosigned_times: CosignedTimes,
+    pub(crate) witnesses: Witnesses,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,

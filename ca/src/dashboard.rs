@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use spiffe::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -82,6 +83,10 @@ impl Core {
         let oldest = oldest.unwrap_or_else(|| self.now());
         self.metrics.heads.cosigned_oldest.set(oldest.unix_seconds());
         let connected = connected.count();
+        let away = self.witnesses.iter().filter(|witness| witness.away().is_some());
+        self.metrics.heads.witnesses_away.set(gauge(away.count() as u64));
+        let own = self.witnesses.own_oldest().map_or(0, Timestamp::unix_seconds);
+        self.metrics.heads.own_witnessed_oldest.set(own);
         let generation = self.generation();
         self.metrics.hosts_connected.set(gauge(connected as u64));
         self.metrics

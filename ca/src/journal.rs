@@ -110,6 +110,11 @@ impl Journal {
         self.ledger.stranger(source, reason);
     }
 
+    /// Begins the epoch after `after`, unless the ledger is in a later one already.
+    pub(crate) fn begin_epoch(&self, after: u32, why: &'static str) {
+        self.ledger.begin_epoch(after, why);
+    }
+
     /// Writes what is still in memory.
     pub(crate) fn shutdown(&self) {
         self.ledger.shutdown();

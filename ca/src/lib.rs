@@ -44,13 +44,15 @@ mod server_identity;
 mod store;
 mod tally;
 mod watch;
+mod witness;
 mod world;
 
 pub use admin::{SocketError, UnknownUser};
 pub use authority::SignError;
 pub use config::{
     AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, EndpointConfig, FederationConfig,
-    Issuer, IssuerError, KeysConfig, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles, WatchSettings,
+    Issuer, IssuerError, KeysConfig, LedgerSection, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles,
+    WITNESSES_MAX, WatchSettings, WitnessConfig, WitnessUrl, WitnessUrlError,
 };
 pub use cosigner::CosignerError;
 pub use federation::{CertificateError, FederationError};

@@ -11,6 +11,7 @@ mod mint;
 mod refused;
 mod server;
 mod sync;
+mod witness;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use ca_api::node::node_server::Node;
 use ca_api::node::{
     AttestRequest, AttestResponse, CaMessage, CosignRequest, CosignResponse, EXPORTER_BYTES, HostMessage, IssueRequest,
-    IssueResponse, JwtRequest, JwtResponse, LedgerAnswer, LedgerAnswerTaken,
+    IssueResponse, JwtRequest, JwtResponse, LedgerAnswer, LedgerAnswerTaken, WitnessRequest, WitnessResponse,
 };
 use spiffe::id::{HostName, IdKind};
 use spiffe::svid::Leaf;
@@ -106,6 +107,14 @@ impl Node for NodeApi {
         let caller = self.core.caller(&peer(&request)?)?;
         self.core.acted(&caller.host, caller.source);
         cosign::cosign(&self.core, &caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn witness(&self, request: Request<WitnessRequest>) -> Result<Response<WitnessResponse>, Status> {
+        let caller = self.core.caller(&peer(&request)?)?;
+        self.core.acted(&caller.host, caller.source);
+        witness::witness(&self.core, &caller, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -37,6 +37,7 @@ use crate::rotation::Rotations;
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
 use crate::watch::{self, Watching};
+use crate::witness::{self, Witnesses};
 use crate::world::World;
 use crate::{dashboard, issue};
 
@@ -246,6 +247,9 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
     parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
     parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
+    if core.witnesses.iter().len() > 0 {
+        parts.spawn(witness::keep(Arc::clone(&core)));
+    }
     federate(&core, listeners.federation, &mut parts);
     Ok(Running {
         core,
@@ -397,6 +401,7 @@ async fn build(
         journal: Journal::new(ledger, clock.clone()),
         cosigner: Arc::new(cosigner),
         cosigned_times,
+        witnesses: Witnesses::new(settings.witnesses.clone()),
         clock,
         store,
         authority: Arc::new(authority),
@@ -423,6 +428,9 @@ async fn build(
 /// Opens the CA's own ledger, and the key that cosigns those of hosts.
 fn ledgers(settings: &Settings, server: &HostName, clock: &Clock) -> Result<(Ledger, CosignerKey), RunError> {
     let ledger = open_ledger(settings, server, clock).map_err(|source| RunError::Ledger { source })?;
+    if let Some(epoch) = settings.ledger_epoch {
+        ledger.begin_epoch(epoch.saturating_sub(1), "operator");
+    }
     let cosigner = cosigner::load(&settings.cosigner_key_file(), &settings.trust_domain, server)
         .map_err(|source| RunError::Cosigner { source })?;
     Ok((ledger, cosigner))

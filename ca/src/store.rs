@@ -18,6 +18,7 @@ mod rotations;
 mod schema;
 mod tokens;
 mod watched;
+mod witnessed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use revisions::{RevisionRow, RevisionSummary};
 pub(crate) use rotations::RotationRow;
 pub(crate) use schema::{Authority, Meta};
 pub(crate) use tokens::{Claim, TokenRefusal};
+pub(crate) use witnessed::WitnessedRow;
 
 /// Why the store could not do something.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -42,6 +42,7 @@ mod time;
 mod up;
 mod upkeep;
 mod vault;
+mod witness;
 
 use std::error::Error;
 use std::fmt;

@@ -214,6 +214,7 @@ impl Metrics {
         };
         self.tell_policy(in_force, counted.rejected_revision);
         self.ledger.set(&proxy.ledger.stats(), counted.cosigned);
+        self.ledger.set_witnessed(&proxy.control.witnessed());
         self.calls.set(&proxy.places, &proxy.upstreams);
         let valued = snapshot
             .mesh

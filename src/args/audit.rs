@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use audit::query::Key;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::AuditExport;
 
@@ -17,7 +17,7 @@ pub(crate) enum Audit {
     Verify(AuditVerify),
     /// Prints one record with all that proves it, for somebody without the ledger
     Prove(AuditProve),
-    /// Lists the heads of hosts' ledgers that the CA has cosigned
+    /// Lists the heads of hosts' ledgers that the CA has cosigned, and what witnesses outside have
     Heads(AuditHeads),
     /// Holds the two ends of calls against each other: what one proxy left out or wrote differently
     Reconcile(AuditReconcile),
@@ -67,6 +67,7 @@ fn key(word: &str) -> Result<Key, String> {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("believed").multiple(true)))]
 pub(crate) struct AuditVerify {
     /// The ledgers' folders, or proofs of single records (`audit prove`)
     #[arg(required = true, value_name = "DIR|PROOF")]
@@ -75,11 +76,18 @@ pub(crate) struct AuditVerify {
     #[arg(long, value_name = "VKEY|FILE")]
     pub(crate) key: Option<String>,
     /// Heads that were cosigned (`audit heads --notes`): what they cover must be there
-    #[arg(long, value_name = "FILE", requires = "cosigner")]
+    #[arg(long, value_name = "FILE", requires = "believed")]
     pub(crate) cosigned: Option<PathBuf>,
     /// The verifier key of the cosigner, or a file that holds it
-    #[arg(long, value_name = "VKEY|FILE", requires = "cosigned")]
+    #[arg(long, value_name = "VKEY|FILE", requires = "cosigned", group = "believed")]
     pub(crate) cosigner: Option<String>,
+    /// The verifier key of a witness outside, or a file that holds it; may be given more than once. Its cosignatures are looked for in
+    /// `--cosigned`, else beside the ledger, and in a proof
+    #[arg(long, value_name = "VKEY|FILE", group = "believed")]
+    pub(crate) witness: Vec<String>,
+    /// How many of the witnesses must have cosigned [default: all]
+    #[arg(long, value_name = "N", requires = "witness", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) require: Option<u16>,
 }
 
 #[derive(Debug, Args)]

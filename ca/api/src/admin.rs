@@ -21,7 +21,7 @@ use crate::Generation;
 
 pub use alerts::{CallRate, WatchAlert, WatchAlerts};
 pub use federation::{BundleDocuments, EndpointStatus, EndpointTls, FederationStatus, JwtKeyState, JwtKeyStatus};
-pub use heads::{LedgerHead, LedgerHeads};
+pub use heads::{LedgerHead, LedgerHeads, LedgerWitness, WitnessedHead};
 pub use ledgers::{LEDGERS_WAIT_MAX, LedgerAnswered, LedgersAnswer, LedgersQuestion};
 pub use observed::{Denied, EdgeCount, EdgeList, EventList, MINUTES_MAX, ToldBy};
 pub use quarantine::{

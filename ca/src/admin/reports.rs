@@ -83,7 +83,17 @@ pub(super) async fn status(State(core): State<Arc<Core>>) -> Json<CaStatus> {
 
 fn notes(core: &Core) -> Vec<String> {
     let kek = core.settings.kek_file();
-    vec![
+    let away = |witness: &crate::witness::Witness| {
+        let away = witness.away()?;
+        Some(format!(
+            "the witness {} is away since {}, and cosigns no heads meanwhile: {}",
+            witness.key().name(),
+            away.since,
+            away.why
+        ))
+    };
+    let mut notes: Vec<String> = core.witnesses.iter().filter_map(away).collect();
+    notes.extend([
         format!(
             "the key-encryption key is a file, {}: whoever reads it and the key folder has the root",
             kek.display()
@@ -92,5 +102,6 @@ fn notes(core: &Core) -> Vec<String> {
             "the root ends at {} and is not rotated by this version",
             core.authority.not_after()
         ),
-    ]
+    ]);
+    notes
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::caller::Caller;
+use super::witness;
 use crate::alerts::AlertKind;
 use crate::core::Core;
 use crate::refusals::HostRefusal;
@@ -29,7 +30,7 @@ const NOTE_BYTES_MAX: usize = 4 * 1024;
 const VKEY_BYTES_MAX: usize = 1024;
 
 /// What a head is charged, in messages: its signature and its proof are checked, and the store is asked.
-const COST: u64 = 32;
+pub(super) const COST: u64 = 32;
 
 /// What a host hears that has told a head so shortly before.
 const TOO_SOON: &str = "too_soon";
@@ -59,14 +60,13 @@ pub(super) async fn cosign(
         core.key_refused(&caller.host, caller.source);
         return Err(Status::permission_denied("the host may not act any more"));
     }
-    let cosigner = core.cosigner.verifier().to_string();
     Ok(match outcome {
         Cosigned::Yes { row, ended } => {
             record(core, caller, &row, ended).map_err(|error| unavailable(caller, &error))?;
-            answer(row, "", cosigner)
+            answer(core, caller, row, "").await
         }
-        Cosigned::Before(row) => answer(row, "", cosigner),
-        Cosigned::TooSoon(row) => answer(row, TOO_SOON, cosigner),
+        Cosigned::Before(row) => answer(core, caller, row, "").await,
+        Cosigned::TooSoon(row) => answer(core, caller, row, TOO_SOON).await,
         Cosigned::No { why, last } => {
             refused(core, caller, &why);
             CosignResponse {
@@ -74,7 +74,8 @@ pub(super) async fn cosign(
                 refusal: why.as_str().to_owned(),
                 epoch: last.as_ref().map_or(0, |row| row.seen.epoch),
                 size: last.as_ref().map_or(0, |row| row.seen.size),
-                cosigner,
+                cosigner: core.cosigner.verifier().to_string(),
+                witnesses: Vec::new(),
             }
         }
     })
@@ -106,13 +107,14 @@ fn read<'a>(core: &Core, caller: &Caller, request: &'a CosignRequest) -> Result<
     })
 }
 
-fn answer(row: HeadRow, refusal: &str, cosigner: String) -> CosignResponse {
+async fn answer(core: &Core, caller: &Caller, row: HeadRow, refusal: &str) -> CosignResponse {
     CosignResponse {
+        witnesses: witness::of_host(core, caller, &row).await,
         cosigned: if refusal.is_empty() { row.note } else { String::new() },
         refusal: refusal.to_owned(),
         epoch: row.seen.epoch,
         size: row.seen.size,
-        cosigner,
+        cosigner: core.cosigner.verifier().to_string(),
     }
 }
 

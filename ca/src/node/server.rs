@@ -46,13 +46,14 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The paths of the node API; the service answers every other with `Unimplemented`.
-const RPCS: [&str; 6] = [
+const RPCS: [&str; 7] = [
     "/botmesh.node.v1.Node/Answer",
     "/botmesh.node.v1.Node/Attest",
     "/botmesh.node.v1.Node/Cosign",
     "/botmesh.node.v1.Node/Issue",
     "/botmesh.node.v1.Node/MintJwt",
     "/botmesh.node.v1.Node/Sync",
+    "/botmesh.node.v1.Node/Witness",
 ];
 
 /// Why a connection came to nothing.

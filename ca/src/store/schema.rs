@@ -169,6 +169,17 @@ CREATE TABLE watched (
     PRIMARY KEY (kind, bot, callee, rule)
 ) STRICT, WITHOUT ROWID;
 ",
+    r"
+CREATE TABLE witnessed (
+    ledger   TEXT NOT NULL,
+    epoch    INTEGER NOT NULL,
+    witness  TEXT NOT NULL,
+    size     INTEGER NOT NULL,
+    note     TEXT NOT NULL,
+    cosigned INTEGER NOT NULL,
+    PRIMARY KEY (ledger, epoch, witness)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Opens the file and brings its schema up to date, in one transaction per step.

@@ -16,14 +16,14 @@ use crate::support::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The ledger of a host, as its proxy has it.
-struct Log {
+pub(crate) struct Log {
     dir: TempDir,
     origin: String,
     clock: Clock,
 }
 
 impl Log {
-    fn new(ca: &TestCa, host: &str) -> Self {
+    pub(crate) fn new(ca: &TestCa, host: &str) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             origin: format!("acme.internal/host/{host}"),
@@ -31,7 +31,7 @@ impl Log {
         }
     }
 
-    fn open(&self) -> Ledger {
+    pub(crate) fn open(&self) -> Ledger {
         let config = LedgerConfig {
             dir: self.folder().to_owned(),
             key_file: self.dir.path().join("log.key"),
@@ -42,12 +42,12 @@ impl Log {
         Ledger::open_or_begin(config, self.clock.clone()).unwrap().0
     }
 
-    fn folder(&self) -> std::path::PathBuf {
+    pub(crate) fn folder(&self) -> std::path::PathBuf {
         self.dir.path().join("ledger")
     }
 
     /// Writes records and seals them.
-    fn grow(&self, records: u64) {
+    pub(crate) fn grow(&self, records: u64) {
         let ledger = self.open();
         for number in 0..records {
             let event = EventRecord {
@@ -62,11 +62,11 @@ impl Log {
         ledger.shutdown();
     }
 
-    fn told(&self, old: u64) -> CosignRequest {
+    pub(crate) fn told(&self, old: u64) -> CosignRequest {
         request(&Head::read(&self.folder()).unwrap(), old)
     }
 
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         Head::read(&self.folder()).unwrap().checkpoint().size
     }
 
@@ -87,11 +87,11 @@ fn request(head: &Head, old: u64) -> CosignRequest {
     }
 }
 
-async fn tell(connection: &mut Connection, request: CosignRequest) -> CosignResponse {
+pub(crate) async fn tell(connection: &mut Connection, request: CosignRequest) -> CosignResponse {
     within(connection.client.cosign(request)).await.unwrap().into_inner()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

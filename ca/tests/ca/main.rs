@@ -20,3 +20,6 @@ mod rotation;
 mod support;
 mod sync;
 mod watch;
+#[path = "../../../tests/support/witness.rs"]
+mod witness;
+mod witnesses;

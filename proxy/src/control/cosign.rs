@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
 
 use super::shared::Shared;
+use super::witness::{Newest, Witnesses};
 
 /// How often a head is told at most; the CA takes no more.
 const EVERY: Duration = Duration::from_mins(1);
@@ -64,9 +65,15 @@ struct Last {
 /// is asked the next time.
 pub(super) async fn keep_cosigned(shared: &Shared, client: NodeClient<Channel>) -> Infallible {
     let mut last = Last::default();
+    let mut witnesses = Witnesses::default();
     let mut failing = false;
     loop {
-        let told = tell(shared, client.clone(), &mut last).await;
+        let told = tell(shared, client.clone(), &mut last, &mut witnesses).await;
+        let newest = Newest {
+            origin: last.origin.clone(),
+            size: last.size,
+        };
+        witnesses.tell(shared, &client, &newest).await;
         let is_done = matches!(told, Ok(Told::Done));
         match told {
             Ok(_) if failing => {
@@ -104,7 +111,12 @@ enum Told {
 }
 
 /// Tells the newest head, unless it is the one that was cosigned last.
-async fn tell(shared: &Shared, mut client: NodeClient<Channel>, last: &mut Last) -> Result<Told, CosignError> {
+async fn tell(
+    shared: &Shared,
+    mut client: NodeClient<Channel>,
+    last: &mut Last,
+    witnesses: &mut Witnesses,
+) -> Result<Told, CosignError> {
     let mut old = None;
     // Once more where the CA says that it stands somewhere else.
     for _ in 0..2 {
@@ -127,8 +139,10 @@ async fn tell(shared: &Shared, mut client: NodeClient<Channel>, last: &mut Last)
         let answer = answer.map_err(|status| no_answer(status.message()))?.into_inner();
         match answer.refusal.as_str() {
             "" => {
+                let named = answer.witnesses.clone();
                 keep(shared, &head, answer).await?;
                 *last = now;
+                witnesses.named(shared, &last.origin, named).await;
                 return Ok(Told::Done);
             }
             "too_soon" => return Ok(Told::TooSoon),

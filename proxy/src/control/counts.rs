@@ -1,5 +1,6 @@
 //! What the control side counts, for the metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,9 +17,10 @@ pub(super) struct Counts {
     svids_ok: AtomicU64,
     svids_failed: AtomicU64,
     cosigned: Mutex<CosignedHead>,
+    witnessed: Mutex<BTreeMap<String, CosignedHead>>,
 }
 
-/// The newest head of this host's ledger that the CA cosigned.
+/// The newest head of this host's ledger that the CA, or a witness, cosigned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CosignedHead {
     /// Records under it; 0 where it is of an epoch that has ended.
@@ -72,6 +74,22 @@ impl Counts {
         self.cosigned.lock().unwrap_or_else(PoisonError::into_inner).records = 0;
     }
 
+    /// What a witness has cosigned.
+    pub(super) fn witnessed(&self, witness: &str, records: u64, at: Option<Timestamp>) {
+        let mut witnessed = self.witnessed.lock().unwrap_or_else(PoisonError::into_inner);
+        witnessed.insert(witness.to_owned(), CosignedHead { records, at });
+    }
+
+    /// Forgets witnesses that are none any more.
+    pub(super) fn only_witnesses(&self, names: &[&str]) {
+        let mut witnessed = self.witnessed.lock().unwrap_or_else(PoisonError::into_inner);
+        witnessed.retain(|name, _| names.contains(&name.as_str()));
+    }
+
+    fn read_witnessed(&self) -> BTreeMap<String, CosignedHead> {
+        self.witnessed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn read(&self, skew_ms: i64) -> Counted {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counted {
@@ -90,6 +108,11 @@ impl Control {
     /// What was counted since the start.
     pub(crate) fn counted(&self) -> Counted {
         self.shared.counts.read(self.shared.time.skew_ms())
+    }
+
+    /// The newest heads that witnesses cosigned, by their names.
+    pub(crate) fn witnessed(&self) -> BTreeMap<String, CosignedHead> {
+        self.shared.counts.read_witnessed()
     }
 }
 

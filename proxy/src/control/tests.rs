@@ -7,6 +7,7 @@ mod minting;
 mod restarting;
 mod slices;
 mod warm;
+mod witnessing;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! How the ledger stands.
 
+use std::collections::BTreeMap;
+
 use audit::Stats;
 use prometheus::{Error, IntGauge, IntGaugeVec};
 
@@ -15,6 +17,8 @@ pub(super) struct LedgerGauges {
     epoch: IntGauge,
     cosigned_records: IntGauge,
     cosigned_at: IntGauge,
+    witnessed_records: IntGaugeVec,
+    witnessed_at: IntGaugeVec,
     bytes: IntGaugeVec,
     share_bytes: IntGaugeVec,
     dropped: IntGaugeVec,
@@ -37,6 +41,16 @@ impl LedgerGauges {
                 "botmesh_ledger_cosigned_timestamp_seconds",
                 "When the CA last cosigned a head of the ledger; 0 where it never has.",
             )?,
+            witnessed_records: make.gauges(
+                "botmesh_ledger_witnessed_records",
+                "Records under the newest head of the ledger that a witness outside cosigned, in this epoch.",
+                &["witness"],
+            )?,
+            witnessed_at: make.gauges(
+                "botmesh_ledger_witnessed_timestamp_seconds",
+                "When a witness outside last cosigned a head of the ledger; 0 where it never has.",
+                &["witness"],
+            )?,
             bytes: by_share("botmesh_ledger_bytes", "Bytes in the ledger, by share of max_bytes.")?,
             share_bytes: by_share(
                 "botmesh_ledger_share_bytes",
@@ -47,6 +61,19 @@ impl LedgerGauges {
                 "Refusals and acts of strangers since the start that only this number tells of: their share is used up.",
             )?,
         })
+    }
+
+    /// Replaces what was said of witnesses: one that is none any more has no series.
+    pub(super) fn set_witnessed(&self, witnessed: &BTreeMap<String, CosignedHead>) {
+        self.witnessed_records.reset();
+        self.witnessed_at.reset();
+        for (witness, head) in witnessed {
+            let at = head.at.map_or(0, Timestamp::unix_seconds);
+            self.witnessed_at.with_label_values(&[witness]).set(at);
+            self.witnessed_records
+                .with_label_values(&[witness])
+                .set(number(head.records));
+        }
     }
 
     pub(super) fn set(&self, ledger: &Stats, cosigned: CosignedHead) {

@@ -95,7 +95,7 @@ fn the_number_of_series_is_bounded_and_what_is_beyond_is_counted_together() {
 }
 
 /// The most series of each metric, all of them counted: a metric without a line here has no bound.
-const BOUNDS: [(&str, usize); 42] = [
+const BOUNDS: [(&str, usize); 44] = [
     ("botmesh_attestations_total", 2 * 20),
     // By callee, never by caller, and only those that were called.
     ("botmesh_breaker_opened_total", BOTS),
@@ -124,6 +124,9 @@ const BOUNDS: [(&str, usize); 42] = [
     ("botmesh_ledger_epoch", 1),
     ("botmesh_ledger_records", 1),
     ("botmesh_ledger_share_bytes", 8),
+    // As many as a CA may name.
+    ("botmesh_ledger_witnessed_records", 16),
+    ("botmesh_ledger_witnessed_timestamp_seconds", 16),
     ("botmesh_policy_decision_duration_seconds", 1),
     ("botmesh_policy_info", 1),
     ("botmesh_policy_rejected_revision", 1),
@@ -259,6 +262,8 @@ fn simulate(metrics: &Metrics, mesh: &Mesh) {
     metrics.note_uses(mesh, Timestamp::from_unix_seconds(77));
     metrics.tell_policy(in_force(mesh, 5), 0);
     metrics.ledger.set(&audit::Stats::default(), CosignedHead::default());
+    let witnessed = [("w.example".to_owned(), CosignedHead::default())];
+    metrics.ledger.set_witnessed(&witnessed.into());
     let upstreams = Upstreams::new(7);
     for number in 0..BOTS {
         upstreams.of(Way::Out, &bot(number).into());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use audit::proof::{LoggedRecord, PROOF_BYTES_MAX};
-use audit::{CosignedHead, Cosigner, VerifierKey, VerifyFailure, VerifyReport, Witnessed};
+use audit::{CosignedHead, Cosigner, Notes, Quorum, Trust, VerifierKey, VerifyFailure, VerifyReport};
 use serde_json::{Value, json};
 
 use super::{line, must_be_a_ledger};
@@ -23,14 +23,13 @@ const HEADS_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Runs the command.
 pub(super) fn run(args: &AuditVerify, context: &Context) -> Result<Exit> {
     let key = args.key.as_deref().map(key_text).transpose()?;
-    let heads = args.cosigned.as_deref().zip(args.cosigner.as_deref());
-    let heads = heads.map(|(file, key)| Heads::read(file, key)).transpose()?;
+    let believed = Believed::read(args)?;
     let mut exit = Exit::Fine;
     for path in &args.paths {
         let intact = if path.is_file() {
-            proof(path, key.as_deref(), context)?
+            proof(path, key.as_deref(), believed.quorum(), context)?
         } else {
-            ledger(path, key.as_deref(), heads.as_ref(), context)?
+            ledger(path, key.as_deref(), &believed, context)?
         };
         if !intact {
             exit = Exit::Findings;
@@ -44,39 +43,71 @@ pub(crate) fn verified(dir: &Path, key: Option<&str>) -> Result<VerifyReport, Bo
     audit::verify(dir, key).map_err(Box::new)
 }
 
-/// Heads that were cosigned, and by whom.
-struct Heads {
-    file: PathBuf,
-    notes: String,
-    cosigner: Cosigner,
+/// Heads that were cosigned, and who is believed to have done so.
+struct Believed {
+    notes: Option<(PathBuf, String)>,
+    cosigner: Option<Cosigner>,
+    witnesses: Vec<Cosigner>,
+    require: usize,
 }
 
-impl Heads {
-    fn read(file: &Path, key: &str) -> Result<Self> {
-        let key = key_text(key)?;
-        let cosigner = Cosigner::parse(&key).map_err(|error| Failure::usage(format!("--cosigner: {error}")))?;
+impl Believed {
+    fn read(args: &AuditVerify) -> Result<Self> {
+        let parse = |option: &str, key: &str| {
+            let key = key_text(key)?;
+            Cosigner::parse(&key).map_err(|error| Failure::usage(format!("{option}: {error}")).into())
+        };
+        let witnesses = args.witness.iter().map(|key| parse("--witness", key));
+        let witnesses: Vec<Cosigner> = witnesses.collect::<Result<_>>()?;
+        for (place, witness) in witnesses.iter().enumerate() {
+            // One that is named twice would be counted twice.
+            if witnesses.iter().take(place).any(|before| before == witness) {
+                return Err(Failure::usage(format!("--witness: {} is named twice", witness.name())).into());
+            }
+        }
+        let require = args.require.map_or(witnesses.len(), usize::from);
+        if require > witnesses.len() {
+            let message = format!("--require: {require} of {} witnesses cannot be", witnesses.len());
+            return Err(Failure::usage(message).into());
+        }
+        let notes = |file: &PathBuf| Ok::<_, anyhow::Error>((file.clone(), read_bounded(file, HEADS_BYTES_MAX)?));
         Ok(Self {
-            file: file.to_owned(),
-            notes: read_bounded(file, HEADS_BYTES_MAX)?,
-            cosigner,
+            notes: args.cosigned.as_ref().map(notes).transpose()?,
+            cosigner: args
+                .cosigner
+                .as_deref()
+                .map(|key| parse("--cosigner", key))
+                .transpose()?,
+            witnesses,
+            require,
         })
+    }
+
+    fn quorum(&self) -> Option<Quorum<'_>> {
+        let quorum = Quorum {
+            witnesses: &self.witnesses,
+            require: self.require,
+        };
+        (!self.witnesses.is_empty()).then_some(quorum)
+    }
+
+    fn trust(&self) -> Trust<'_> {
+        let notes = self.notes.as_ref().map(|(file, text)| Notes {
+            file,
+            bytes: text.as_bytes(),
+        });
+        Trust {
+            notes,
+            cosigner: self.cosigner.as_ref(),
+            quorum: self.quorum(),
+        }
     }
 }
 
-fn ledger(dir: &Path, key: Option<&str>, heads: Option<&Heads>, context: &Context) -> Result<bool> {
+fn ledger(dir: &Path, key: Option<&str>, believed: &Believed, context: &Context) -> Result<bool> {
     must_be_a_ledger(dir)?;
     let screen = &context.screen;
-    let outcome = match heads {
-        None => verified(dir, key),
-        Some(heads) => {
-            let witnessed = Witnessed {
-                file: &heads.file,
-                notes: heads.notes.as_bytes(),
-                cosigner: &heads.cosigner,
-            };
-            audit::verify_cosigned(dir, key, witnessed).map_err(Box::new)
-        }
-    };
+    let outcome = audit::verify_trusting(dir, key, believed.trust()).map_err(Box::new);
     match outcome {
         Ok(report) if screen.is_table() => screen.line(told(dir, &report))?,
         Ok(report) => screen.document(&json!({
@@ -84,7 +115,7 @@ fn ledger(dir: &Path, key: Option<&str>, heads: Option<&Heads>, context: &Contex
             "covered": report.covered, "not_covered": report.not_covered, "torn_bytes": report.torn_bytes,
             "checkpoints": report.checkpoints, "segments": report.segments, "epoch": report.epoch,
             "cosigned": report.cosigned.map(|head| json!({ "size": head.size, "time": head.time })),
-            "set_back": report.set_back,
+            "set_back": report.set_back, "witnessed": report.witnessed, "witnesses": witnesses(&report),
         }))?,
         Err(failure) => {
             if screen.is_table() {
@@ -102,7 +133,7 @@ fn ledger(dir: &Path, key: Option<&str>, heads: Option<&Heads>, context: &Contex
 }
 
 /// Checks a proof of one record. There is no key but the one that is given: a proof brings none that could be trusted.
-fn proof(path: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
+fn proof(path: &Path, key: Option<&str>, quorum: Option<Quorum<'_>>, context: &Context) -> Result<bool> {
     let name = path.display();
     let key = key.ok_or_else(|| {
         Failure::usage(format!("{name} is a proof, which needs `--key`"))
@@ -113,8 +144,12 @@ fn proof(path: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
     let unreadable = |error| Failure::invalid_file(format!("{name} is no proof: {error}"));
     let logged = LoggedRecord::parse(text.as_bytes()).map_err(unreadable)?;
     let screen = &context.screen;
-    let checkpoint = match logged.verify(&key) {
-        Ok(checkpoint) => checkpoint,
+    let proven = logged.verify(&key).and_then(|checkpoint| {
+        let times = quorum.map(|quorum| logged.witnessed(quorum)).transpose()?;
+        Ok((checkpoint, times))
+    });
+    let (checkpoint, times) = match proven {
+        Ok(proven) => proven,
         Err(why) => {
             let why = format!("{:#}", anyhow::Error::new(why));
             if screen.is_table() {
@@ -127,6 +162,9 @@ fn proof(path: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
     };
     let record: Value = serde_json::from_slice(logged.record.as_deref().unwrap_or_default())
         .with_context(|| format!("the record in {name} is not JSON"))?;
+    let names = quorum.map(|quorum| quorum.witnesses).unwrap_or_default();
+    let times = names.iter().zip(times.unwrap_or_default());
+    let times: Vec<_> = times.map(|(witness, at)| (witness.name().to_string(), at)).collect();
     if screen.is_table() {
         let (index, size) = (logged.index, checkpoint.size);
         screen.line(format!(
@@ -134,14 +172,31 @@ fn proof(path: &Path, key: Option<&str>, context: &Context) -> Result<bool> {
             green("proven"),
             checkpoint.origin
         ))?;
+        for (witness, at) in &times {
+            match at {
+                Some(at) => screen.line(format!("  {witness} cosigned it at {at}"))?,
+                None => screen.line(format!("  {witness} has not cosigned it"))?,
+            }
+        }
         screen.line(line(&record))?;
     } else {
+        let times = times
+            .into_iter()
+            .map(|(witness, at)| json!({ "witness": witness, "time": at }));
         screen.document(&json!({
             "proof": path, "proven": true, "origin": checkpoint.origin.as_str(), "record": logged.index,
-            "covered": checkpoint.size, "content": record,
+            "covered": checkpoint.size, "content": record, "witnesses": times.collect::<Vec<_>>(),
         }))?;
     }
     Ok(true)
+}
+
+/// What each witness that was asked about has cosigned.
+fn witnesses(report: &VerifyReport) -> Vec<Value> {
+    let head = |head: CosignedHead| json!({ "size": head.size, "time": head.time });
+    let by = report.witnesses.iter();
+    by.map(|by| json!({ "witness": by.witness, "head": by.head.map(head) }))
+        .collect()
 }
 
 fn told(dir: &Path, report: &VerifyReport) -> String {
@@ -158,6 +213,15 @@ fn told(dir: &Path, report: &VerifyReport) -> String {
             Some(time) => format!("; the first {size} were cosigned at {time}"),
             None => format!("; the first {size} are as the head beside it has them that was cosigned"),
         });
+    }
+    if let Some(size) = report.witnessed {
+        let heads = report.witnesses.iter().filter_map(|by| Some((by, by.head?)));
+        let told = heads.map(|(by, head)| match head.time {
+            Some(time) => format!("{} {} at {time}", by.witness, head.size),
+            None => format!("{} {}", by.witness, head.size),
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
+        text.push_str(&format!("; the first {size} are witnessed ({told})"));
     }
     if report.epoch > 1 {
         text.push_str(&format!("; in epoch {}", report.epoch));

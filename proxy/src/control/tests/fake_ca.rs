@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use audit::CosignerKey;
+use audit::note::Note;
 use ca_api::node::attest_request::Evidence;
 use ca_api::node::node_server::{Node, NodeServer};
 use ca_api::node::{
     ALPN, AttestRequest, AttestResponse, CaMessage, CosignRequest, CosignResponse, EXPORTER_LABEL, Goodbye, Hello,
-    HostMessage, IssueRequest, IssueResponse, JwtRequest, JwtResponse, LedgerAnswer, LedgerAnswerTaken, SvidResult,
-    attest_message, ca_message, down, host_message,
+    HostMessage, IssueRequest, IssueResponse, JwtRequest, JwtResponse, KnownWitness, LedgerAnswer, LedgerAnswerTaken,
+    SvidResult, WitnessRequest, WitnessResponse, attest_message, ca_message, down, host_message,
 };
 use ca_api::{JoinToken, TokenSecret};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -149,6 +151,17 @@ pub(crate) enum Asked {
 /// An answer to who asks for a JWT-SVID.
 pub(crate) type Mint = fn(&JwtRequest) -> Result<JwtResponse, Status>;
 
+/// A cosigner and a witness, and what the latter says.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    pub(crate) ca: CosignerKey,
+    pub(crate) witness: CosignerKey,
+    pub(crate) says: fn(&Self, &WitnessRequest, Timestamp) -> WitnessResponse,
+    /// All heads that were cosigned.
+    pub(crate) cosigned: Vec<Note>,
+    pub(crate) asked: usize,
+}
+
 /// What was asked, and what to answer.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -163,6 +176,8 @@ pub(crate) struct State {
     pub(crate) trick: Trick,
     /// What it answers to who asks for a JWT-SVID; nothing of a version that signs none.
     pub(crate) mint: Option<Mint>,
+    /// Cosigns heads, and carries them to a witness; nothing of a version that does not.
+    pub(crate) heads: Option<Heads>,
     /// How many streams are refused.
     pub(crate) refuse_streams: usize,
     /// Bot and public key of each SVID.
@@ -204,6 +219,7 @@ impl FakeCa {
         let address = listener.local_addr().unwrap();
         let state = State {
             mint: None,
+            heads: None,
             answers: VecDeque::new(),
             asked: Vec::new(),
             svid_ttl: Duration::from_hours(1),
@@ -452,8 +468,35 @@ impl Node for Connection {
     }
 
     /// Alike.
-    async fn cosign(&self, _request: Request<CosignRequest>) -> Result<Response<CosignResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn cosign(&self, request: Request<CosignRequest>) -> Result<Response<CosignResponse>, Status> {
+        let (request, now) = (request.into_inner(), self.inner.clock.now());
+        self.change(|state| {
+            let heads = state.heads.as_mut().ok_or_else(|| Status::unimplemented(""))?;
+            let note = Note::parse(request.note.as_bytes()).unwrap();
+            let size = note.text().lines().nth(1).unwrap().parse().unwrap();
+            heads.cosigned.push(heads.ca.cosign(&note, now).unwrap());
+            Ok(Response::new(CosignResponse {
+                cosigned: heads.cosigned.last().unwrap().to_string(),
+                refusal: String::new(),
+                epoch: 1,
+                size,
+                cosigner: heads.ca.verifier().to_string(),
+                witnesses: vec![KnownWitness {
+                    vkey: heads.witness.verifier().to_string(),
+                    size: 0,
+                }],
+            }))
+        })
+    }
+
+    /// Alike.
+    async fn witness(&self, request: Request<WitnessRequest>) -> Result<Response<WitnessResponse>, Status> {
+        let now = self.inner.clock.now();
+        self.change(|state| {
+            let heads = state.heads.as_mut().ok_or_else(|| Status::unimplemented(""))?;
+            heads.asked += 1;
+            Ok(Response::new((heads.says)(heads, &request.into_inner(), now)))
+        })
     }
 
     async fn answer(&self, _request: Request<LedgerAnswer>) -> Result<Response<LedgerAnswerTaken>, Status> {
