@@ -111,8 +111,12 @@ pub(super) fn find(dir: &Path, record: u64, hash: &Hash) -> Result<Found, Follow
 
 /// Counts the whole records from one on.
 pub(super) fn count_from(dir: &Path, index: u64) -> Result<u64, FollowError> {
-    let counted = tail(dir, Start::Index(index)).and_then(|mut tail| tail.poll(drop));
-    counted.map_err(|source| failed(dir, source))
+    let mut tail = tail(dir, Start::Index(index)).map_err(|source| failed(dir, source))?;
+    // What comes after a gap is not what comes next.
+    if tail.next_index() != index {
+        return Ok(0);
+    }
+    tail.poll(drop).map_err(|source| failed(dir, source))
 }
 
 /// The ledgers that were put aside, in the order in which they were: `1`, `1-2`, `2`.
