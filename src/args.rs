@@ -17,7 +17,9 @@ use policy::Callee;
 use spiffe::id::{BotName, HostName};
 use spiffe::time::Timestamp;
 
-pub(crate) use audit::{Audit, AuditHeads, AuditProve, AuditQuery, AuditReconcile, AuditTail, AuditVerify};
+pub(crate) use audit::{
+    Audit, AuditHeads, AuditHold, AuditProve, AuditQuery, AuditReconcile, AuditRelease, AuditTail, AuditVerify,
+};
 pub(crate) use bundle::Bundle;
 pub(crate) use export::{AuditExport, ExportFormat};
 pub(crate) use import::{EnvironmentOf, Import, ImportEnv};

@@ -41,6 +41,7 @@ impl Place {
             origin: "acme.internal/host/web-1".to_owned(),
             sync: Duration::from_millis(20),
             max_bytes: 1 << 30,
+            retention: None,
         };
         Ledger::open_or_begin(config, Clock::system()).unwrap().0
     }

@@ -53,6 +53,7 @@ mod reconcile;
 mod reproof;
 mod resilience;
 mod restart;
+mod retention;
 mod rules;
 mod scan;
 mod seen;

@@ -94,6 +94,7 @@ fn lying(of: &Path, to: &Path, lie: impl Fn(Record) -> Option<Record>) -> PathBu
                 .to_owned(),
             sync: Duration::from_millis(5),
             max_bytes: 1 << 30,
+            retention: None,
         },
         clock,
     )

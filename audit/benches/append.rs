@@ -124,6 +124,7 @@ fn open(folder: &Path) -> Ledger {
         origin: "bench".to_owned(),
         sync: Duration::from_millis(100),
         max_bytes: 1 << 40,
+        retention: None,
     };
     Ledger::open(config, Clock::system()).unwrap().0
 }

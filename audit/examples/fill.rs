@@ -38,6 +38,7 @@ fn main() {
         origin: "acme.internal/host/web-1".to_owned(),
         sync: Duration::from_millis(100),
         max_bytes: 64 << 30,
+        retention: None,
     };
     let (ledger, _report) = Ledger::open(config, clock).unwrap();
     let world = World::new();

@@ -26,6 +26,8 @@ pub enum Reserve {
     Keep,
     /// The reserve too: ends of admitted calls, and the ledger's own alerts.
     Spend,
+    /// More than there is: the word of what is pruned, which makes room.
+    Exceed,
 }
 
 /// How much of its share a class has spent, in bytes.
@@ -54,6 +56,9 @@ pub struct Budget {
     calls: u64,
     refusals: u64,
     strangers: u64,
+    /// What was given back: calls, refusals, strangers. What was spent is never made smaller, for that is what segments
+    /// begin with, and those stay as they were written.
+    freed: [u64; 3],
 }
 
 impl Class {
@@ -77,7 +82,32 @@ impl Budget {
             calls,
             refusals,
             strangers,
+            freed: [0; 3],
         }
+    }
+
+    /// Gives back what pruned records have cost: calls, refusals, strangers.
+    pub fn free(&mut self, bytes: [u64; 3]) {
+        for (freed, more) in self.freed.iter_mut().zip(bytes) {
+            *freed = freed.saturating_add(more);
+        }
+    }
+
+    /// Returns the bytes that pruning a record gives back: all but its hash, which stays.
+    #[must_use]
+    pub const fn freed_by(json_bytes: usize) -> u64 {
+        (json_bytes as u64).saturating_add(1)
+    }
+
+    /// Returns the bytes that are in use: calls, refusals, strangers.
+    #[must_use]
+    pub const fn used(&self) -> [u64; 3] {
+        let [calls, refusals, strangers] = self.freed;
+        [
+            self.calls.saturating_sub(calls),
+            self.refusals.saturating_sub(refusals),
+            self.strangers.saturating_sub(strangers),
+        ]
     }
 
     /// Returns the bytes that a record costs: the line, its newline, and its
@@ -87,7 +117,7 @@ impl Budget {
         (json_bytes as u64).saturating_add(1 + 32)
     }
 
-    /// Returns the bytes spent so far: calls, refusals, strangers.
+    /// Returns the bytes spent so far, those that were given back among them: calls, refusals, strangers.
     #[must_use]
     pub const fn spent(&self) -> [u64; 3] {
         [self.calls, self.refusals, self.strangers]
@@ -102,10 +132,11 @@ impl Budget {
             spent,
             most: percent.saturating_mul(percents),
         };
+        let [calls, refusals, strangers] = self.used();
         [
-            share(Class::Calls, self.calls, 80),
-            share(Class::Refusals, self.refusals, 15),
-            share(Class::Strangers, self.strangers, 5),
+            share(Class::Calls, calls, 80),
+            share(Class::Refusals, refusals, 15),
+            share(Class::Strangers, strangers, 5),
         ]
     }
 
@@ -116,13 +147,15 @@ impl Budget {
     /// [`ShareFull`] when it would not fit its share.
     pub const fn check(&self, class: Class, reserve: Reserve, cost: u64) -> Result<(), ShareFull> {
         let percent = self.max_bytes / 100;
+        let [calls, refusals, strangers] = self.used();
         let (spent, share) = match (class, reserve) {
             // One of the 80 is kept back for ends and alerts, so that a call
             // that was admitted can always be ended.
-            (Class::Calls, Reserve::Keep) => (self.calls, percent.saturating_mul(79)),
-            (Class::Calls, Reserve::Spend) => (self.calls, percent.saturating_mul(80)),
-            (Class::Refusals, _) => (self.refusals, percent.saturating_mul(15)),
-            (Class::Strangers, _) => (self.strangers, percent.saturating_mul(5)),
+            (Class::Calls, Reserve::Keep) => (calls, percent.saturating_mul(79)),
+            (Class::Calls, Reserve::Spend) => (calls, percent.saturating_mul(80)),
+            (Class::Calls, Reserve::Exceed) => return Ok(()),
+            (Class::Refusals, _) => (refusals, percent.saturating_mul(15)),
+            (Class::Strangers, _) => (strangers, percent.saturating_mul(5)),
         };
         if spent.saturating_add(cost) <= share {
             Ok(())
@@ -167,6 +200,8 @@ mod tests {
         budget.spend(Class::Calls, 7_900);
         assert!(budget.check(Class::Calls, Reserve::Keep, 1).is_err());
         assert_eq!(budget.check(Class::Calls, Reserve::Spend, 100), Ok(()));
+        assert!(budget.check(Class::Calls, Reserve::Spend, 101).is_err());
+        assert_eq!(budget.check(Class::Calls, Reserve::Exceed, 101), Ok(()));
         assert_eq!(budget.spent(), [7_900, 1_499, 500]);
         let told = budget.shares().map(|share| (share.class, share.spent, share.most));
         assert_eq!(
@@ -186,6 +221,18 @@ mod tests {
         assert!(budget.check(Class::Calls, Reserve::Keep, 901).is_err());
         assert!(budget.check(Class::Refusals, Reserve::Keep, 501).is_err());
         assert!(budget.check(Class::Strangers, Reserve::Keep, 101).is_err());
+    }
+
+    #[test]
+    fn what_was_pruned_is_given_back_but_for_the_hashes() {
+        let mut budget = Budget::new(10_000, [7_900, 0, 0]);
+        assert!(budget.check(Class::Calls, Reserve::Keep, 1).is_err());
+        assert_eq!(Budget::freed_by(100), 101);
+        budget.free([101, 0, 0]);
+        assert_eq!(budget.check(Class::Calls, Reserve::Keep, 101), Ok(()));
+        assert!(budget.check(Class::Calls, Reserve::Keep, 102).is_err());
+        assert_eq!((budget.spent(), budget.used()), ([7_900, 0, 0], [7_799, 0, 0]));
+        assert_eq!(budget.shares()[0].spent, 7_799);
     }
 
     #[test]

@@ -305,7 +305,7 @@ fn located(dir: &Path, epoch: u32, last: Option<Last>) -> Result<(Part, VecDeque
         return Ok((Part::first(dir, epoch, true)?, VecDeque::new()));
     };
     let here = match place::find(dir, last.record, &last.hash)? {
-        Found::Behind(tail) => return Ok((Part::behind(dir, tail, last.epoch, true), VecDeque::new())),
+        Found::Behind(tail) => return Ok((Part::behind(dir, *tail, last.epoch, true), VecDeque::new())),
         here @ (Found::Gone { .. } | Found::Short { .. } | Found::Differs) => here,
     };
     let aside = place::set_aside(dir)?;
@@ -313,7 +313,7 @@ fn located(dir: &Path, epoch: u32, last: Option<Last>) -> Result<(Part, VecDeque
         if let Found::Behind(tail) = place::find(folder, last.record, &last.hash)? {
             let then = aside.iter().skip(number.saturating_add(1)).cloned();
             let then = then.chain([dir.to_owned()]).collect();
-            return Ok((Part::behind(folder, tail, last.epoch, false), then));
+            return Ok((Part::behind(folder, *tail, last.epoch, false), then));
         }
     }
     Err(match here {

@@ -140,6 +140,12 @@ impl Head {
         consistency(old, size, |subtree| self.hash(&stored, subtree))
     }
 
+    /// The hash of a record.
+    pub(crate) fn leaf(&self, index: u64) -> Result<Hash, HeadError> {
+        let stored = StoredTree::new(&self.dir, self.checkpoint.size);
+        self.hash(&stored, Subtree { level: 0, index })
+    }
+
     fn hash(&self, stored: &StoredTree<'_>, subtree: Subtree) -> Result<Hash, HeadError> {
         let found = stored.hash(subtree).map_err(|source| HeadError::Unreadable {
             path: self.dir.join("tile"),

@@ -1,33 +1,41 @@
 //! The ledger as its owner sees it: open, append, shut down.
 
 mod append;
+mod aside;
 mod checkpoints;
 mod disk;
 mod epochs;
 mod error;
+mod hold;
 mod keeper;
 mod keyfile;
 #[cfg(feature = "test-lies")]
 mod lies;
 mod open;
+mod prune;
+mod pruner;
 mod rebuild;
 mod repair;
+mod retention;
 mod scan;
 mod stored;
 mod turn;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use spiffe::time::Clock;
+use spiffe::time::{Clock, Timestamp};
 
 pub use epochs::Begun;
 pub use error::{LedgerError, OpenError};
+pub use hold::{Hold, HoldError};
 pub use open::{OpenReport, Torn};
+pub use retention::{KEEP_MAX, KEEP_MIN, Retention, Under};
 pub use turn::Staged;
 
 pub(crate) use checkpoints::{CHECKPOINT, HISTORY, HISTORY_OLD, HISTORY_READ_MAX};
@@ -37,13 +45,14 @@ pub(crate) use keyfile::VKEY;
 pub(crate) use stored::StoredTree;
 
 use crate::budget::{Class, Reserve, Share};
+use crate::head::Head;
 use crate::record::{CallId, CallRecord, EndRecord, EventRecord, Line, RecordError, Verdict};
 use crate::refusals::{Admission, Refusals};
 use crate::strangers::Strangers;
+use pruner::Pruner;
 use writer::Writer;
 
-/// Settings of a ledger. Records are kept until `max_bytes` is used up;
-/// pruning by age comes with a later version, so there is no setting for it.
+/// Settings of a ledger.
 #[derive(Clone, Debug)]
 pub struct LedgerConfig {
     /// The ledger's folder; made if need be. Its parent must exist.
@@ -58,6 +67,8 @@ pub struct LedgerConfig {
     /// Bytes that the ledger may use, at least 64 KiB: calls 80 %, refusals
     /// 15 %, unauthenticated peers 5 %.
     pub max_bytes: u64,
+    /// How long records are kept; without it they are kept until `max_bytes` is used up.
+    pub retention: Option<Retention>,
 }
 
 /// An open ledger. Clones are the same ledger; dropping the last one shuts it
@@ -132,6 +143,14 @@ pub struct Stats {
     pub bytes: u64,
     /// The same by share, and of how many.
     pub shares: [Share; 3],
+    /// A hold keeps everything.
+    pub held: bool,
+    /// Records pruned since the ledger was opened.
+    pub pruned: u64,
+    /// How often it was looked for what is past its time.
+    pub looks: u64,
+    /// Why nothing is pruned that is past its time, if that is so.
+    pub prune_trouble: Option<String>,
     /// Why the last sync, tile or checkpoint failed, if it did, or that there is no room for calls.
     pub trouble: Option<String>,
 }
@@ -141,6 +160,7 @@ pub struct Stats {
 struct Owner {
     shared: Arc<Shared>,
     keeper: Mutex<Option<JoinHandle<()>>>,
+    pruner: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What appending threads and the keeper share.
@@ -150,8 +170,12 @@ struct Shared {
     clock: Clock,
     writer: Mutex<Writer>,
     counts: Mutex<Counts>,
+    /// The hold that the ledger is under; it is locked before the writer, and while something is deleted.
+    hold: Mutex<Option<Hold>>,
     /// Wakes the keeper.
     wake: Condvar,
+    /// Wakes the pruner: more is sealed, or the ledger is shut down.
+    stopping: Condvar,
 }
 
 /// What is counted instead of written.
@@ -172,7 +196,7 @@ impl Ledger {
     /// checkpoint sealed.
     pub fn open(config: LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
         let opened = open::open(&config, &clock)?;
-        Self::start(opened, config.sync, clock)
+        Self::start(opened, &config, clock)
     }
 
     /// Opens a ledger as [`Ledger::open`] does; but one that is not as it was left, because records, its checkpoint or its
@@ -184,7 +208,7 @@ impl Ledger {
     /// When a setting is out of bounds, another process has the ledger open, or a file cannot be used.
     pub fn open_or_begin(config: LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
         let opened = epochs::open_or_begin(&config, &clock)?;
-        Self::start(opened, config.sync, clock)
+        Self::start(opened, &config, clock)
     }
 
     /// Begins the epoch after `after`, which is the last that a witness knows of, unless the ledger is in a later one
@@ -197,20 +221,36 @@ impl Ledger {
         shared.wake_if_idle(&mut writer);
     }
 
-    fn start(opened: open::Opened, sync: Duration, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
+    fn start(opened: open::Opened, config: &LedgerConfig, clock: Clock) -> Result<(Self, OpenReport), OpenError> {
+        let thread = |source| OpenError::Thread { source };
+        let pruning = config
+            .retention
+            .map(|retention| keyfile::first_name(config).map(|key| (retention, key)));
+        let pruning = pruning.transpose()?;
         let shared = Arc::new(Shared {
             dir: opened.sealer.dir.clone(),
             clock,
             writer: Mutex::new(opened.writer),
             counts: Mutex::default(),
+            hold: Mutex::new(Hold::read(&opened.sealer.dir)),
             wake: Condvar::new(),
+            stopping: Condvar::new(),
         });
-        let keeper =
-            keeper::start(Arc::clone(&shared), opened.sealer, sync).map_err(|source| OpenError::Thread { source })?;
+        let keeper = keeper::start(Arc::clone(&shared), opened.sealer, config.sync).map_err(thread)?;
         let owner = Owner {
-            shared,
+            shared: Arc::clone(&shared),
             keeper: Mutex::new(Some(keeper)),
+            pruner: Mutex::default(),
         };
+        if let Some((retention, key)) = pruning {
+            let pruner = Pruner {
+                shared,
+                retention,
+                key,
+                read: BTreeMap::new(),
+            };
+            *owner.pruner.lock().unwrap_or_else(PoisonError::into_inner) = Some(pruner::start(pruner).map_err(thread)?);
+        }
         Ok((Self { owner: Arc::new(owner) }, opened.report))
     }
 
@@ -321,12 +361,14 @@ impl Ledger {
     /// Tells how the ledger stands.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        let held = self.held().is_some();
         let writer = self.owner.shared.writer();
         let shares = writer.budget.shares();
         let full = writer.budget.check(Class::Calls, Reserve::Keep, CALL_BYTES).is_err();
         let stats = writer.stats.clone();
         Stats {
             records: writer.size,
+            held,
             bytes: shares.iter().fold(0, |sum: u64, share| sum.saturating_add(share.spent)),
             shares,
             trouble: stats.trouble.or_else(|| {
@@ -374,6 +416,14 @@ impl Shared {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn held(&self) -> MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_held(&self, now: Timestamp) -> bool {
+        self.held().as_ref().is_some_and(|hold| hold.holds(now))
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -396,6 +446,9 @@ impl Owner {
             writer.stop = true;
         }
         self.shared.wake.notify_all();
+        self.shared.stopping.notify_all();
+        let pruner = self.pruner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(pruner.map(JoinHandle::join));
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A thread that panicked has said so in `Stats::trouble`.
         drop(keeper.map(JoinHandle::join));

@@ -10,13 +10,12 @@
 //! - A full or broken disk is an error to the caller, never a lost record.
 //! - A stranger cannot fill it, and a refused caller neither.
 //! - [`verify()`] finds any changed byte with nothing but the public key.
-//!
+//! - What is past its time is pruned, the ledger says so under its signature, and all that is kept can be proven as before.
 //! - [`verify_cosigned`] finds what somebody did who has the ledger's key too: a
 //!   witness ([`witness`]) has cosigned a head of it.
 //!
-//! Deliberately absent: sockets, async code, retention by age (`keep`), and any
-//! place for header values, bodies or query values. The crate never decides
-//! about a call.
+//! Deliberately absent: sockets, async code, and any place for header values,
+//! bodies or query values. The crate never decides about a call.
 //!
 //! [`record`], [`hash`], [`tile`], [`tree`], [`key`], [`note`], [`checkpoint`],
 //! [`cosignature`], [`cursor`], [`epoch`], [`witness`], [`history`], [`budget`], [`mod@proof`]
@@ -40,6 +39,7 @@ pub mod key;
 pub mod ledger;
 pub mod note;
 pub mod proof;
+mod pruned;
 pub mod query;
 pub mod reconcile;
 pub mod record;
@@ -58,11 +58,15 @@ pub use cursor::{Cursor, CursorError};
 pub use follow::{Follow, FollowError, Sealed};
 pub use head::{Head, HeadError};
 pub use key::VerifierKey;
-pub use ledger::{Begun, Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Staged, Stats};
+pub use ledger::{
+    Begun, Hold, HoldError, Ledger, LedgerConfig, LedgerError, OpenError, OpenReport, Receipt, Recorded, Retention,
+    Staged, Stats, Under,
+};
 pub use record::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Protocol, Record,
     Verdict,
 };
+pub use segment::kept_again;
 pub use tail::{Entry, ReadError, Standing, Start, Tail, tail};
 pub use verify::{
     CosignedHead, Finding, Notes, Quorum, Trust, VerifyFailure, VerifyReport, Witnessed, WitnessedBy, verify,

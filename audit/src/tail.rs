@@ -1,13 +1,12 @@
-//! Reading a ledger in order, and going on when there is more.
+//! Reading a ledger in order, and going on when there is more. What was pruned is passed over.
 
-use std::fs::File;
-use std::io::{self, BufReader, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::segment::{self, Lines, Segment, SegmentsError, Step};
+use crate::segment::{self, Form, Read, Reader, Segment, SegmentsError};
 
 /// Where to begin reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +58,14 @@ pub enum ReadError {
         /// Where it begins.
         offset: u64,
     },
+    /// What is kept of a segment that was pruned is not what was kept.
+    #[error("{path}, byte {offset}, is not what is kept of a segment: `botmesh audit verify` says more")]
+    NotKept {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+    },
 }
 
 /// Reads whole records in order. As an iterator it ends at the last record
@@ -67,8 +74,10 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct Tail {
     dir: PathBuf,
-    open: Option<Open>,
+    open: Option<Reader>,
     next: u64,
+    /// The first record that is wanted, read already.
+    found: Option<Entry>,
 }
 
 /// How a ledger that has no next record stands to what was read of it.
@@ -96,12 +105,6 @@ enum Named {
     Nobody,
 }
 
-#[derive(Debug)]
-struct Open {
-    segment: Segment,
-    lines: Lines<BufReader<File>>,
-}
-
 /// Begins to read the ledger in `dir`.
 ///
 /// # Errors
@@ -112,6 +115,7 @@ pub fn tail(dir: &Path, start: Start) -> Result<Tail, ReadError> {
         dir: dir.to_owned(),
         open: None,
         next: 0,
+        found: None,
     };
     let wanted = match start {
         Start::First => 0,
@@ -138,10 +142,10 @@ impl Tail {
         Ok(count)
     }
 
-    /// Returns the index of the record that is read next.
+    /// Returns the index of the record that is read next, as far as it was not pruned.
     #[must_use]
-    pub const fn next_index(&self) -> u64 {
-        self.next
+    pub fn next_index(&self) -> u64 {
+        self.found.as_ref().map_or(self.next, |found| found.index)
     }
 
     /// Says, where there is no next record, whether there is none yet.
@@ -151,7 +155,7 @@ impl Tail {
     /// When the segments cannot be listed.
     pub fn standing(&mut self) -> Result<Standing, ReadError> {
         let segments = self.list()?;
-        let named = self.open.as_mut().map(Open::named).transpose()?;
+        let named = self.open.as_mut().map(named).transpose()?;
         if named == Some(Named::Another) {
             return Ok(Standing::Replaced);
         }
@@ -171,7 +175,7 @@ impl Tail {
     fn count_records(&mut self) -> Result<u64, ReadError> {
         let Some(last) = self.list()?.pop() else { return Ok(0) };
         self.next = last.first;
-        self.open = Some(Open::new(last)?);
+        self.open = Some(opened(&last)?);
         self.poll(drop)?;
         Ok(self.next)
     }
@@ -183,29 +187,40 @@ impl Tail {
             .saturating_sub(1);
         let segment = segments.into_iter().nth(holding);
         self.next = segment.as_ref().map_or(0, |segment| segment.first);
-        self.open = segment.map(Open::new).transpose()?;
-        while self.next < wanted && self.read()?.is_some() {}
+        self.open = segment.as_ref().map(opened).transpose()?;
+        while self.next < wanted && self.found.is_none() {
+            let Some(entry) = self.read()? else { break };
+            // What was wanted may be pruned: then it begins with what is behind it.
+            self.found = Some(entry).filter(|entry| entry.index >= wanted);
+        }
         Ok(())
     }
 
     fn read(&mut self) -> Result<Option<Entry>, ReadError> {
+        if let Some(found) = self.found.take() {
+            return Ok(Some(found));
+        }
         loop {
-            if let Some(open) = &mut self.open
-                && let Some(line) = open.read(self.next)?
-            {
-                let index = self.next;
-                self.next = self.next.saturating_add(1);
-                return Ok(Some(Entry { index, line }));
+            if let Some(open) = &mut self.open {
+                let entry = read_one(open)?;
+                self.next = open.next();
+                if entry.is_some() {
+                    return Ok(entry);
+                }
             }
             // A segment is finished when the next begins with our next record.
             let mut segments = self.list()?.into_iter();
             let follows = |segment: &Segment| {
-                segment.first == self.next && self.open.as_ref().is_none_or(|open| open.segment != *segment)
+                segment.first == self.next
+                    && self
+                        .open
+                        .as_ref()
+                        .is_none_or(|open| open.segment().first != segment.first)
             };
             let Some(segment) = segments.find(follows) else {
                 return Ok(None);
             };
-            self.open = Some(Open::new(segment)?);
+            self.open = Some(opened(&segment)?);
         }
     }
 
@@ -222,63 +237,51 @@ impl Iterator for Tail {
     }
 }
 
-impl Open {
-    fn new(segment: Segment) -> Result<Self, ReadError> {
-        match File::open(&segment.path) {
-            Ok(file) => Ok(Self {
-                segment,
-                lines: Lines::new(BufReader::new(file), 0),
-            }),
-            Err(source) => Err(ReadError::Segment {
-                path: segment.path,
-                source,
-            }),
-        }
-    }
+fn opened(segment: &Segment) -> Result<Reader, ReadError> {
+    Reader::open(segment).map_err(|source| ReadError::Segment {
+        path: segment.path.clone(),
+        source,
+    })
+}
 
-    /// Says what has the name of the segment that is read.
-    fn named(&mut self) -> Result<Named, ReadError> {
-        let offset = self.lines.offset();
-        let open = self.lines.reader().get_ref().metadata();
-        let named = self.segment.path.metadata();
-        match (open, named) {
-            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Named::Nobody),
-            (Ok(open), Ok(named)) => {
-                let is_one = (named.dev(), named.ino()) == (open.dev(), open.ino()) && named.len() >= offset;
-                Ok(if is_one { Named::It } else { Named::Another })
-            }
-            (Err(source), _) | (_, Err(source)) => Err(ReadError::Segment {
-                path: self.segment.path.clone(),
-                source,
-            }),
+/// Says what has the name of the segment that is read.
+fn named(open: &mut Reader) -> Result<Named, ReadError> {
+    let (offset, kept) = (open.offset(), open.segment().form == Form::Kept);
+    let named = open.segment().path.metadata();
+    match (open.metadata(), named) {
+        (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Named::Nobody),
+        (Ok(open), Ok(named)) => {
+            // Of what is kept of a segment more may be pruned.
+            let is_one = (named.dev(), named.ino()) == (open.dev(), open.ino()) && named.len() >= offset;
+            Ok(if is_one || kept { Named::It } else { Named::Another })
         }
-    }
-
-    /// Reads a whole line, or leaves the reader where the next one begins.
-    fn read(&mut self, index: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        let failed = |path: &Path, source| ReadError::Segment {
-            path: path.to_owned(),
+        (Err(source), _) | (_, Err(source)) => Err(ReadError::Segment {
+            path: open.segment().path.clone(),
             source,
-        };
-        let mut line = Vec::new();
-        let offset = self.lines.offset();
-        match self
-            .lines
-            .read(&mut line)
-            .map_err(|source| failed(&self.segment.path, source))?
-        {
-            Step::Whole => Ok(Some(line)),
-            Step::End => Ok(None),
-            Step::Torn => {
-                let back = self.lines.reader().seek(SeekFrom::Start(offset));
-                back.map_err(|source| failed(&self.segment.path, source))?;
-                Ok(None)
-            }
-            Step::TooLong => Err(ReadError::TooLong {
-                index,
-                path: self.segment.path.clone(),
-                offset,
-            }),
-        }
+        }),
+    }
+}
+
+/// Reads a whole line, or leaves the reader where the next one begins.
+fn read_one(open: &mut Reader) -> Result<Option<Entry>, ReadError> {
+    let failed = |open: &Reader, source| ReadError::Segment {
+        path: open.segment().path.clone(),
+        source,
+    };
+    let mut line = Vec::new();
+    match open.read(&mut line) {
+        Ok(Read::Record { index, .. }) => Ok(Some(Entry { index, line })),
+        Ok(Read::End) => Ok(None),
+        Ok(Read::Torn) => open.back().map(|()| None).map_err(|source| failed(open, source)),
+        Ok(Read::TooLong) => Err(ReadError::TooLong {
+            index: open.next(),
+            path: open.segment().path.clone(),
+            offset: open.offset(),
+        }),
+        Ok(Read::NotKept) => Err(ReadError::NotKept {
+            path: open.segment().path.clone(),
+            offset: open.offset(),
+        }),
+        Err(source) => Err(failed(open, source)),
     }
 }

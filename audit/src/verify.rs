@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use spiffe::time::Timestamp;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
@@ -30,7 +31,7 @@ pub struct VerifyReport {
     pub origin: String,
     /// The public key that everything was checked with.
     pub key: String,
-    /// Records in all segments.
+    /// Records in all segments, those that were pruned among them.
     pub records: u64,
     /// Records that the newest checkpoint covers: only those are proven.
     pub covered: u64,
@@ -53,6 +54,10 @@ pub struct VerifyReport {
     pub witnessed: Option<u64>,
     /// Cosigned heads of earlier epochs that cover what is not here any more.
     pub set_back: u64,
+    /// Records that the ledger pruned, and said so. Their hashes are there and proven; what they said is not.
+    pub pruned: u64,
+    /// Time of the newest of them.
+    pub pruned_until: Option<Timestamp>,
 }
 
 /// The first thing that is wrong with a ledger, and where.
@@ -128,6 +133,15 @@ pub enum Finding {
     /// The tile's hash is not that of the records, which are as sealed.
     #[error("the hash in the tile is not that of the sealed records")]
     Tile,
+    /// Records are gone of which the ledger does not say that it pruned them, or what is kept beside them is not what was.
+    #[error("records from here to {last} are gone, and the ledger does not say that it pruned them and kept just this")]
+    NotPruned {
+        /// The last record of the segment.
+        last: u64,
+    },
+    /// A record says that others were pruned, and the ledger's key has not signed that.
+    #[error("this record tells of pruning, and the ledger has not signed it")]
+    ForgedPruning,
     /// A tile that the checkpoint needs is not there.
     #[error("a tile under the checkpoint is missing")]
     TileMissing,

@@ -7,6 +7,7 @@ mod alerts;
 mod bundle;
 mod credentials;
 mod heads;
+mod hold;
 mod hosts;
 mod ledgers;
 mod live_on;
@@ -191,6 +192,8 @@ fn routes(core: Arc<Core>) -> Router {
         .route(path::CREDENTIAL_ADVANCE, post(credentials::advance))
         .route(path::HEADS, get(heads::list))
         .route(path::LEDGERS, post(ledgers::ask))
+        .route(path::LEDGER_HOLD, post(hold::hold))
+        .route(path::LEDGER_RELEASE, post(hold::release))
         .route(path::BOTS, get(reports::bots))
         .route(path::EDGES, get(observed::edges))
         .route(path::EVENTS, get(observed::events))

@@ -7,8 +7,10 @@ mod witness;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use audit::epoch::EPOCH_MAX;
+use audit::ledger::{KEEP_MAX, KEEP_MIN};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use spiffe::id::TrustDomain;
@@ -17,6 +19,9 @@ pub use federation::{EndpointConfig, FederationConfig, Issuer, IssuerError, TlsF
 pub use watch::WatchSettings;
 pub(crate) use witness::WitnessPlace;
 pub use witness::{WITNESSES_MAX, WitnessConfig, WitnessUrl, WitnessUrlError};
+
+/// How long the CA's own ledger keeps records where the file does not say: more than a year of them.
+const LEDGER_KEEP: Duration = Duration::from_hours(24 * 400);
 
 /// The file, as written. Only `trust_domain` is required.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,6 +69,37 @@ pub struct LedgerSection {
     /// which no witness cosigns any more.
     #[serde(default)]
     pub epoch: Option<u32>,
+    /// Default 400 days: how long issuances, attestations and operators' acts are kept.
+    #[serde(default)]
+    pub keep: Option<Keep>,
+}
+
+/// How long records are kept: a whole number and `d` or `h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(Duration);
+
+impl Keep {
+    fn parse(text: &str) -> Option<Self> {
+        let (digits, hours): (_, u64) = match text.strip_suffix('d') {
+            Some(days) => (days, 24),
+            None => (text.strip_suffix('h')?, 1),
+        };
+        // `u64::from_str` would take a sign.
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let hours = digits.parse::<u64>().ok()?.checked_mul(hours)?;
+        let keep = Duration::from_secs(hours.checked_mul(3600)?);
+        (KEEP_MIN..=KEEP_MAX).contains(&keep).then_some(Self(keep))
+    }
+}
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(input)?;
+        let wrong = || de::Error::custom("ledger.keep is a whole number and d or h, from 1h to 36500d, as in 400d");
+        Self::parse(&text).ok_or_else(wrong)
+    }
 }
 
 /// `node_api:`
@@ -205,6 +241,8 @@ pub struct Settings {
     pub witnesses: Vec<WitnessConfig>,
     /// The epoch that the CA's own ledger is in at least.
     pub ledger_epoch: Option<u32>,
+    /// How long the CA's own ledger keeps records.
+    pub ledger_keep: Duration,
 }
 
 impl Settings {
@@ -256,6 +294,7 @@ impl Config {
             watch: self.watch,
             witnesses: witness::resolve(self.ledger.witnesses)?,
             ledger_epoch: resolve_epoch(self.ledger.epoch)?,
+            ledger_keep: self.ledger.keep.map_or(LEDGER_KEEP, |keep| keep.0),
             state_dir,
         })
     }
@@ -328,6 +367,31 @@ mod tests {
         assert_eq!(settings.dashboard_listen.to_string(), "127.0.0.1:7070");
         assert_eq!(settings.operators, [Operator::Uid(0)]);
         assert!(parse("{}").is_err());
+    }
+
+    #[test]
+    fn the_ledger_keeps_records_within_bounds() {
+        let keep = |keep: &str| {
+            let text = format!(r#"{{"trust_domain":"acme.internal","ledger":{{"keep":"{keep}"}}}}"#);
+            parse(&text).map(|settings| settings.ledger_keep)
+        };
+        let default = parse(r#"{"trust_domain":"acme.internal"}"#).unwrap().ledger_keep;
+        assert_eq!(default, Duration::from_hours(400 * 24));
+        assert_eq!(keep("3650d"), Ok(Duration::from_hours(3650 * 24)));
+        assert_eq!(keep("1h"), Ok(Duration::from_hours(1)));
+        for wrong in [
+            "",
+            "d",
+            "0h",
+            "36501d",
+            "+1d",
+            "1.5d",
+            "90",
+            "90m",
+            "99999999999999999999d",
+        ] {
+            assert!(keep(wrong).is_err_and(|error| error.contains("ledger.keep")), "{wrong}");
+        }
     }
 
     #[test]

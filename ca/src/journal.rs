@@ -34,6 +34,11 @@ impl Journal {
         Self { ledger, clock }
     }
 
+    /// The ledger itself, to be held.
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Writes one event; returns once it is written.
     pub(crate) fn event<const N: usize>(
         &self,

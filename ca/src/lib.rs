@@ -51,7 +51,7 @@ pub use admin::{SocketError, UnknownUser};
 pub use authority::SignError;
 pub use config::{
     AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, EndpointConfig, FederationConfig,
-    Issuer, IssuerError, KeysConfig, LedgerSection, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles,
+    Issuer, IssuerError, Keep, KeysConfig, LedgerSection, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles,
     WITNESSES_MAX, WatchSettings, WitnessConfig, WitnessUrl, WitnessUrlError,
 };
 pub use cosigner::CosignerError;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{CosignerKey, EventKind, Ledger, LedgerConfig};
+use audit::{CosignerKey, EventKind, Ledger, LedgerConfig, Retention, Under};
 use spiffe::bundle::{BundleError, TrustBundle};
 use spiffe::id::{HostName, SpiffeId, TrustDomain};
 use spiffe::time::{Clock, Timestamp};
@@ -501,6 +501,12 @@ pub(crate) fn open_ledger(settings: &Settings, server: &HostName, clock: &Clock)
         origin: format!("{}/ca/{server}", settings.trust_domain),
         sync: LEDGER_SYNC,
         max_bytes: LEDGER_BYTES_MAX,
+        // There are no calls in it, and nobody but itself to cosign it.
+        retention: Some(Retention {
+            calls: settings.ledger_keep,
+            events: settings.ledger_keep,
+            under: Under::Checkpoint,
+        }),
     };
     let (ledger, report) = Ledger::open_or_begin(config, clock.clone())?;
     tracing::debug!(?report, "the ledger is open");

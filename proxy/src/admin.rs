@@ -4,6 +4,7 @@ mod calls;
 mod credentials;
 mod doctor;
 mod health;
+mod hold;
 mod quarantines;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,6 +136,8 @@ async fn answer(proxy: &Proxy, admin: &Admin, asker: Asker, question: Question) 
         (&Method::GET, path::CREDENTIALS) => credentials::list(proxy),
         (&Method::POST, path::CREDENTIAL_PUT) => credentials::put(proxy, asker, &question.body).await,
         (&Method::POST, path::CREDENTIAL_TEST) => credentials::test(proxy, &question.body).await,
+        (&Method::POST, path::LEDGER_HOLD) => hold::hold(proxy, asker, &question.body).await,
+        (&Method::POST, path::LEDGER_RELEASE) => hold::release(proxy, asker).await,
         (&Method::POST, path::RUN) => run(proxy, admin, asker, &question.body),
         _ => problem(StatusCode::NOT_FOUND, "not_found", "There is no such page", ""),
     }
@@ -188,6 +191,9 @@ fn status(proxy: &Proxy, admin: &Admin) -> ProxyStatus {
     if let Some(error) = &status.link.error {
         notes.push(format!("the stream to the CA is down: {error}"));
     }
+    notes.extend(proxy.ledger.held().as_ref().map(hold::note));
+    let unpruned = ledger.prune_trouble;
+    notes.extend(unpruned.map(|why| format!("records past their time are not pruned: {why}")));
     // What cannot be recorded is not carried.
     let mut not_ready: Vec<String> = readiness.missing.iter().map(ToString::to_string).collect();
     not_ready.extend(ledger.trouble.map(|trouble| format!("the ledger: {trouble}")));

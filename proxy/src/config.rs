@@ -225,9 +225,12 @@ pub struct LedgerSection {
     /// Default 20 GiB.
     #[serde(default)]
     pub max_bytes: Option<ByteSize>,
-    /// Refused: records are not aged out by this version.
-    #[serde(default, deserialize_with = "refused::keep")]
-    pub keep: Option<NotEnforced>,
+    /// Default 90 days: how long calls are kept.
+    #[serde(default)]
+    pub keep: Option<Span>,
+    /// Default 400 days, and not less than `keep`: how long everything else is kept.
+    #[serde(default)]
+    pub keep_events: Option<Span>,
 }
 
 /// `bounds:`

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use audit::{EventKind, EventRecord, Ledger, LedgerConfig};
+use audit::{EventKind, EventRecord, Ledger, LedgerConfig, Retention, Under};
 use policy::Scheme;
 use spiffe::id::{BotName, SpiffeId};
 use spiffe::time::Clock;
@@ -447,6 +447,11 @@ async fn open_ledger(settings: &Settings, clock: &Clock) -> Result<Ledger, RunEr
         origin: format!("{}/host/{}", settings.trust_domain, settings.host),
         sync: settings.ledger_sync,
         max_bytes: settings.ledger_max_bytes,
+        retention: Some(Retention {
+            calls: settings.ledger_keep,
+            events: settings.ledger_keep_events,
+            under: Under::Cosigned,
+        }),
     };
     let (dir, clock) = (settings.ledger_dir.clone(), clock.clone());
     let state_dir = settings.state_dir.clone();

@@ -23,6 +23,30 @@ pub(crate) enum Audit {
     Reconcile(AuditReconcile),
     /// Hands records on to a collector (OTLP) or into a file (OCSF), each at least once
     Export(Box<AuditExport>),
+    /// Keeps every record of this host, or of the CA, also those that are past their time
+    Hold(AuditHold),
+    /// Ends a hold
+    Release(AuditRelease),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditHold {
+    /// Why, for whoever finds it
+    #[arg(long)]
+    pub(crate) reason: String,
+    /// Ends it by itself: a number and s, m, h or d, such as 365d [default: until it is released]
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::values::duration)]
+    pub(crate) for_: Option<std::time::Duration>,
+    /// Of the CA's own ledger, and not of this host's
+    #[arg(long)]
+    pub(crate) ca: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditRelease {
+    /// Of the CA's own ledger, and not of this host's
+    #[arg(long)]
+    pub(crate) ca: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,10 @@
 //! `audit tail|query|verify|prove|export`: reads ledgers where they lie; no server is needed, and none is believed. `audit heads`
-//! asks the CA what it has cosigned.
+//! asks the CA what it has cosigned, `audit hold|release` the proxy, or the CA, to keep everything.
 
 mod all;
 mod export;
 mod heads;
+mod hold;
 mod line;
 mod prove;
 mod query;
@@ -49,6 +50,8 @@ pub(crate) async fn run(command: Audit, context: &Context) -> Result<Exit> {
         Audit::Heads(args) => heads::run(args, context).await,
         Audit::Reconcile(args) => reconcile::run(&args, context),
         Audit::Export(args) => Box::pin(export::run(&args, context)).await,
+        Audit::Hold(args) => hold::hold(args, context).await,
+        Audit::Release(args) => hold::release(&args, context).await,
     }
 }
 

@@ -40,7 +40,7 @@ impl Part {
         }
     }
 
-    pub(super) const fn next_index(&self) -> u64 {
+    pub(super) fn next_index(&self) -> u64 {
         self.tail.next_index()
     }
 
@@ -79,7 +79,7 @@ impl Part {
 #[derive(Debug)]
 pub(super) enum Found {
     /// It is there; this reads on behind it.
-    Behind(Tail),
+    Behind(Box<Tail>),
     /// The folder begins later.
     Gone {
         /// With this record.
@@ -103,7 +103,7 @@ pub(super) fn find(dir: &Path, record: u64, hash: &Hash) -> Result<Found, Follow
     }
     let entry = tail.next().transpose().map_err(|source| failed(dir, source))?;
     Ok(match entry {
-        Some(entry) if Hash::leaf(&entry.line) == *hash => Found::Behind(tail),
+        Some(entry) if Hash::leaf(&entry.line) == *hash => Found::Behind(Box::new(tail)),
         Some(_) => Found::Differs,
         None => Found::Short { records: next },
     })

@@ -43,13 +43,22 @@ pub(crate) fn replace_file(draft: &Path, path: &Path, bytes: &[u8]) -> io::Resul
     path.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Makes a file anew and writes it, not yet to the disk.
-fn draft(draft: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
-    match fs::remove_file(draft) {
+/// Makes a file of the ledger anew, to be written.
+pub(super) fn create_anew(path: &Path) -> io::Result<File> {
+    anew(path, FILE_MODE)
+}
+
+fn anew(path: &Path, mode: u32) -> io::Result<File> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Makes a file anew and writes it, not yet to the disk.
+fn draft(draft: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
+    let mut file = anew(draft, mode)?;
     file.write_all(bytes)?;
     Ok(file)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use spiffe::time::Clock;
 
+use super::hold::HOLD;
 use super::open::{self, Opened};
 use super::{LedgerConfig, OpenError, disk, keyfile};
 use crate::budget::{Class, Reserve};
@@ -127,7 +128,8 @@ fn set_aside(dir: &Path, ended: u32) -> Result<PathBuf, OpenError> {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
                 let name = entry.file_name();
-                if name != SET_ASIDE && name != open::LOCK {
+                // A hold is of all that was and will be in this folder.
+                if name != SET_ASIDE && name != open::LOCK && name != HOLD {
                     fs::rename(entry.path(), folder.join(name))?;
                 }
             }

@@ -183,6 +183,12 @@ pub enum OpenError {
         /// Where it begins.
         offset: u64,
     },
+    /// A record was pruned, and the tile with its hash is lost.
+    #[error("record {index} was pruned, and the tile with its hash is lost; run `botmesh audit verify`")]
+    HashLost {
+        /// The record.
+        index: u64,
+    },
     /// A segment does not begin where the one before it ends.
     #[error("the segment {path} should begin with record {expected}; run `botmesh audit verify`")]
     Gap {
@@ -207,6 +213,7 @@ impl OpenError {
             }
             | Self::Shrunken { .. }
             | Self::Altered { .. }
+            | Self::HashLost { .. }
             | Self::Gap { .. } => true,
             Self::Setting { .. }
             | Self::Locked { .. }
@@ -225,7 +232,7 @@ impl OpenError {
             Self::Checkpoint { .. } | Self::CheckpointLost { .. } => "checkpoint_lost",
             Self::Segments { .. } => "stray_file",
             Self::Shrunken { .. } | Self::Gap { .. } => "shrunken",
-            Self::Altered { .. } => "altered",
+            Self::Altered { .. } | Self::HashLost { .. } => "altered",
             Self::Setting { .. }
             | Self::Locked { .. }
             | Self::File { .. }

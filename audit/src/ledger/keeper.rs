@@ -185,11 +185,16 @@ impl Keeper {
                 trouble = self.begin_epoch().err();
                 rounds = self.seal_every;
             }
-            if trouble.is_none() && (stop || rounds >= self.seal_every) {
+            let wanted = self.shared.writer().seal_wanted;
+            if trouble.is_none() && (stop || wanted || rounds >= self.seal_every) {
                 match self.sealer.seal() {
                     Ok(size) => {
                         rounds = 0;
-                        self.shared.writer().stats.sealed = size;
+                        let mut writer = self.shared.writer();
+                        writer.stats.sealed = size;
+                        writer.seal_wanted = false;
+                        drop(writer);
+                        self.shared.stopping.notify_all();
                     }
                     Err(error) => trouble = Some(error.to_string()),
                 }
@@ -225,7 +230,9 @@ impl Keeper {
         if self.sealer.tiles.len() >= TILES_MAX {
             self.sealer.store_tiles().map_err(|error| error.to_string())?;
         }
+        let now = self.shared.clock.now();
         let mut writer = self.shared.writer();
+        writer.age(now);
         if let Some(error) = &writer.failed {
             return Err(LedgerError::Sync { error: error.clone() }.to_string());
         }

@@ -61,6 +61,16 @@ pub(super) fn load(config: &LedgerConfig) -> Result<SignerKey, OpenError> {
     Ok(key)
 }
 
+/// Reads the key under the name of the ledger's first epoch, which what is said in all of them is signed with.
+pub(super) fn first_name(config: &LedgerConfig) -> Result<SignerKey, OpenError> {
+    let wrong = |source| OpenError::Key {
+        path: config.key_file.clone(),
+        source,
+    };
+    let name = KeyName::parse(&config.origin).map_err(wrong)?;
+    load(config)?.renamed(name).map_err(wrong)
+}
+
 /// Gives the key the name of a new epoch, on the disk too: first the secret half, so that the public one is never ahead of
 /// what can sign.
 pub(super) fn rename(config: &LedgerConfig, key: &SignerKey, name: KeyName) -> Result<SignerKey, OpenError> {

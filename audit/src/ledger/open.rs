@@ -14,8 +14,9 @@ use super::checkpoints::Checkpoints;
 use super::epochs::Begun;
 use super::keeper::Sealer;
 use super::rebuild::{self, Rebuilt};
+use super::scan::Found;
 use super::writer::Writer;
-use super::{LedgerConfig, OpenError, disk, keyfile, repair};
+use super::{LedgerConfig, OpenError, disk, keyfile, prune, repair, scan};
 use crate::budget::{Budget, Class, MAX_BYTES_MIN, Reserve};
 use crate::epoch;
 use crate::record::{EventKind, EventRecord, Line};
@@ -80,7 +81,7 @@ pub(super) fn open_locked(config: &LedgerConfig, clock: &Clock, lock: File) -> R
     let key = keyfile::load(config)?;
     make_folder(&dir.join(SEGMENTS))?;
     let (checkpoints, newest) = Checkpoints::open(dir, &key.verifier())?;
-    let mut segments = segment::list(dir).map_err(|source| OpenError::Segments { source })?;
+    let mut segments = take_stock(dir)?;
     if newest.is_none() && !segments.is_empty() {
         return Err(OpenError::CheckpointLost { dir: dir.clone() });
     }
@@ -108,9 +109,10 @@ pub(super) fn open_locked(config: &LedgerConfig, clock: &Clock, lock: File) -> R
         });
     }
     sync_unsealed(&segments, sealed.unwrap_or(0))?;
-    let budget = Budget::new(config.max_bytes, found.spent);
+    let budget = budget(config, &found, &segments)?;
     let mut writer = Writer::new(dir.join(SEGMENTS), clock.clone(), found.size, budget, SEGMENT_BYTES_MAX);
     writer.take_up(segments.last())?;
+    writer.age(clock.now());
     writer.stats.epoch = epoch::split(key.verifier().name()).1;
     let mut sealer = Sealer {
         _lock: lock,
@@ -127,6 +129,28 @@ pub(super) fn open_locked(config: &LedgerConfig, clock: &Clock, lock: File) -> R
     Ok(Opened { writer, sealer, report })
 }
 
+/// Lists the segments, and forgets what was not pruned to the end.
+fn take_stock(dir: &Path) -> Result<Vec<Segment>, OpenError> {
+    prune::clear(dir).map_err(|source| OpenError::File {
+        doing: "clear what was not pruned to the end in",
+        path: dir.to_owned(),
+        source,
+    })?;
+    segment::list(dir).map_err(|source| OpenError::Segments { source })
+}
+
+/// What was spent, and what was given back of it.
+fn budget(config: &LedgerConfig, found: &Found, segments: &[Segment]) -> Result<Budget, OpenError> {
+    let freed = prune::freed(segments).map_err(|source| OpenError::File {
+        doing: "read what is kept of segments in",
+        path: config.dir.clone(),
+        source,
+    })?;
+    let mut budget = Budget::new(config.max_bytes, found.spent);
+    budget.free(freed);
+    Ok(budget)
+}
+
 fn check(config: &LedgerConfig) -> Result<(), OpenError> {
     let sync = Duration::from_millis(1)..=Duration::from_secs(10);
     if !sync.contains(&config.sync) {
@@ -139,6 +163,12 @@ fn check(config: &LedgerConfig) -> Result<(), OpenError> {
         return Err(OpenError::Setting {
             setting: "max_bytes",
             rule: "must be at least 64KiB",
+        });
+    }
+    if config.retention.is_some_and(|retention| !retention.is_sound()) {
+        return Err(OpenError::Setting {
+            setting: "keep",
+            rule: "must be 1h to 36500d, and that of events not shorter than that of calls",
         });
     }
     if config.key_file.starts_with(&config.dir) {
@@ -248,6 +278,7 @@ impl Writer {
     /// Goes on in the last segment, if there is one.
     fn take_up(&mut self, last: Option<&Segment>) -> Result<(), OpenError> {
         let Some(last) = last else { return Ok(()) };
+        self.opened = scan::begun(last)?;
         let failed = |source| OpenError::File {
             doing: "open",
             path: last.path.clone(),

@@ -43,7 +43,7 @@ pub(super) fn rebuild(dir: &Path, segments: &[Segment], newest: Option<&Checkpoi
         Err(Doubt::Tiles) => {}
     }
     check_records(&stored, segments, newest)?;
-    from_records(dir, segments, stored.covered)
+    from_records(&stored, segments)
 }
 
 /// Restores the tree from its edge and reads only the end of the records.
@@ -60,7 +60,15 @@ fn from_tiles(stored: &Stored<'_>, segments: &[Segment], newest: Option<&Checkpo
     let mut row = Row::new(stored);
     let from = scan::begin(segments, stored.sealed).map_err(Doubt::Error)?;
     let found = scan::scan(segments, from, stored.covered, |at| {
-        let hash = Hash::leaf(at.line);
+        // Nothing is pruned before it is sealed.
+        let Some(line) = at.line else {
+            return if at.index < stored.sealed {
+                Ok(())
+            } else {
+                Err(altered(at))
+            };
+        };
+        let hash = Hash::leaf(line);
         doubt |= at.index < stored.covered && !row.holds(at.index, hash);
         if at.index >= stored.sealed {
             tree.push(hash, &mut tiles);
@@ -86,7 +94,7 @@ fn check_records(stored: &Stored<'_>, segments: &[Segment], newest: Option<&Chec
     let mut differs: Option<OpenError> = None;
     let mut row = Row::new(stored);
     let found = scan::scan(segments, 0, stored.covered, |at| {
-        let hash = Hash::leaf(at.line);
+        let hash = hash_of(at, &mut row)?;
         if differs.is_none() && at.index < stored.covered && !row.holds(at.index, hash) {
             differs = Some(altered(at));
         }
@@ -110,16 +118,18 @@ fn check_records(stored: &Stored<'_>, segments: &[Segment], newest: Option<&Chec
     }
 }
 
-/// Makes all tiles again.
-fn from_records(dir: &Path, segments: &[Segment], covered: u64) -> Result<Rebuilt, OpenError> {
+/// Makes all tiles again. Of what was pruned only the hashes of the lowest row are there to make them from.
+fn from_records(stored: &Stored<'_>, segments: &[Segment]) -> Result<Rebuilt, OpenError> {
+    let dir = stored.dir;
+    let mut row = Row::new(stored);
     let failed = |source| OpenError::File {
         doing: "store tiles in",
         path: dir.to_owned(),
         source,
     };
     let (mut tree, mut tiles) = (Tree::new(), Vec::new());
-    let found = scan::scan(segments, 0, covered, |at| {
-        tree.push(Hash::leaf(at.line), &mut tiles);
+    let found = scan::scan(segments, 0, stored.covered, |at| {
+        tree.push(hash_of(at, &mut row)?, &mut tiles);
         if tiles.len() < TILES_AT_ONCE {
             return Ok(());
         }
@@ -132,6 +142,14 @@ fn from_records(dir: &Path, segments: &[Segment], covered: u64) -> Result<Rebuil
         found,
         tiles_rebuilt: true,
     })
+}
+
+/// The hash of a record; of one that was pruned, the one in its tile.
+fn hash_of(at: &At<'_>, row: &mut Row<'_>) -> Result<Hash, OpenError> {
+    match at.line {
+        Some(line) => Ok(Hash::leaf(line)),
+        None => row.hash(at.index).ok_or(OpenError::HashLost { index: at.index }),
+    }
 }
 
 fn altered(at: &At<'_>) -> OpenError {
@@ -189,12 +207,17 @@ impl<'a> Row<'a> {
 
     /// Says whether the tiles hold this hash for this record.
     fn holds(&mut self, index: u64, hash: Hash) -> bool {
+        self.hash(index) == Some(hash)
+    }
+
+    /// The hash that the tiles hold for a record.
+    fn hash(&mut self, index: u64) -> Option<Hash> {
         let number = index / TILE_WIDTH;
         if self.tile.as_ref().is_none_or(|(held, _)| *held != number) {
             self.tile = Some((number, self.read(number).unwrap_or_default()));
         }
         let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
-        self.tile.as_ref().and_then(|(_, hashes)| hashes.get(place)) == Some(&hash)
+        self.tile.as_ref().and_then(|(_, hashes)| hashes.get(place)).copied()
     }
 
     fn read(&self, number: u64) -> Option<Vec<Hash>> {

@@ -1,17 +1,16 @@
 //! Reading back the end of a ledger: which records there are, what they have
 //! cost, and where a crash tore the last one.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use spiffe::time::Timestamp;
 
 use super::OpenError;
 use crate::budget::{Budget, Class};
 use crate::record::{Record, RecordError, SegmentRecord};
-use crate::segment::{Lines, Segment, Step};
+use crate::segment::{Form, Read, Reader, Segment};
 
 /// A record where it lies.
 #[derive(Debug)]
@@ -19,7 +18,8 @@ pub(super) struct At<'a> {
     pub(super) index: u64,
     pub(super) path: &'a Path,
     pub(super) offset: u64,
-    pub(super) line: &'a [u8],
+    /// Its line; none of one that was pruned.
+    pub(super) line: Option<&'a [u8]>,
 }
 
 /// What was found.
@@ -91,18 +91,36 @@ fn scan_one(
         path: path.clone(),
         source,
     };
-    let mut lines = Lines::new(BufReader::new(File::open(path).map_err(unreadable)?), 0);
+    let mut reader = Reader::open(segment).map_err(unreadable)?;
     let mut line = Vec::new();
     loop {
-        let (index, offset) = (found.size, lines.offset());
-        let step = lines.read(&mut line).map_err(unreadable)?;
-        let paid = match step {
-            Step::End => return Ok(None),
-            Step::Whole => serde_json::from_slice::<Paid<'_>>(&line).ok(),
-            Step::Torn | Step::TooLong => None,
+        let offset = reader.offset();
+        let read = reader.read(&mut line).map_err(unreadable)?;
+        // What was pruned before it, or before the end.
+        let there = match read {
+            Read::Record { index, .. } => index,
+            Read::End => reader.next(),
+            Read::Torn | Read::TooLong | Read::NotKept => found.size,
+        };
+        let at = |index, line| At {
+            index,
+            path,
+            offset,
+            line,
+        };
+        while found.size < there {
+            visit(&at(found.size, None))?;
+            found.size = found.size.saturating_add(1);
+        }
+        let index = found.size;
+        let paid = match read {
+            Read::End => return Ok(None),
+            Read::Record { .. } => serde_json::from_slice::<Paid<'_>>(&line).ok(),
+            Read::Torn | Read::TooLong | Read::NotKept => None,
         };
         let Some(paid) = paid else {
-            if index < sealed {
+            // What a crash tore was never pruned.
+            if index < sealed || segment.form == Form::Kept {
                 return Err(OpenError::Altered {
                     index,
                     path: path.clone(),
@@ -111,15 +129,18 @@ fn scan_one(
             }
             return Ok(Some((index, offset)));
         };
-        visit(&At {
-            index,
-            path,
-            offset,
-            line: &line,
-        })?;
-        found.pay(&paid, &line);
+        visit(&at(index, Some(&line)))?;
+        if segment.form == Form::Whole {
+            found.pay(&paid, &line);
+        }
         found.size = found.size.saturating_add(1);
     }
+}
+
+/// Says what a line costs, and whom; nothing where it is no record.
+pub(super) fn paid_for(line: &[u8]) -> Option<(Class, u64)> {
+    let paid = serde_json::from_slice::<Paid<'_>>(line).ok()?;
+    Some((paid.class(), Budget::cost(line.len())))
 }
 
 impl Found {
@@ -133,7 +154,7 @@ impl Found {
     }
 }
 
-fn head_of(line: &[u8]) -> Option<SegmentRecord> {
+pub(super) fn head_of(line: &[u8]) -> Option<SegmentRecord> {
     match Record::decode(line) {
         Ok(Record::Segment(head)) => Some(head),
         Ok(_) | Err(RecordError::TooLong { .. } | RecordError::Decode { .. } | RecordError::Encode { .. }) => None,
@@ -183,7 +204,7 @@ pub(super) fn begin(segments: &[Segment], sealed: u64) -> Result<usize, OpenErro
     let Some(segment) = segments.get(last) else {
         return Ok(0);
     };
-    let headed = if has_head(&segment.path)? {
+    let headed = if head(segment)?.is_some() {
         last
     } else {
         last.saturating_sub(1)
@@ -191,14 +212,30 @@ pub(super) fn begin(segments: &[Segment], sealed: u64) -> Result<usize, OpenErro
     Ok(holding.min(headed))
 }
 
-fn has_head(path: &PathBuf) -> Result<bool, OpenError> {
-    let unreadable = |source| OpenError::File {
-        doing: "read",
-        path: path.clone(),
-        source,
-    };
-    let mut lines = Lines::new(BufReader::new(File::open(path).map_err(unreadable)?), 0);
+/// Says when a segment was begun: what its first record says, or what is kept of that.
+pub(super) fn begun(segment: &Segment) -> Result<Option<Timestamp>, OpenError> {
+    let kept = reader(segment)?.head().map(|kept| kept.began);
+    Ok(kept.or(head(segment)?.map(|head| head.time)))
+}
+
+fn head(segment: &Segment) -> Result<Option<SegmentRecord>, OpenError> {
     let mut line = Vec::new();
-    let whole = lines.read(&mut line).map_err(unreadable)? == Step::Whole;
-    Ok(whole && head_of(&line).is_some())
+    let read = reader(segment)?.read(&mut line);
+    let whole = read.map_err(|source| unreadable(segment, source))?;
+    Ok(match whole {
+        Read::Record { .. } => head_of(&line),
+        Read::Torn | Read::TooLong | Read::NotKept | Read::End => None,
+    })
+}
+
+fn reader(segment: &Segment) -> Result<Reader, OpenError> {
+    Reader::open(segment).map_err(|source| unreadable(segment, source))
+}
+
+fn unreadable(segment: &Segment, source: std::io::Error) -> OpenError {
+    OpenError::File {
+        doing: "read",
+        path: segment.path.clone(),
+        source,
+    }
 }

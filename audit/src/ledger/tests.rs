@@ -20,6 +20,7 @@ fn config(folder: &Path) -> LedgerConfig {
         origin: "test".to_owned(),
         sync: Duration::from_millis(1),
         max_bytes: 1 << 30,
+        retention: None,
     }
 }
 
@@ -29,7 +30,7 @@ fn open_small(folder: &Path) -> Ledger {
     let config = config(folder);
     let mut opened = open::open(&config, &clock).unwrap();
     opened.writer.segment_bytes_max = 4096;
-    Ledger::start(opened, config.sync, clock).unwrap().0
+    Ledger::start(opened, &config, clock).unwrap().0
 }
 
 fn event(number: u64) -> EventRecord {
@@ -228,4 +229,5 @@ fn a_thread_that_panics_stops_the_ledger() {
 }
 
 mod matrix;
+mod pruning;
 mod witnessed;

@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use spiffe::time::Clock;
+use spiffe::time::{Clock, Timestamp};
 
 use super::append::Append;
 use super::turn::Written;
@@ -24,6 +25,9 @@ const ENDS_BYTES_MAX: usize = 1024 * 1024;
 /// Records whose hashes wait for the keeper, at most: 32 MiB.
 pub(super) const FRESH_MAX: usize = 1024 * 1024;
 
+/// Age after which a new segment is begun: pruning takes whole segments.
+const SEGMENT_AGE_MAX: Duration = Duration::from_hours(24);
+
 /// The appending half of a ledger.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -34,6 +38,10 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     /// Bytes after which a segment is full.
     pub(super) segment_bytes_max: u64,
+    /// When the open segment was begun, as far as that is known.
+    pub(super) opened: Option<Timestamp>,
+    /// The open segment is old: the next record begins another.
+    pub(super) old: bool,
     pub(super) size: u64,
     pub(super) budget: Budget,
     pub(super) stats: Stats,
@@ -54,6 +62,8 @@ pub(super) struct Writer {
     pub(super) idle: bool,
     /// Counts of refusals or strangers wait.
     pub(super) counting: bool,
+    /// A checkpoint is waited for.
+    pub(super) seal_wanted: bool,
     /// A new epoch is to begin after this one, and why.
     pub(super) epoch_wanted: Option<(u32, &'static str)>,
 }
@@ -86,6 +96,8 @@ impl Writer {
             clock,
             segment: None,
             segment_bytes_max,
+            opened: None,
+            old: false,
             size,
             budget,
             stats: Stats::default(),
@@ -101,6 +113,7 @@ impl Writer {
             stop: false,
             idle: false,
             counting: false,
+            seal_wanted: false,
             epoch_wanted: None,
         }
     }
@@ -168,6 +181,7 @@ impl Writer {
     /// Says whether the keeper has something to do.
     pub(super) fn has_news(&self) -> bool {
         self.counting
+            || self.seal_wanted
             || self.epoch_wanted.is_some()
             || !self.fresh.is_empty()
             || !self.ends.hashes.is_empty()
@@ -186,6 +200,25 @@ impl Writer {
             hashes,
             begun: std::mem::take(&mut self.begun),
         }
+    }
+
+    /// Has a segment that is old end with its last record. Its time is not looked at with each record: that is work for
+    /// whoever waits anyway.
+    pub(super) fn age(&mut self, now: Timestamp) {
+        let opened = self
+            .opened
+            .filter(|opened| now.duration_since(*opened) >= SEGMENT_AGE_MAX);
+        self.old |= opened.is_some();
+    }
+
+    /// Begins a segment of which there is nothing but its first record, so that the one before it can be pruned.
+    pub(super) fn begin_segment(&mut self) -> Result<(), LedgerError> {
+        self.usable()?;
+        if self.closed {
+            return Err(LedgerError::Closed);
+        }
+        self.old = true;
+        self.write(None)
     }
 
     fn usable(&self) -> Result<(), LedgerError> {
@@ -220,8 +253,10 @@ impl Writer {
             return Err(LedgerError::Sync { error: error.clone() });
         }
         let header = self.header()?;
-        self.begun |= header.file.is_some();
         let segment = ready(&mut self.segment, &mut self.path, &mut self.retired, &header)?;
+        if header.file.is_some() {
+            (self.begun, self.old) = (true, false);
+        }
         let head_cost = match &header.line {
             Some(head) => batch.push(head, head.hash(), Budget::cost(head.json().len())),
             None => 0,
@@ -237,6 +272,7 @@ impl Writer {
             path: self.path.clone(),
             source,
         })?;
+        self.opened = header.time.or(self.opened);
         let cost = self.ends.cost.saturating_add(self.staged.cost);
         self.budget.spend(Class::Calls, cost.saturating_add(head_cost));
         self.ends.clear();
@@ -247,10 +283,11 @@ impl Writer {
 
     /// Decides whether the write opens a segment, and with which record.
     fn header(&self) -> Result<Header, LedgerError> {
-        let full = |segment: &Append<_>| segment.len() >= self.segment_bytes_max;
+        // One that is old but empty is gone on with.
+        let full = |segment: &Append<_>| segment.len() >= self.segment_bytes_max || (self.old && segment.len() > 0);
         let fresh = self.segment.as_ref().is_none_or(full);
         if !fresh && self.segment.as_ref().is_some_and(|segment| segment.len() > 0) {
-            return Ok(Header { file: None, line: None });
+            return Ok(Header::default());
         }
         let [calls_bytes, refusals_bytes, strangers_bytes] = self.budget.spent();
         let record = SegmentRecord {
@@ -262,15 +299,20 @@ impl Writer {
         };
         let line = Line::segment(&record).map_err(|source| LedgerError::Record { source })?;
         let file = fresh.then(|| self.segments.join(segment::file_name(self.size)));
-        Ok(Header { file, line: Some(line) })
+        Ok(Header {
+            file,
+            line: Some(line),
+            time: Some(record.time),
+        })
     }
 }
 
 /// The file and the record with which a segment begins, if one is to begin.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Header {
     file: Option<PathBuf>,
     line: Option<Line>,
+    time: Option<Timestamp>,
 }
 
 /// Returns the segment to write to, after beginning it if need be.

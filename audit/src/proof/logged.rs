@@ -127,6 +127,12 @@ pub enum ProveError {
         /// The record.
         index: u64,
     },
+    /// It was pruned: that it was there can be proven to whoever has it, and nobody here has.
+    #[error("record {index} was pruned: the ledger has its hash, and not the record")]
+    Pruned {
+        /// The record.
+        index: u64,
+    },
     /// What was read does not fit together.
     #[error("record {index} is not the one under the checkpoint: `botmesh audit verify` says more")]
     Altered {
@@ -192,7 +198,12 @@ fn record_of(dir: &Path, index: u64) -> Result<Vec<u8>, ProveError> {
     let mut tail = tail(dir, Start::Index(index)).map_err(unread)?;
     let entry = tail.next().transpose().map_err(unread)?;
     let found = entry.filter(|entry| entry.index == index);
-    Ok(found.ok_or(ProveError::NoRecord { index })?.line)
+    match found {
+        Some(found) => Ok(found.line),
+        // Something is there behind it, or would be.
+        None if tail.next_index() > index => Err(ProveError::Pruned { index }),
+        None => Err(ProveError::NoRecord { index }),
+    }
 }
 
 impl LoggedRecord {

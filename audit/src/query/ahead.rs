@@ -11,7 +11,7 @@ use super::bounded::Stop;
 use super::filter::Filter;
 use super::index::{self, Binding, BuildError, Index};
 use super::select::{Pick, select};
-use crate::segment::{self, Segment};
+use crate::segment::{self, Held, Segment};
 use crate::tail::ReadError;
 
 /// Threads that look ahead, at most. Each holds at most two segments' indexes.
@@ -20,7 +20,7 @@ const THREADS_MAX: usize = 4;
 /// What of one segment can matter to a query.
 #[derive(Debug)]
 pub(super) struct Selected {
-    pub(super) segment: Segment,
+    pub(super) held: Held,
     /// None where no record of it is of the times that are asked for.
     pub(super) index: Option<Index>,
     pub(super) picks: Vec<Pick>,
@@ -84,8 +84,8 @@ impl Ahead {
     }
 
     /// Returns the index of a segment of which no record matches.
-    pub(super) fn index(&self, segment: &Segment) -> Result<Index, ReadError> {
-        index::of_closed(&self.ledger, segment, Indexes::Read).map_err(|error| failed(segment, error))
+    pub(super) fn index(&self, held: &Held) -> Result<Index, ReadError> {
+        index::of_closed(&self.ledger, held, Indexes::Read).map_err(|error| failed(held.segment(), error))
     }
 }
 
@@ -137,34 +137,37 @@ impl Work {
     }
 
     fn select(&self, segment: &Segment, is_closed: bool) -> Result<Selected, ReadError> {
-        if is_closed && self.is_of_other_times(segment) {
+        // Held until all that is asked of it is read, whatever is pruned meanwhile.
+        let held = Held::open(segment).map_err(|error| unreadable(segment, error))?;
+        let segment = held.segment();
+        if is_closed && self.is_of_other_times(&held) {
             return Ok(Selected {
-                segment: segment.clone(),
+                held,
                 index: None,
                 picks: Vec::new(),
             });
         }
         let index = if is_closed {
-            index::of_closed(&self.ledger, segment, self.indexes)
+            index::of_closed(&self.ledger, &held, self.indexes)
         } else {
-            index::build(segment)
+            index::build(&held)
         };
         let index = index.map_err(|error| failed(segment, error))?;
-        let picks = select(&self.filter, segment, &index).map_err(|error| unreadable(segment, error))?;
+        let picks = select(&self.filter, &held, &index).map_err(|error| unreadable(segment, error))?;
         Ok(Selected {
-            segment: segment.clone(),
+            held,
             index: Some(index),
             picks,
         })
     }
 
-    fn is_of_other_times(&self, segment: &Segment) -> bool {
+    fn is_of_other_times(&self, held: &Held) -> bool {
         // Only an index knows: the time of a record is of before it was written, and a host's time can be set back.
         if self.indexes == Indexes::Ignore || !self.filter.has_times() {
             return false;
         }
-        let binding = Binding::of(segment).ok();
-        let stored = binding.and_then(|binding| index::stored(&self.ledger, segment, &binding));
+        let binding = Binding::of(held).ok();
+        let stored = binding.and_then(|binding| index::stored(&self.ledger, held.segment(), &binding));
         stored.is_some_and(|stored| self.filter.excludes(stored.span.0, stored.span.1))
     }
 }

@@ -22,7 +22,7 @@ use spiffe::time::Timestamp;
 use super::Indexes;
 use super::view::{Party, View};
 use crate::record::CallId;
-use crate::segment::Segment;
+use crate::segment::{Held, Segment};
 
 pub(super) use build::{build, lines};
 pub(super) use file::{Binding, stored};
@@ -182,17 +182,22 @@ pub(super) fn number_of(id: &str) -> u64 {
 
 /// Returns the index of a segment that is closed: as it is stored, else made from the segment, and stored where that is
 /// allowed. What cannot be stored is not worth an error.
-pub(super) fn of_closed(ledger: &Path, segment: &Segment, indexes: Indexes) -> Result<Index, BuildError> {
+pub(super) fn of_closed(ledger: &Path, held: &Held, indexes: Indexes) -> Result<Index, BuildError> {
     if indexes == Indexes::Ignore {
-        return build(segment);
+        return build(held);
     }
-    let binding = Binding::of(segment).map_err(|source| BuildError::Read { source })?;
+    let segment = held.segment();
+    let binding = Binding::of(held).map_err(|source| BuildError::Read { source })?;
     if let Some(index) = load(ledger, segment, &binding) {
         return Ok(index);
     }
-    let index = build(segment)?;
+    let index = build(held)?;
     if indexes == Indexes::Write && index.bytes() == binding.bytes {
         write(ledger, segment, &binding, &index).unwrap_or_default();
+        // Who prunes removes the index, and may have done so already: nothing is to be left of what is gone.
+        if !held.is_there() {
+            file::remove(ledger, segment);
+        }
     }
     Ok(index)
 }
@@ -235,4 +240,42 @@ pub(super) enum BuildError {
         /// Where it begins.
         offset: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::{self, Form};
+
+    #[test]
+    fn a_segment_that_is_held_is_read_as_it_was_and_leaves_no_index_once_it_is_gone() {
+        let ledger = tempfile::tempdir().unwrap();
+        let segments = ledger.path().join(segment::SEGMENTS);
+        fs::create_dir(&segments).unwrap();
+        let line = br#"{"kind":"end","id":"01990000-0000-7000-8000-000000000001"}"#;
+        let path = segments.join(segment::file_name(0));
+        fs::write(&path, [line, &b"\n"[..]].concat()).unwrap();
+        let form = Form::Whole;
+        let found = Segment { first: 0, form, path };
+        let index = ledger.path().join(INDEX).join("00000000000000000000.index");
+        let held = Held::open(&found).unwrap();
+        assert_eq!(of_closed(ledger.path(), &held, Indexes::Write).unwrap().rows(), 1);
+        assert!(index.exists());
+        fs::remove_file(&index).unwrap();
+        // It is pruned.
+        let kept = segment::kept_path(ledger.path(), 0);
+        fs::write(&kept, "{}\n").unwrap();
+        fs::remove_file(&found.path).unwrap();
+        let read = of_closed(ledger.path(), &held, Indexes::Write).unwrap();
+        assert_eq!(
+            (read.rows(), read.row(0).unwrap().id),
+            (1, number_of("01990000-0000-7000-8000-000000000001"))
+        );
+        assert!(!index.exists());
+        assert_eq!(
+            Held::open(&found).unwrap().segment().path,
+            kept,
+            "and is found as what is kept of it"
+        );
+    }
 }

@@ -55,7 +55,7 @@ pub(super) fn complete(
 ) -> Result<(Selected, Option<Index>), ReadError> {
     let mut index = selected.index.take();
     if !open.is_empty() {
-        let known = index.map_or_else(|| ahead.index(&selected.segment), Ok)?;
+        let known = index.map_or_else(|| ahead.index(&selected.held), Ok)?;
         add_ends(&mut selected.picks, &known, open);
         index = Some(known);
     }
@@ -65,7 +65,7 @@ pub(super) fn complete(
 
 impl Reading {
     fn open(mut selected: Selected, index: Index) -> Result<Self, ReadError> {
-        let lines = Places::open(&selected.segment).map_err(|error| unreadable(&selected.segment, error))?;
+        let lines = Places::open(&selected.held).map_err(|error| unreadable(selected.held.segment(), error))?;
         Ok(Self {
             picks: std::mem::take(&mut selected.picks).into_iter(),
             selected,
@@ -85,6 +85,6 @@ impl Reading {
         };
         let line = self.lines.read(self.offset, row.length);
         line.map(Some)
-            .map_err(|error| unreadable(&self.selected.segment, error))
+            .map_err(|error| unreadable(self.selected.held.segment(), error))
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read as _};
 use super::filter::Filter;
 use super::index::{Ids, Index, Row};
 use super::view::{Party, View};
-use crate::segment::Segment;
+use crate::segment::{Form, Held};
 
 /// Bytes that are read around a record that is wanted alone.
 const READ_BYTES: usize = 16 * 1024;
@@ -49,12 +49,12 @@ struct Lens<'a> {
 }
 
 /// Returns the lines of a segment that a filter admits, its statuses left aside, and the ends of such calls.
-pub(super) fn select(filter: &Filter, segment: &Segment, index: &Index) -> io::Result<Vec<Pick>> {
+pub(super) fn select(filter: &Filter, held: &Held, index: &Index) -> io::Result<Vec<Pick>> {
     let lens = Lens::new(filter, index);
     if !lens.shapes.iter().any(|shape| shape.admitted) {
         return Ok(Vec::new());
     }
-    let mut lines = filter.needs_lines().then(|| Places::open(segment)).transpose()?;
+    let mut lines = filter.needs_lines().then(|| Places::open(held)).transpose()?;
     let mut awaited = Ids::default();
     let mut picks = Vec::new();
     for (number, offset) in index.offsets().enumerate() {
@@ -142,14 +142,16 @@ pub(super) struct Places {
     reader: BufReader<File>,
     at: u64,
     line: Vec<u8>,
+    form: Form,
 }
 
 impl Places {
-    pub(super) fn open(segment: &Segment) -> io::Result<Self> {
+    pub(super) fn open(held: &Held) -> io::Result<Self> {
         Ok(Self {
-            reader: super::index::lines(segment, READ_BYTES)?.into_reader(),
+            reader: super::index::lines(held, READ_BYTES)?.into_reader(),
             at: 0,
             line: Vec::new(),
+            form: held.segment().form,
         })
     }
 
@@ -166,7 +168,7 @@ impl Places {
         self.reader.read_exact(&mut self.line)?;
         self.at = offset.saturating_add(self.line.len() as u64);
         match self.line.split_last() {
-            Some((b'\n', line)) => Ok(line),
+            Some((b'\n', line)) => Ok(self.form.record(line)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -175,13 +177,16 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Segment;
 
     #[test]
     fn what_is_read_by_its_place_has_to_be_a_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lines");
         std::fs::write(&path, "{}\n[17]\n{}\n").unwrap();
-        let mut places = Places::open(&Segment { first: 0, path }).unwrap();
+        let form = Form::Whole;
+        let segment = Segment { first: 0, form, path };
+        let mut places = Places::open(&Held::open(&segment).unwrap()).unwrap();
         assert_eq!(places.read(0, 2).unwrap(), b"{}");
         assert_eq!(places.read(8, 2).unwrap(), b"{}");
         assert_eq!(places.read(3, 4).unwrap(), b"[17]");

@@ -33,6 +33,14 @@ words! {
         Stopped = "stopped",
         /// The ledger cut a torn end off and kept it beside.
         Repaired = "repaired",
+        /// The ledger pruned records that were past their time.
+        Pruned = "pruned",
+        /// A ledger that was put aside, or what a crash tore, was past its time and is gone.
+        AsideRemoved = "aside_removed",
+        /// An operator had the ledger prune nothing for the time being.
+        Held = "held",
+        /// An operator let it prune again.
+        HoldReleased = "hold_released",
         /// A new epoch of a ledger began: what was there before was lost, set back or changed.
         EpochBegun = "epoch_begun",
         /// A head of a host's ledger was cosigned.

@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, VerifyFailure};
+use crate::hash::Hash;
 use crate::ledger::read_file;
-use crate::tile::{Tile, TileId};
+use crate::tile::{TILE_WIDTH, Tile, TileId};
 
 /// Bytes of a full tile.
 const TILE_BYTES: u64 = 256 * 32;
@@ -94,4 +95,50 @@ fn stored_at(dir: &Path, id: TileId) -> Result<Vec<TileId>, VerifyFailure> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The hashes of records as the lowest tiles hold them.
+#[derive(Debug)]
+pub(super) struct StoredHashes<'a> {
+    dir: &'a Path,
+    tile: Option<Tile>,
+}
+
+impl<'a> StoredHashes<'a> {
+    /// Reads nothing yet.
+    pub(super) const fn new(dir: &'a Path) -> Self {
+        Self { dir, tile: None }
+    }
+
+    /// Gives the hash of a record.
+    pub(super) fn read(&mut self, index: u64) -> Result<Hash, VerifyFailure> {
+        let number = index / TILE_WIDTH;
+        let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
+        let held = |tile: &Option<Tile>| {
+            let tile = tile.as_ref().filter(|tile| tile.id.index() == number)?;
+            tile.hashes.get(place).copied()
+        };
+        if held(&self.tile).is_none() {
+            self.tile = widest(self.dir, number)?;
+        }
+        held(&self.tile).ok_or_else(|| {
+            let path = TileId::new(0, number, TILE_WIDTH).map_or_else(PathBuf::new, |id| self.dir.join(id.path()));
+            VerifyFailure::at(path, 0, Finding::TileMissing).with_index(index)
+        })
+    }
+}
+
+/// The tile of the lowest row that holds most at its place.
+fn widest(dir: &Path, number: u64) -> Result<Option<Tile>, VerifyFailure> {
+    let Some(full) = TileId::new(0, number, TILE_WIDTH) else {
+        return Ok(None);
+    };
+    for id in stored_at(dir, full)?.into_iter().rev() {
+        let path = dir.join(id.path());
+        let stored = read_file(&path, TILE_BYTES).map_err(|source| VerifyFailure::unreadable(&path, source))?;
+        if let Some(tile) = stored.and_then(|bytes| Tile::from_bytes(id, &bytes)) {
+            return Ok(Some(tile));
+        }
+    }
+    Ok(None)
 }

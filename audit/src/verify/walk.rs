@@ -1,22 +1,23 @@
 //! One pass over all records, which computes everything again and decides at
 //! the end who is wrong where two do not agree.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
+use spiffe::time::Timestamp;
 
 use super::cosigned::CosignedHeads;
 use super::heads::{Head, Heads};
-use super::stored::{self, Differs};
+use super::stored::{self, Differs, StoredHashes};
 use super::{Finding, VerifyFailure, VerifyReport};
 use crate::epoch;
 use crate::hash::Hash;
 use crate::ledger::StoredTree;
 use crate::proof::Subtree;
-use crate::segment::{Lines, Segment, Step};
+use crate::pruned::{Forged, Pruned};
+use crate::segment::{Form, Read, Reader, Segment};
 use crate::tile::{TILE_WIDTH, Tile};
 use crate::tree::Tree;
 
@@ -53,6 +54,27 @@ pub(super) struct Walk<'a> {
     torn_bytes: u64,
     segments: u64,
     cosigned: CosignedHeads,
+    /// Segments of which not all is there.
+    gone: Vec<Gone>,
+    /// What the ledger says that it pruned, by the first record of the segment.
+    pruned: BTreeMap<u64, Vec<Pruned>>,
+    /// The first record that tells of pruning and that the ledger has not signed.
+    forged: Option<Place>,
+    hashes: StoredHashes<'a>,
+}
+
+/// A segment of which not all is there.
+#[derive(Debug)]
+struct Gone {
+    /// Its first record that is not there.
+    place: Place,
+    first: u64,
+    end: u64,
+    /// The hash of its first record.
+    leaf: Hash,
+    /// SHA-256 of what is kept.
+    kept: Hash,
+    records: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -80,6 +102,10 @@ impl<'a> Walk<'a> {
             torn_bytes: 0,
             segments: 0,
             cosigned,
+            gone: Vec::new(),
+            pruned: BTreeMap::new(),
+            forged: None,
+            hashes: StoredHashes::new(dir),
         }
     }
 
@@ -97,34 +123,86 @@ impl<'a> Walk<'a> {
             return Err(record.unwrap_or(gap.with_index(index)));
         }
         self.segments = self.segments.saturating_add(1);
-        let file = Arc::new(segment.path.clone());
         let unreadable = |source| VerifyFailure::unreadable(&segment.path, source);
-        let reader = BufReader::new(File::open(&segment.path).map_err(unreadable)?);
-        let mut lines = Lines::new(reader, 0);
+        let mut reader = Reader::open(segment).map_err(unreadable)?;
+        let file = Arc::new(reader.segment().path.clone());
+        let kept = reader.segment().form == Form::Kept;
+        let mut gone = None;
         let mut line = Vec::new();
         loop {
-            let index = self.tree.size();
-            let place = Place {
+            let offset = reader.offset();
+            let place = |index| Place {
                 index,
                 file: Arc::clone(&file),
-                offset: lines.offset(),
+                offset,
             };
+            let read = reader.read(&mut line).map_err(unreadable)?;
+            match read {
+                Read::Record { index, .. } => self.pass_over(index, &place, &mut gone)?,
+                Read::End => self.pass_over(reader.next(), &place, &mut gone)?,
+                Read::Torn | Read::TooLong | Read::NotKept => {}
+            }
+            let index = self.tree.size();
+            let place = place(index);
             self.end = place.clone();
-            match lines.read(&mut line).map_err(unreadable)? {
-                Step::Whole if is_object(&line) => self.record(place, &line)?,
-                Step::End => return Ok(()),
+            match read {
+                Read::Record { .. } if is_object(&line) => self.record(place, &line)?,
+                Read::End => break,
                 // What a crash tore is behind the newest head and at the end.
-                Step::Torn if last && index >= self.heads.newest.size => {
+                Read::Torn if last && !kept && index >= self.heads.newest.size => {
                     self.torn_bytes = line.len() as u64;
-                    return Ok(());
+                    break;
                 }
-                Step::Whole | Step::Torn | Step::TooLong => {
+                Read::Record { .. } | Read::Torn | Read::TooLong | Read::NotKept => {
                     let bad = place.failure(Finding::NotARecord);
                     let record = self.record_failure().or_else(|| self.unfinished_failure());
                     return Err(record.unwrap_or(bad));
                 }
             }
         }
+        let Some((place, records)) = gone else { return Ok(()) };
+        self.gone.push(Gone {
+            place,
+            first: segment.first,
+            end: self.tree.size(),
+            leaf: self.hashes.read(segment.first)?,
+            kept: reader.hash().map_err(unreadable)?,
+            records,
+        });
+        Ok(())
+    }
+
+    /// Passes over records that are not there: their hashes are in the tiles, and whether those are true is found out as
+    /// of all others.
+    fn pass_over(
+        &mut self,
+        to: u64,
+        place: &impl Fn(u64) -> Place,
+        gone: &mut Option<(Place, u64)>,
+    ) -> Result<(), VerifyFailure> {
+        while self.tree.size() < to {
+            let index = self.tree.size();
+            let place = place(index);
+            let (_, count) = gone.get_or_insert_with(|| (place.clone(), 0));
+            *count = count.saturating_add(1);
+            let hash = self.hashes.read(index)?;
+            self.add(place, hash)?;
+        }
+        Ok(())
+    }
+
+    /// The first segment of which records are gone without a word of the ledger.
+    fn cut_out(&self) -> Option<VerifyFailure> {
+        let cut = self.gone.iter().find(|gone| self.word_for(gone).is_none())?;
+        let last = cut.end.saturating_sub(1);
+        Some(cut.place.failure(Finding::NotPruned { last }))
+    }
+
+    /// What the ledger says of a segment of which records are gone.
+    fn word_for(&self, gone: &Gone) -> Option<&Pruned> {
+        let said = self.pruned.get(&gone.first)?;
+        said.iter()
+            .find(|said| said.end == gone.end && said.leaf == gone.leaf && said.kept == gone.kept)
     }
 
     /// Decides, when all records were read.
@@ -139,7 +217,11 @@ impl<'a> Walk<'a> {
                 covered: covered.max(tiled),
             });
             let altered = || self.behind_true.as_ref().map(|at| at.failure(Finding::Record));
-            let found = self.record_failure();
+            // Where the records are gone, only the tiles could have been changed.
+            let tile = self.tile.as_ref().filter(|_| !self.gone.is_empty());
+            let tile =
+                tile.map(|(file, offset, index)| VerifyFailure::at(file, *offset, Finding::Tile).with_index(*index));
+            let found = self.record_failure().or(tile);
             return Err(match size < covered {
                 true => found.unwrap_or(missing),
                 false => found.or_else(altered).unwrap_or(missing),
@@ -166,17 +248,35 @@ impl<'a> Walk<'a> {
             return Err(self.end.failure(Finding::Missing { covered: tiled }));
         }
         self.check_edge()?;
+        if let Some(forged) = &self.forged {
+            return Err(forged.failure(Finding::ForgedPruning));
+        }
+        if let Some(failure) = self.cut_out() {
+            return Err(failure);
+        }
         Ok(self.report())
     }
 
-    /// Adds a record, and compares what it completes.
+    /// Adds a record that is there.
     fn record(&mut self, place: Place, line: &[u8]) -> Result<(), VerifyFailure> {
+        match Pruned::of_record(line, &self.heads.key) {
+            Ok(Some(pruned)) if pruned.end <= place.index => {
+                self.pruned.entry(pruned.first).or_default().push(pruned);
+            }
+            Ok(Some(_)) | Err(Forged) if self.forged.is_none() => self.forged = Some(place.clone()),
+            Ok(_) | Err(Forged) => {}
+        }
+        self.add(place, Hash::leaf(line))
+    }
+
+    /// Adds a hash, and compares what it completes.
+    fn add(&mut self, place: Place, hash: Hash) -> Result<(), VerifyFailure> {
         if self.behind_true.is_none() {
             self.behind_true = Some(place.clone());
         }
         self.places.push(place);
         let mut full = Vec::new();
-        self.tree.push(Hash::leaf(line), &mut full);
+        self.tree.push(hash, &mut full);
         for tile in full {
             self.compare(&tile)?;
         }
@@ -255,6 +355,12 @@ impl<'a> Walk<'a> {
         Some(place.failure(Finding::Record))
     }
 
+    /// Time of the newest record that was pruned.
+    fn pruned_until(&self) -> Option<Timestamp> {
+        let words = self.gone.iter().filter_map(|gone| self.word_for(gone));
+        words.map(|word| word.until).max()
+    }
+
     fn report(&self) -> VerifyReport {
         let (records, covered) = (self.tree.size(), self.heads.newest.size);
         VerifyReport {
@@ -271,6 +377,8 @@ impl<'a> Walk<'a> {
             set_back: self.cosigned.set_back(),
             witnessed: self.cosigned.witnessed(),
             witnesses: self.cosigned.witnesses(),
+            pruned: self.gone.iter().map(|gone| gone.records).sum(),
+            pruned_until: self.pruned_until(),
         }
     }
 }

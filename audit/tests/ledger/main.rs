@@ -16,6 +16,7 @@ mod full;
 mod indexed;
 mod open;
 mod read;
+mod retention;
 mod support;
 mod tamper;
 mod write;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use audit::{
     Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Ledger, LedgerConfig,
-    OpenError, OpenReport, Party, Verdict, VerifyFailure, VerifyReport,
+    OpenError, OpenReport, Party, Retention, Verdict, VerifyFailure, VerifyReport,
 };
 use spiffe::id::SpiffeId;
 use spiffe::selector::Facts;
@@ -19,6 +19,7 @@ pub(crate) struct Place {
     pub(crate) hand: ClockHand,
     pub(crate) sync: Duration,
     pub(crate) max_bytes: u64,
+    pub(crate) retention: Option<Retention>,
 }
 
 impl Place {
@@ -31,6 +32,7 @@ impl Place {
             hand,
             sync: Duration::from_millis(5),
             max_bytes: 1 << 30,
+            retention: None,
         }
     }
 
@@ -39,7 +41,10 @@ impl Place {
     }
 
     pub(crate) fn config(&self) -> LedgerConfig {
-        config(self.folder.path(), self.sync, self.max_bytes)
+        LedgerConfig {
+            retention: self.retention,
+            ..config(self.folder.path(), self.sync, self.max_bytes)
+        }
     }
 
     pub(crate) fn try_open(&self) -> Result<(Ledger, OpenReport), OpenError> {
@@ -84,6 +89,7 @@ pub(crate) fn config(folder: &Path, sync: Duration, max_bytes: u64) -> LedgerCon
         origin: "acme.internal/host/web-1".to_owned(),
         sync,
         max_bytes,
+        retention: None,
     }
 }
 

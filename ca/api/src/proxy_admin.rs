@@ -51,6 +51,10 @@ pub mod path {
     /// `POST` a [`CredentialTest`](super::CredentialTest) → [`CredentialsResponse`](super::CredentialsResponse): the value is read
     /// anew.
     pub const CREDENTIAL_TEST: &str = "/v1/credentials/test";
+    /// `POST` a [`HoldRequest`](super::HoldRequest) → [`LedgerHold`](super::LedgerHold): nothing of the ledger is pruned.
+    pub const LEDGER_HOLD: &str = "/v1/ledger/hold";
+    /// `POST` → [`LedgerHold`](super::LedgerHold): what is past its time is pruned again.
+    pub const LEDGER_RELEASE: &str = "/v1/ledger/release";
     /// `GET` → [`WhoAmI`](super::WhoAmI); about the process that asks.
     pub const WHOAMI: &str = "/v1/whoami";
 }
@@ -99,6 +103,30 @@ pub struct ProxyStatus {
     pub calls: Option<Calls>,
     /// What an operator should know.
     pub notes: Vec<String>,
+}
+
+/// To hold the ledger of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldRequest {
+    /// Why, for whoever finds it.
+    pub reason: String,
+    /// It ends by itself after so many seconds.
+    #[serde(default)]
+    pub for_seconds: Option<u64>,
+}
+
+/// The hold of a ledger; nothing where there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHold {
+    /// Why.
+    pub reason: Option<String>,
+    /// Who began it.
+    pub by: Option<String>,
+    /// When.
+    pub since: Option<Timestamp>,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
 }
 
 /// What the proxy knows of one process.

@@ -103,5 +103,9 @@ fn notes(core: &Core) -> Vec<String> {
             core.authority.not_after()
         ),
     ]);
+    let ledger = core.journal.ledger();
+    notes.extend(ledger.held().as_ref().map(super::hold::note));
+    let unpruned = ledger.stats().prune_trouble;
+    notes.extend(unpruned.map(|why| format!("records past their time are not pruned: {why}")));
     notes
 }

@@ -38,6 +38,7 @@ impl Log {
             origin: self.origin.clone(),
             sync: Duration::from_millis(1),
             max_bytes: 1 << 20,
+            retention: None,
         };
         Ledger::open_or_begin(config, self.clock.clone()).unwrap().0
     }

@@ -14,9 +14,3 @@ pub(super) fn workload_api<'de, D: Deserializer<'de>>(_input: D) -> Result<Optio
         "BM0190: `workload_api` is not enforced by this version",
     ))
 }
-
-pub(super) fn keep<'de, D: Deserializer<'de>>(_input: D) -> Result<Option<NotEnforced>, D::Error> {
-    Err(D::Error::custom(
-        "BM0190: `ledger.keep` is not enforced by this version",
-    ))
-}

@@ -1,5 +1,6 @@
 //! What the file means: every setting, with its default or as it was written.
 
+use audit::ledger::{KEEP_MAX, KEEP_MIN};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
@@ -90,6 +91,10 @@ pub struct Settings {
     pub ledger_sync: Duration,
     /// The ledger's budget.
     pub ledger_max_bytes: u64,
+    /// How long the ledger keeps calls.
+    pub ledger_keep: Duration,
+    /// How long it keeps everything else.
+    pub ledger_keep_events: Duration,
     /// What a call between two bots of this host goes through.
     pub local_hop: LocalHop,
     /// How much a refusal tells the caller.
@@ -145,6 +150,7 @@ impl Config {
         self.check_counts()?;
         let state_dir = self.state_dir.unwrap_or_else(|| defaults.state_dir.clone());
         let vaults = resolve_vaults(self.credentials.vaults)?;
+        let (ledger_keep, ledger_keep_events) = resolve_keep(self.ledger.keep, self.ledger.keep_events)?;
         let listeners = self
             .listeners
             .into_iter()
@@ -177,6 +183,8 @@ impl Config {
             ledger_dir: self.ledger.dir.unwrap_or_else(|| state_dir.join("ledger")),
             ledger_sync: resolve_sync(self.ledger.sync)?,
             ledger_max_bytes: self.ledger.max_bytes.map_or(20 << 30, ByteSize::bytes),
+            ledger_keep,
+            ledger_keep_events,
             local_hop: self.local_hop,
             disclose: self.disclose,
             secret_in_url: self.secret_in_url,
@@ -254,6 +262,22 @@ fn resolve_sync(sync: Option<Span>) -> Result<Duration, ConfigError> {
     Ok(sync)
 }
 
+/// How long calls are kept, and everything else. Who keeps calls for longer than that keeps the rest as long.
+fn resolve_keep(calls: Option<Span>, events: Option<Span>) -> Result<(Duration, Duration), ConfigError> {
+    let day = Duration::from_hours(24);
+    let calls = calls.map_or(90 * day, Span::duration);
+    let events = events.map_or((400 * day).max(calls), Span::duration);
+    for (setting, keep) in [("keep", calls), ("keep_events", events)] {
+        if !(KEEP_MIN..=KEEP_MAX).contains(&keep) {
+            return Err(ConfigError::LedgerKeep { setting, keep });
+        }
+    }
+    if events < calls {
+        return Err(ConfigError::LedgerKeepEvents { events, calls });
+    }
+    Ok((calls, events))
+}
+
 fn resolve_policy_age(age: Option<Span>) -> Result<Duration, ConfigError> {
     let age = age.map_or(Duration::from_hours(4), Span::duration);
     if (POLICY_AGE_MIN..=POLICY_AGE_MAX).contains(&age) {
@@ -312,6 +336,24 @@ pub enum ConfigError {
     LedgerSync {
         /// The value.
         sync: Duration,
+    },
+    /// Not between an hour and a hundred years.
+    #[error("ledger.{setting}: {keep:?} is not between 1h and 36500d")]
+    LedgerKeep {
+        /// Which.
+        setting: &'static str,
+        /// The value.
+        keep: Duration,
+    },
+    /// Events would go before calls do.
+    #[error(
+        "ledger.keep_events: {events:?} is less than ledger.keep, {calls:?}: nothing is kept for less time than calls"
+    )]
+    LedgerKeepEvents {
+        /// The value.
+        events: Duration,
+        /// That of `keep`.
+        calls: Duration,
     },
     /// Not between [`POLICY_AGE_MIN`] and [`POLICY_AGE_MAX`].
     #[error("max_policy_age: {age:?} is not between 2m and 30d")]

@@ -85,6 +85,7 @@ impl Host {
             origin: "acme.internal/host/web-1".to_owned(),
             sync: Duration::from_millis(10),
             max_bytes: 16 << 20,
+            retention: None,
         };
         Ledger::open(config, self.clock.clone()).unwrap().0
     }

@@ -19,6 +19,8 @@ pub(super) struct LedgerGauges {
     cosigned_at: IntGauge,
     witnessed_records: IntGaugeVec,
     witnessed_at: IntGaugeVec,
+    pruned: IntGauge,
+    held: IntGauge,
     bytes: IntGaugeVec,
     share_bytes: IntGaugeVec,
     dropped: IntGaugeVec,
@@ -51,6 +53,8 @@ impl LedgerGauges {
                 "When a witness outside last cosigned a head of the ledger; 0 where it never has.",
                 &["witness"],
             )?,
+            pruned: make.gauge("botmesh_ledger_pruned", "Records pruned since the start.")?,
+            held: make.gauge("botmesh_ledger_held", "1 while a hold keeps everything in the ledger.")?,
             bytes: by_share("botmesh_ledger_bytes", "Bytes in the ledger, by share of max_bytes.")?,
             share_bytes: by_share(
                 "botmesh_ledger_share_bytes",
@@ -81,6 +85,8 @@ impl LedgerGauges {
         self.epoch.set(ledger.epoch.into());
         self.cosigned_records.set(number(cosigned.records));
         self.cosigned_at.set(cosigned.at.map_or(0, Timestamp::unix_seconds));
+        self.pruned.set(number(ledger.pruned));
+        self.held.set(i64::from(ledger.held));
         for share in &ledger.shares {
             self.bytes.with_label_values(&[share.class]).set(number(share.spent));
             self.share_bytes

@@ -122,6 +122,8 @@ const BOUNDS: [(&str, usize); 44] = [
     ("botmesh_ledger_dropped", 8),
     ("botmesh_database_cancels_total", 3),
     ("botmesh_ledger_epoch", 1),
+    ("botmesh_ledger_held", 1),
+    ("botmesh_ledger_pruned", 1),
     ("botmesh_ledger_records", 1),
     ("botmesh_ledger_share_bytes", 8),
     // As many as a CA may name.

@@ -116,6 +116,7 @@ fn ledger(dir: &Path, key: Option<&str>, believed: &Believed, context: &Context)
             "checkpoints": report.checkpoints, "segments": report.segments, "epoch": report.epoch,
             "cosigned": report.cosigned.map(|head| json!({ "size": head.size, "time": head.time })),
             "set_back": report.set_back, "witnessed": report.witnessed, "witnesses": witnesses(&report),
+            "pruned": report.pruned, "pruned_until": report.pruned_until,
         }))?,
         Err(failure) => {
             if screen.is_table() {
@@ -231,6 +232,9 @@ fn told(dir: &Path, report: &VerifyReport) -> String {
             ", and of {} cosigned heads of epochs before not all is there",
             report.set_back
         ));
+    }
+    if let Some(until) = report.pruned_until {
+        text.push_str(&format!("; {} were pruned, up to {until}", report.pruned));
     }
     if report.not_covered > 0 {
         text.push_str(&format!(

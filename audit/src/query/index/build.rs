@@ -9,27 +9,28 @@ use serde::Serialize;
 use super::{BuildError, Index, NO_RECORD, NO_STATUS, NO_TIME, number_of};
 use crate::query::filter::time_of;
 use crate::query::view::{Party, View};
-use crate::segment::{Lines, Segment, Step};
+use crate::segment::{Form, Held, Lines, Step};
 
 /// Bytes that are read of a segment at once.
 const READ_BYTES: usize = 256 * 1024;
 
 /// Opens a segment to be read line by line, or at a place. All queries read segments by it.
-pub(in crate::query) fn lines(segment: &Segment, buffer: usize) -> io::Result<Lines<BufReader<File>>> {
-    let file = File::open(&segment.path)?;
-    Ok(Lines::new(BufReader::with_capacity(buffer, file), 0))
+pub(in crate::query) fn lines(held: &Held, buffer: usize) -> io::Result<Lines<BufReader<File>>> {
+    let form = held.segment().form;
+    Ok(form.lines(BufReader::with_capacity(buffer, held.file()?)))
 }
 
 /// Makes the index of the whole lines that a segment has.
-pub(in crate::query) fn build(segment: &Segment) -> Result<Index, BuildError> {
+pub(in crate::query) fn build(held: &Held) -> Result<Index, BuildError> {
     let read = |source| BuildError::Read { source };
-    let mut lines = lines(segment, READ_BYTES).map_err(read)?;
+    let mut lines = lines(held, READ_BYTES).map_err(read)?;
+    let form = held.segment().form;
     let mut builder = Builder::new();
     let mut line = Vec::new();
     loop {
         let offset = lines.offset();
         match lines.read(&mut line).map_err(read)? {
-            Step::Whole => builder.add(&line),
+            Step::Whole => builder.add(&line, form),
             Step::Torn | Step::End => return Ok(builder.index),
             Step::TooLong => {
                 return Err(BuildError::TooLong {
@@ -63,8 +64,8 @@ impl Builder {
         }
     }
 
-    fn add(&mut self, line: &[u8]) {
-        let view = View::read(line);
+    fn add(&mut self, line: &[u8], form: Form) {
+        let view = View::read(form.record(line));
         let index = &mut self.index;
         // No line is longer than 32 KiB.
         index.length.push(u16::try_from(line.len()).unwrap_or(u16::MAX));

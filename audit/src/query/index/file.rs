@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use spiffe::time::Timestamp;
 
 use super::{INDEX, Index, NO_RECORD, NO_STATUS, NO_TIME};
-use crate::segment::Segment;
+use crate::segment::{Held, Segment};
 
 /// The words of the format.
 const WORDS: &[u8; 16] = b"botmesh index 1\n";
@@ -46,8 +46,8 @@ pub(in crate::query) struct Binding {
 
 impl Binding {
     /// Reads what an index of a segment has to be bound to.
-    pub(in crate::query) fn of(segment: &Segment) -> io::Result<Self> {
-        let mut file = File::open(&segment.path)?;
+    pub(in crate::query) fn of(held: &Held) -> io::Result<Self> {
+        let mut file = held.file()?;
         let meta = file.metadata()?;
         let mut sum = Context::new(&SHA256);
         let mut edge = Vec::with_capacity(EDGE);
@@ -60,7 +60,7 @@ impl Binding {
         let mut edges = [0; SUM];
         copy(&mut edges, sum.finish().as_ref());
         Ok(Self {
-            first: segment.first,
+            first: held.segment().first,
             bytes: meta.len(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             edges,
@@ -88,6 +88,11 @@ pub(super) fn parse_file_name(name: &str) -> Option<u64> {
 
 fn path(ledger: &Path, segment: &Segment) -> PathBuf {
     ledger.join(INDEX).join(file_name(segment.first))
+}
+
+/// Removes a stored index. One that cannot be removed is of no segment that is there, so nobody uses it.
+pub(in crate::query) fn remove(ledger: &Path, segment: &Segment) {
+    fs::remove_file(path(ledger, segment)).unwrap_or_default();
 }
 
 /// Reads the head of a stored index; `None` if there is none, or it is damaged or of other bytes.

@@ -32,6 +32,11 @@ pub const CREDENTIAL_ADVANCE: &str = "/v1/credential/advance";
 pub const HEADS: &str = "/v1/heads";
 /// `POST` [`LedgersQuestion`](super::LedgersQuestion) → [`LedgersAnswer`](super::LedgersAnswer).
 pub const LEDGERS: &str = "/v1/ledgers";
+/// `POST` [`HoldRequest`](crate::proxy_admin::HoldRequest) → [`LedgerHold`](crate::proxy_admin::LedgerHold): nothing of the CA's
+/// own ledger is pruned.
+pub const LEDGER_HOLD: &str = "/v1/ledger/hold";
+/// `POST` → [`LedgerHold`](crate::proxy_admin::LedgerHold): what is past its time is pruned again.
+pub const LEDGER_RELEASE: &str = "/v1/ledger/release";
 /// `GET` → [`BotList`](super::BotList).
 pub const BOTS: &str = "/v1/bots";
 /// `GET` → [`CaStatus`](super::CaStatus).

@@ -18,6 +18,7 @@ fn ledger() -> (TempDir, Ledger) {
         // Longer than a test: the thread of the ledger writes nothing meanwhile.
         sync: Duration::from_secs(10),
         max_bytes: 1 << 30,
+        retention: None,
     };
     let (ledger, _report) = Ledger::open(config, Clock::system()).unwrap();
     (folder, ledger)
