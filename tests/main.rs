@@ -35,6 +35,7 @@ mod floods;
 mod foreign;
 mod grpc;
 mod h2c;
+mod hashed;
 mod hostile;
 mod idle;
 mod imports;

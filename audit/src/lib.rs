@@ -63,8 +63,8 @@ pub use ledger::{
     Staged, Stats, Under,
 };
 pub use record::{
-    Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, Hop, Party, Protocol, Record,
-    Verdict,
+    Actor, CallId, CallRecord, Callee, Direction, EndRecord, EventKind, EventRecord, HASHED_PATH, Hop, Party, Protocol,
+    Record, Verdict,
 };
 pub use segment::kept_again;
 pub use tail::{Entry, ReadError, Standing, Start, Tail, tail};

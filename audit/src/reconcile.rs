@@ -31,6 +31,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings that are not listed.
     pub more: u64,
+    /// Paired calls whose paths were not compared, because a ledger has a hash of it that nobody else can make.
+    pub hashed: u64,
     /// Calls with one end here of which nothing is said, by why.
     pub open: BTreeMap<Open, u64>,
 }

@@ -71,7 +71,7 @@ pub struct CallRecord {
     /// The method, upper case. Empty, and left out, for a connection that is no request.
     #[serde(default)]
     pub method: String,
-    /// The canonical path, without the query; of a session of PostgreSQL the database. Empty, and left out, for other
+    /// The canonical path, without the query, or [`HASHED_PATH`] and a hash of it where a rule says so; of a session of PostgreSQL the database. Empty, and left out, for other
     /// connections that are no requests.
     #[serde(default)]
     pub path: String,
@@ -115,7 +115,16 @@ pub struct CallRecord {
     pub shortened: bool,
 }
 
+/// What is written before the hash of a path that a rule keeps out of records. No path begins so.
+pub const HASHED_PATH: &str = "hashed:";
+
 impl CallRecord {
+    /// Says whether a hash stands in the place of the path: the same path has another one on every host.
+    #[must_use]
+    pub fn has_hashed_path(&self) -> bool {
+        self.path.starts_with(HASHED_PATH)
+    }
+
     /// A call of which nothing is known yet, and which is refused as long as nobody allows it.
     #[must_use]
     pub fn new(id: CallId, time: Timestamp, direction: Direction) -> Self {

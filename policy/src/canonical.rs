@@ -57,6 +57,8 @@ struct RuleOut<'m> {
     inject: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     justify: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     postgres: Vec<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +215,7 @@ fn rule<'m>((id, rule): (&'m RuleId, &'m Arc<Rule>)) -> RuleOut<'m> {
         id: id.as_str(),
         inject: rule.inject.as_ref().map(CredentialName::as_str),
         justify: rule.justify.as_deref(),
+        path: rule.hashed.then_some("hashed"),
         postgres: rule.postgres.iter().map(DatabaseMatch::as_str).collect(),
         reason: rule.reason.as_deref(),
         tcp: &rule.tcp,

@@ -67,6 +67,9 @@ pub const SECRET_URL: &str = "secret_url";
 /// Requests that tell whether a service takes a value: `probe`.
 pub const CREDENTIAL_PROBE: &str = "credential_probe";
 
+/// Rules whose calls are recorded with a hash of their path: `path: hashed`.
+pub const PATH_HASHED: &str = "path_hashed";
+
 /// What this version's proxies enforce, as they tell the CA.
 pub const ENFORCED: &[&str] = &[
     GROUP,
@@ -89,6 +92,7 @@ pub const ENFORCED: &[&str] = &[
     FEDERATE,
     SECRET_URL,
     CREDENTIAL_PROBE,
+    PATH_HASHED,
 ];
 
 impl Mesh {
@@ -167,6 +171,9 @@ impl Mesh {
         }
         if self.rules.values().any(|rule| rule.is_postgres()) {
             features.insert(POSTGRES);
+        }
+        if self.rules.values().any(|rule| rule.hashed) {
+            features.insert(PATH_HASHED);
         }
         features.extend(self.features_of_credentials());
         let mut spoken_to = self.rules.values().flat_map(|rule| &rule.to);

@@ -2,6 +2,7 @@
 
 mod callees;
 mod compare;
+mod hidden;
 mod limits;
 mod side;
 mod trie;
@@ -21,6 +22,7 @@ use crate::mesh::Mesh;
 use crate::outside::Outside;
 use crate::rule::{Effect, RuleId};
 use callees::To;
+use hidden::Hidden;
 use limits::Limits;
 use side::{Ask, Compiled, Side};
 
@@ -39,6 +41,7 @@ pub struct Policy {
     deny: Side,
     audits: Audits,
     limits: Limits,
+    hidden: Hidden,
 }
 
 impl Policy {
@@ -56,6 +59,7 @@ impl Policy {
             deny: Side::new(mesh, Effect::Deny),
             audits: Audits::new(mesh),
             limits: Limits::new(mesh),
+            hidden: Hidden::new(mesh),
         }
     }
 
@@ -134,6 +138,32 @@ impl Policy {
     /// Says whether a limit of this id exists.
     pub fn has_limit(&self, id: &RuleId) -> bool {
         self.limits.has(id)
+    }
+
+    /// Says whether the path of a request that a rule allows is to be recorded as a hash: where any rule that speaks of it
+    /// says so, ended or not, whichever allowed it.
+    pub fn hides_path(&self, call: &Call) -> bool {
+        let (Some(ask), false) = (call.what.http(), self.hidden.is_empty()) else {
+            return false;
+        };
+        let ends = self.caller(&call.from).zip(self.callee(&call.to));
+        ends.is_some_and(|(from, to)| self.hidden.speaks_of(from, to, ask))
+    }
+
+    /// Says the same of a request of which no more is known than its ends, and of one that no rule allows: where any rule says
+    /// so that speaks of the callee, whoever calls it, or of the caller if it calls nobody that a rule speaks of.
+    pub fn may_hide_path(&self, from: &SpiffeId, to: Option<&Callee>) -> bool {
+        if self.hidden.is_empty() {
+            return false;
+        }
+        let known = to.and_then(|to| self.callee(to)).filter(|to| match to {
+            To::Bot(_) => true,
+            To::Outside(outside) => self.allow.outside_name(outside).is_some(),
+        });
+        match known {
+            Some(to) => self.hidden.has_to(to),
+            None => self.caller(from).is_some_and(|from| self.hidden.has_from(from)),
+        }
     }
 
     /// Says whether any allow rule, ended or not, speaks of calls from one to the other.

@@ -173,6 +173,8 @@ pub(crate) struct Rule {
     pub(crate) upgrade: Vec<Protocol>,
     /// What the proxy adds to its calls.
     pub(crate) inject: Option<CredentialName>,
+    /// Whether records of its calls have a hash in the place of the path.
+    pub(crate) hashed: bool,
     pub(crate) place: Place,
 }
 
@@ -226,7 +228,7 @@ impl PartialEq for Rule {
             && (self.kind, &self.http, &self.tcp) == (other.kind, &other.http, &other.tcp)
             && (&self.postgres, &self.justify) == (&other.postgres, &other.justify)
             && (self.until, &self.reason, self.browser) == (other.until, &other.reason, other.browser)
-            && (&self.upgrade, &self.inject) == (&other.upgrade, &other.inject)
+            && (&self.upgrade, &self.inject, self.hashed) == (&other.upgrade, &other.inject, other.hashed)
     }
 }
 

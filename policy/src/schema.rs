@@ -179,6 +179,7 @@ fn rule(allow: bool) -> Value {
         "postgres": {"$ref": "#/$defs/postgres", "description": "Databases of postgres://; `*` is every one."},
         "until": {"$ref": "#/$defs/time", "description": "At this moment the rule has ended."},
         "reason": {"$ref": "#/$defs/text"},
+        "path": {"const": "hashed", "description": "Records have a hash in the place of the path."},
     });
     if allow && let Some(properties) = properties.as_object_mut() {
         let browser = json!({"type": "boolean", "description": "Takes calls that look like a browser's."});

@@ -30,6 +30,7 @@ mod link;
 mod mint;
 mod node;
 mod orders;
+mod path_key;
 mod quarantine;
 mod rotation;
 mod shared;
@@ -66,6 +67,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{CaAddress, Settings};
 use crate::credentials::Sealer;
+use path_key::PathKey;
 use shared::{OnEntries, OnSnapshot, Parts, Shared};
 
 pub(crate) use counts::{CosignedHead, Counted};
@@ -261,6 +263,11 @@ impl Control {
     /// Has the CA sign a JWT-SVID of a bot of this host for one audience.
     pub(crate) async fn mint_jwt(&self, bot: &BotName, audience: &str) -> Result<JwtSvid, MintError> {
         mint::mint(&self.shared, bot, audience).await
+    }
+
+    /// The key by which paths are hashed that are not to be written.
+    pub(crate) fn path_key(&self) -> &PathKey {
+        &self.shared.path_key
     }
 
     /// Waits until everything has ended that [`Control::start`] began.

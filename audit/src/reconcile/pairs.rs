@@ -32,6 +32,8 @@ struct Side {
     own: CallId,
     time: Timestamp,
     refused: bool,
+    /// Whether a hash stands in the place of the path.
+    hashed: bool,
     /// What both ends must have alike.
     content: Vec<(&'static str, String)>,
     end: Option<Ended>,
@@ -229,6 +231,8 @@ impl Pairs {
         match (&pair.out, pair.ins.as_slice()) {
             (Some(out), [first, ..]) => {
                 self.report.paired = self.report.paired.saturating_add(1);
+                let hashed = u64::from(!has_one_key(out, first));
+                self.report.hashed = self.report.hashed.saturating_add(hashed);
                 for what in pair.disagreements(out, first) {
                     self.report.find(pair.finding(id, what));
                 }
@@ -339,6 +343,7 @@ impl Side {
             own: call.id,
             time: call.time,
             refused: call.verdict == Verdict::Deny,
+            hashed: call.has_hashed_path(),
             content,
             end: None,
         }
@@ -371,7 +376,11 @@ impl Pair {
         if u32::try_from(times).unwrap_or(u32::MAX) > tries.max(1) {
             found.push(Disagreement::Repeated { times, tries });
         }
-        found.extend(differing(&out.content, &first.content));
+        let compared = |differs: &Disagreement| match differs {
+            Disagreement::Differs { key, .. } => has_one_key(out, first) || !["path", "query"].contains(key),
+            Disagreement::NotAtCallee | Disagreement::NotAtCaller | Disagreement::Repeated { .. } => true,
+        };
+        found.extend(differing(&out.content, &first.content).into_iter().filter(compared));
         // The last of them is the one whose answer the caller got.
         let last = self.ins.last().and_then(|side| side.end.as_ref());
         if let (Some(caller), Some(callee)) = (&out.end, last)
@@ -402,6 +411,12 @@ impl Pair {
             records: records.collect(),
         }
     }
+}
+
+/// Whether both ends write a path alike: each host hashes by a key of its own, and an end that refuses may hash what the other
+/// does not.
+const fn has_one_key(out: &Side, first: &Side) -> bool {
+    out.ledger == first.ledger || !(out.hashed || first.hashed)
 }
 
 fn differing(caller: &[(&'static str, String)], callee: &[(&'static str, String)]) -> Vec<Disagreement> {

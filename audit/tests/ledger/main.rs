@@ -16,6 +16,7 @@ mod full;
 mod indexed;
 mod open;
 mod read;
+mod reconciled;
 mod retention;
 mod support;
 mod tamper;

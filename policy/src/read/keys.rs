@@ -62,14 +62,16 @@ const ALLOW: Keys = Keys {
     of: "an allow rule",
     known: &[
         "id", "from", "to", "http", "grpc", "tcp", "postgres", "until", "reason", "justify", "browser", "upgrade",
-        "inject",
+        "inject", "path",
     ],
     later: &["headers", "when"],
 };
 
 const DENY: Keys = Keys {
     of: "a deny rule",
-    known: &["id", "from", "to", "http", "grpc", "tcp", "postgres", "until", "reason"],
+    known: &[
+        "id", "from", "to", "http", "grpc", "tcp", "postgres", "until", "reason", "path",
+    ],
     later: &["headers", "when"],
 };
 

@@ -97,12 +97,14 @@ impl Reader {
             browser: fields.get("browser").is_some_and(|node| self.browser(node)),
             upgrade: fields.get("upgrade").map(|node| self.upgrade(node)).unwrap_or_default(),
             inject: fields.get("inject").and_then(|node| self.credential_name(node)),
+            hashed: fields.get("path").is_some_and(|node| self.path(node)),
             place: Place {
                 file: "".into(),
                 line: 0,
             },
         };
         self.until_and_reason(&fields, effect, span);
+        self.has_paths(&fields, &rule, &to);
         if effect == Effect::Allow && is_about(&to, Scheme::Postgres) && fields.get("inject").is_none() {
             let message = "a rule about postgres:// has an `inject`: the proxy authenticates, and not the bot";
             self.error(code::CREDENTIAL, span, message, "`inject` is missing");
@@ -201,6 +203,26 @@ impl Reader {
             return false;
         };
         browser
+    }
+
+    /// What records have of a path; there is one word for it.
+    fn path(&mut self, node: &Node) -> bool {
+        let hashed = matches!(&node.value, Value::Text(text) if text == "hashed");
+        if !hashed {
+            let message = "`path` is `hashed`: records have a hash of it, and not what was called";
+            self.error(code::WRONG_KIND, node.span, message, "another word");
+        }
+        hashed
+    }
+
+    /// Only requests have a path that could be hashed. What a deny rule covers beside them has none.
+    fn has_paths(&mut self, fields: &Fields<'_>, rule: &Rule, to: &[(Subject, Span)]) {
+        let Some(node) = fields.get("path") else { return };
+        let opaque = is_about(to, Scheme::Tls) || is_about(to, Scheme::Postgres);
+        if opaque || rule.kind == Some(ServeKind::Tcp) {
+            let message = "`path` is for rules about requests: other connections have none";
+            self.error(code::OTHER_PROTOCOL, node.span, message, "no path");
+        }
     }
 
     /// The protocols that a caller may switch to; their order plays no part.

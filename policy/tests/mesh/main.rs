@@ -11,6 +11,7 @@ mod brute;
 mod credentials;
 mod generate;
 mod golden;
+mod hashed;
 mod limits;
 mod postgres;
 mod properties;

@@ -6,14 +6,14 @@ use spiffe::id::SpiffeId;
 use super::draft::Draft;
 use super::identify::Who;
 use super::limit;
-use super::normalize::{Plain, Rest};
+use super::normalize::{self, Plain, Rest};
 use super::refusal::Refusal;
 use super::route::To;
 use crate::metrics::Way;
 use crate::reason::Reason;
 
 /// Asks the policy; on this side of the call it is asked as the caller's proxy, or as the callee's.
-pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permit, Rest), Box<Refusal>> {
+pub(super) fn authorize(draft: &mut Draft, who: &Who, plain: Plain) -> Result<(Permit, Rest), Box<Refusal>> {
     let Plain { call, rest } = plain;
     if draft.proxy().control.policy_too_old(draft.now) {
         let too_old = "the policy is too old: the CA was not heard for longer than max_policy_age";
@@ -33,6 +33,7 @@ pub(super) fn authorize(draft: &Draft, who: &Who, plain: Plain) -> Result<(Permi
             if draft.series.way == Way::In || !rest.to.bot().is_some_and(has_proxy) {
                 limit::admit(draft, &permit, &who.bot).map_err(|refusal| refusal.to(&rest.to))?;
             }
+            normalize::reveal(draft, &permit, rest.query.as_deref());
             Ok((permit, rest))
         }
         Err(denial) => {

@@ -26,6 +26,8 @@ pub(super) struct Draft {
     pub(super) record: CallRecord,
     /// What the caller asks to switch to.
     pub(super) upgrade: Option<Protocol>,
+    /// Whether its path is noted as a hash, because a rule may say so.
+    pub(super) hidden: bool,
     /// Whether its address looks as if a key were in it: nothing of that is noted anywhere.
     pub(super) hushed: bool,
     /// Whether its caller reads answers as a client of gRPC does.
@@ -67,6 +69,7 @@ impl Draft {
             started,
             record,
             upgrade: None,
+            hidden: false,
             hushed: false,
             grpc: false,
             shown: None,

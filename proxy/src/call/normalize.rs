@@ -3,7 +3,7 @@
 use audit::CallId;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use policy::{CanonicalPath, HttpAsk, Method, Outside, What};
+use policy::{CanonicalPath, HttpAsk, Method, Outside, Permit, What};
 
 use super::body::RequestBody;
 use super::draft::Draft;
@@ -81,6 +81,8 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     draft.record.method = method.as_str().to_owned();
     draft.upgrade.clone_from(&upgrade);
     let (path, query) = split(&target);
+    let callee = to.as_ref().ok().map(To::callee);
+    draft.hidden = draft.snapshot.policy.may_hide_path(&who.id, callee.as_ref());
     // First of all, for what is noted of the request below is on its way to a record.
     may_be_written(draft, to.as_ref().ok(), &target).inspect_err(|_refused| {
         "/".clone_into(&mut draft.record.path);
@@ -94,9 +96,7 @@ pub(super) fn normalize(draft: &mut Draft, who: &Who, asked: Asked) -> Result<Pl
     })?;
     let path = read_path(path, query.as_ref()).inspect_err(|_refused| note(draft, &raw(path)))?;
     note(draft, path.as_str());
-    if !draft.hushed {
-        draft.record.query = query.as_deref().map(query_names).unwrap_or_default();
-    }
+    note_query(draft, query.as_deref());
     are_read_in_one_way(&headers)?;
     let browser = headers::is_browser_shaped(&headers);
     if draft.series.way == Way::In {
@@ -186,8 +186,31 @@ fn are_read_in_one_way(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
 
 /// Notes a path for the record.
 fn note(draft: &mut Draft, path: &str) {
-    let noted = if draft.hushed { "/" } else { path };
-    noted.clone_into(&mut draft.record.path);
+    draft.record.path = match (draft.hushed, draft.hidden) {
+        (true, _) => "/".to_owned(),
+        (false, true) => draft.proxy().control.path_key().hash(path),
+        (false, false) => path.to_owned(),
+    };
+}
+
+/// Notes the names in a query. Beside a path that is not to be read they are not either: a caller can write as much in them.
+fn note_query(draft: &mut Draft, query: Option<&[u8]>) {
+    if !draft.hushed && !draft.hidden {
+        draft.record.query = query.map(query_names).unwrap_or_default();
+    }
+}
+
+/// Notes the path of a call as it is, where a rule allows the call and none that speaks of it keeps its path out of records.
+pub(super) fn reveal(draft: &mut Draft, permit: &Permit, query: Option<&[u8]>) {
+    let call = permit.call();
+    let (Some(_rule), Some(ask)) = (permit.rule(), call.what.http()) else {
+        return;
+    };
+    if draft.hidden && !draft.snapshot.policy.hides_path(call) {
+        draft.hidden = false;
+        note(draft, ask.path.as_str());
+        note_query(draft, query);
+    }
 }
 
 /// Refuses an address that is not to be in a record: what is behind the host of one that is a secret, and what has a key in it.

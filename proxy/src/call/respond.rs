@@ -278,7 +278,7 @@ fn allow_with(draft: &Draft, reason: Reason) -> Option<String> {
         return None;
     }
     let (method, path) = (&draft.record.method, &draft.record.path);
-    // A star would be a pattern in a rule, so such a path is left for a person to write.
+    // A star would be a pattern in a rule, so such a path is left for a person to write; so is one of which only a hash is noted.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~');
     if !path.bytes().all(plain) {
         return None;

@@ -20,6 +20,7 @@ use super::ask::Questions;
 use super::counts::Counts;
 use super::dial::Dialer;
 use super::orders::OrderBook;
+use super::path_key::PathKey;
 use super::quarantine::LocalList;
 use super::snapshot::{Change, OfferedSlice, SliceError, Snapshot};
 use super::state_dir::{StateDir, StateError};
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) orders: OrderBook,
     pub(super) questions: Questions,
     pub(super) ledger: Ledger,
+    pub(super) path_key: PathKey,
     on_entries: OnEntries,
     node: ArcSwapOption<Node>,
     snapshot: ArcSwap<Snapshot>,
@@ -117,6 +119,7 @@ impl Shared {
             );
             None
         });
+        let path_key = PathKey::load(&files).map_err(|source| StartError::State { source })?;
         let first = Snapshot::first(config.trust_domain.clone(), config.host.clone())
             .map_err(|source| StartError::First { source })?;
         Ok(Self {
@@ -137,6 +140,7 @@ impl Shared {
             changing_local: tokio::sync::Mutex::new(()),
             publishing: Mutex::new(()),
             on_snapshot: OnceLock::new(),
+            path_key,
             config,
             clock,
             files,

@@ -5,6 +5,7 @@
 //! - `node.json`: the node SVID and its key;
 //! - `bundle.json`, `slice.json`, `endpoints.json`, `time.json`: what the CA said
 //!   last, so that a restart while it is away enforces the same policy.
+//! - `path.key`: what paths are hashed by that are not to be written;
 //! - `quarantines.json`: what operators have quarantined on this host; no eviction removes it;
 //! - `svids/svids.json`: the SVIDs of bots with their keys, see [`vault`].
 //!
@@ -42,6 +43,7 @@ const SLICE: &str = "slice.json";
 const ENDPOINTS: &str = "endpoints.json";
 const TIME: &str = "time.json";
 const QUARANTINES: &str = "quarantines.json";
+const PATH_KEY: &str = "path.key";
 
 /// The folder.
 #[derive(Clone, Debug)]
@@ -276,6 +278,23 @@ impl StateDir {
 
     pub(super) fn save_time(&self, time: &SavedTime) -> Result<(), StateError> {
         self.write_json(TIME, time)
+    }
+
+    /// The key by which paths are hashed.
+    pub(super) fn path_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        self.read_secret(PATH_KEY)
+    }
+
+    pub(super) fn save_path_key(&self, key: &[u8]) -> Result<(), StateError> {
+        self.write(PATH_KEY, key)
+    }
+
+    /// Says why there is no such key.
+    pub(super) fn no_path_key(&self, what: String) -> StateError {
+        StateError::Damaged {
+            path: self.path.join(PATH_KEY),
+            what,
+        }
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {

@@ -42,6 +42,7 @@ struct Document<'a> {
     incoming: u64,
     paired: u64,
     not_listed: u64,
+    hashed: u64,
     open: std::collections::BTreeMap<&'static str, u64>,
     items: Vec<Row<'a>>,
 }
@@ -67,6 +68,7 @@ pub(super) fn run(args: &AuditReconcile, context: &Context) -> Result<Exit> {
             incoming: report.incoming,
             paired: report.paired,
             not_listed: report.more,
+            hashed: report.hashed,
             open: open.collect(),
             items,
         })?;
@@ -161,6 +163,12 @@ fn summary(report: &Report) -> String {
             _ => "with one end here that nobody looked at, for there are too many",
         };
         text.push_str(&format!("; {count} {why}"));
+    }
+    if report.hashed > 0 {
+        let hashed = report.hashed;
+        text.push_str(&format!(
+            "; the paths of {hashed} are hashes of two hosts' keys and were not compared"
+        ));
     }
     if report.more > 0 {
         text.push_str(&format!("; {} are not listed", report.more));
