@@ -211,6 +211,20 @@ fn a_proof_is_under_the_head_that_the_most_have_cosigned_and_covers_the_record()
 }
 
 #[test]
+fn an_older_head_has_proofs_and_one_that_is_newer_than_the_ledger_has_none() {
+    let scene = Scene::new();
+    let head = Head::read(&scene.dir()).unwrap();
+    let [first, second, third] = scene.sizes;
+    assert_eq!(third, head.checkpoint().size);
+    assert!(head.includes_under(0, first).unwrap().is_some());
+    assert!(head.extends_under(first, second).unwrap().is_some());
+    assert_eq!(head.includes_under(first, first).unwrap(), None);
+    assert_eq!(head.extends_under(second, first).unwrap(), None);
+    assert_eq!(head.includes_under(0, third + 1).ok(), Some(None));
+    assert_eq!(head.extends_under(first, third + 1).ok(), Some(None));
+}
+
+#[test]
 fn a_proof_with_a_false_line_is_none_and_a_kept_head_of_another_past_is_passed_over() {
     let scene = Scene::new();
     let key = Head::read(&scene.dir()).unwrap().key().clone();
