@@ -132,6 +132,8 @@ pub struct Follow {
     last: Option<Last>,
     /// The epoch of the ledger when it was looked at.
     epoch: u32,
+    /// The record that was there a moment ago and could not be read.
+    starved: Option<u64>,
 }
 
 /// The record that was read last.
@@ -171,6 +173,7 @@ impl Follow {
             then,
             last,
             epoch: head.epoch,
+            starved: None,
         })
     }
 
@@ -265,7 +268,8 @@ impl Follow {
             Standing::Whole | Standing::Gone { .. } if !self.part.is_starved() => Ok(false),
             Standing::Whole | Standing::Gone { .. } => {
                 // It came between the two looks, or a checkpoint covers what somebody took away.
-                if self.part.has_more()? {
+                if self.starved != Some(next) && self.part.has_more()? {
+                    self.starved = Some(next);
                     return Ok(true);
                 }
                 Err(short(self.last, next))

@@ -174,6 +174,8 @@ fn a_ledger_that_was_set_back_is_refused_and_not_read_past() {
     ledger.shutdown();
     let told = refused(&place, &cursor);
     assert!(matches!(told, FollowError::Differs { record: 25 }), "{told:?}");
+    let told = follow.read().unwrap_err();
+    assert!(matches!(told, FollowError::Differs { record: 29 }), "{told:?}");
 }
 
 #[test]
@@ -306,6 +308,20 @@ fn what_was_put_aside_is_read_to_its_end_before_the_ledger_in_its_place() {
         .map(|one| one.0)
         .collect();
     assert_eq!(epochs, [[1; 9].as_slice(), &[2; 4], &[3; 2]].concat());
+}
+
+#[test]
+fn a_ledger_begun_anew_is_not_taken_for_the_rest_of_the_one_before_where_its_numbers_fit() {
+    let place = Place::filled(30);
+    let mut follow = open(&place, Some(&behind(&place, 20)));
+    assert_eq!(follow.read().unwrap().unwrap().index, 21);
+    let ledger = put_aside(&place);
+    write(&ledger, 1..59);
+    ledger.shutdown();
+    split(&place, 30);
+    let rest = all(&mut follow);
+    let epochs = rest.iter().map(|one| (one.0, one.1));
+    assert!(epochs.eq((22..30).map(|index| (1, index)).chain((0..60).map(|index| (2, index)))));
 }
 
 #[test]
