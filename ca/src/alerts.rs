@@ -318,6 +318,16 @@ impl Core {
             ];
             self.journal
                 .note(EventKind::Alert, "ca", &format!("host:{host}"), detail);
+            let told = json!({
+                "kind": kind.as_str(),
+                "host": host,
+                "time": alert.last,
+                "addresses": alert.addresses,
+                "count": alert.count,
+                "message": hint,
+                "command": command,
+            });
+            self.post_alert(&format!("{}: {host}: {hint}. {command}", kind.as_str()), &told);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod federation;
 mod watch;
+mod webhook;
 mod witness;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use witness::{WITNESSES_MAX, WitnessConfig, WitnessUrl, WitnessUrlError};
 
 /// How long the CA's own ledger keeps records where the file does not say: more than a year of them.
 const LEDGER_KEEP: Duration = Duration::from_hours(24 * 400);
+pub use webhook::{SecretSource, WebhookSettings};
 
 /// The file, as written. Only `trust_domain` is required.
 #[derive(Clone, Debug, Deserialize)]
@@ -212,6 +214,8 @@ pub struct Defaults {
     pub admin_socket: PathBuf,
     /// Who may operate when the file does not say: root.
     pub operators: Vec<Operator>,
+    /// `$CREDENTIALS_DIRECTORY`, where systemd puts the credentials that it passes.
+    pub credentials: Option<PathBuf>,
 }
 
 /// Every setting, resolved.
@@ -243,6 +247,8 @@ pub struct Settings {
     pub ledger_epoch: Option<u32>,
     /// How long the CA's own ledger keeps records.
     pub ledger_keep: Duration,
+    /// Where systemd puts the credentials that it passes.
+    pub credentials: Option<PathBuf>,
 }
 
 impl Settings {
@@ -295,6 +301,7 @@ impl Config {
             witnesses: witness::resolve(self.ledger.witnesses)?,
             ledger_epoch: resolve_epoch(self.ledger.epoch)?,
             ledger_keep: self.ledger.keep.map_or(LEDGER_KEEP, |keep| keep.0),
+            credentials: defaults.credentials.clone(),
             state_dir,
         })
     }
@@ -353,6 +360,7 @@ mod tests {
             state_dir: "/state".into(),
             admin_socket: "/run/ca.sock".into(),
             operators: vec![Operator::Uid(0)],
+            credentials: None,
         };
         let config: Config = serde_json::from_str(json).map_err(|error| error.to_string())?;
         config.resolve(&defaults).map_err(|error| error.to_string())

@@ -28,6 +28,7 @@ use crate::rotation::Rotations;
 use crate::run::Addresses;
 use crate::store::{Meta, Store};
 use crate::watch::Watching;
+use crate::webhook::Webhook;
 use crate::witness::Witnesses;
 use crate::world::World;
 
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) refusals: Refusals,
     pub(crate) observed: Observed,
     pub(crate) watching: Watching,
+    pub(crate) webhook: Option<Webhook>,
     pub(crate) journal: Journal,
     pub(crate) cosigner: Arc<CosignerKey>,
     pub(crate) cosigned_times: CosignedTimes,

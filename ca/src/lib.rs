@@ -44,6 +44,7 @@ mod server_identity;
 mod store;
 mod tally;
 mod watch;
+mod webhook;
 mod witness;
 mod world;
 
@@ -51,8 +52,8 @@ pub use admin::{SocketError, UnknownUser};
 pub use authority::SignError;
 pub use config::{
     AdminConfig, Config, ConfigError, DashboardConfig, Defaults, DiskKeysConfig, EndpointConfig, FederationConfig,
-    Issuer, IssuerError, Keep, KeysConfig, LedgerSection, NodeApiConfig, Operator, Settings, StoreConfig, TlsFiles,
-    WITNESSES_MAX, WatchSettings, WitnessConfig, WitnessUrl, WitnessUrlError,
+    Issuer, IssuerError, Keep, KeysConfig, LedgerSection, NodeApiConfig, Operator, SecretSource, Settings, StoreConfig,
+    TlsFiles, WITNESSES_MAX, WatchSettings, WebhookSettings, WitnessConfig, WitnessUrl, WitnessUrlError,
 };
 pub use cosigner::CosignerError;
 pub use federation::{CertificateError, FederationError};
@@ -65,6 +66,7 @@ pub use node::ServeError;
 pub use run::{Addresses, RunError, Running, run, start};
 pub use server_identity::IdentityError;
 pub use store::StoreError;
+pub use webhook::{SecretError, WebhookError};
 
 /// A SHA-256.
 type Digest = [u8; 32];

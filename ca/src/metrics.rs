@@ -9,6 +9,7 @@ use crate::watch::WatchKind;
 use heads::HeadMetrics;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use watch::WatchMetrics;
+pub(crate) use watch::WebhookMetrics;
 
 /// Makes metrics and registers each.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub(crate) struct Metrics {
     pub(crate) alerts: IntCounterVec,
     pub(crate) heads: HeadMetrics,
     pub(crate) watch: WatchMetrics,
+    pub(crate) webhook: WebhookMetrics,
     pub(crate) quarantines: IntGauge,
     pub(crate) hosts_connected: IntGauge,
     pub(crate) streams_opened: IntCounter,
@@ -103,6 +105,7 @@ impl Metrics {
             alerts: alerts(&made)?,
             heads: HeadMetrics::new(&made)?,
             watch: WatchMetrics::new(&made)?,
+            webhook: WebhookMetrics::new(&made)?,
             quarantines: made.gauge(
                 "botmesh_ca_quarantines",
                 "Bots and hosts that are quarantined at the CA.",

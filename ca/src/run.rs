@@ -37,6 +37,7 @@ use crate::rotation::Rotations;
 use crate::server_identity::{IdentityError, OwnIdentity};
 use crate::store::{Meta, Store, StoreError, StoreThread};
 use crate::watch::{self, Watching};
+use crate::webhook::{Delivery, Webhook, WebhookError};
 use crate::witness::{self, Witnesses};
 use crate::world::World;
 use crate::{dashboard, issue};
@@ -124,6 +125,13 @@ pub enum RunError {
         /// Why.
         #[source]
         source: prometheus::Error,
+    },
+    /// The webhook for alerts cannot be used.
+    #[error("use watch.webhook")]
+    Webhook {
+        /// Why.
+        #[source]
+        source: WebhookError,
     },
     /// An operator is unknown.
     #[error("find the operators")]
@@ -228,7 +236,7 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     }
     let (store, thread) = Store::open(&settings.database).map_err(stored)?;
     let listeners = Listeners::bind(&settings, &operators).await?;
-    let core = build(settings, clock, cancel, store, listeners.addresses).await?;
+    let (core, delivery) = build(settings, clock, cancel, store, listeners.addresses).await?;
     if let Some(federation) = &core.federation {
         let advanced = federation.advance(&core).await;
         advanced.map_err(|source| RunError::Federation { source })?;
@@ -244,6 +252,9 @@ pub async fn start(settings: Settings, clock: Clock, cancel: CancellationToken) 
     parts.spawn(quarantine::end_by_time(Arc::clone(&core)));
     parts.spawn(refusals::write_counts(Arc::clone(&core)));
     parts.spawn(watch::keep(Arc::clone(&core)));
+    if let Some(delivery) = delivery {
+        parts.spawn(delivery.run(Arc::clone(&core)));
+    }
     parts.spawn(node::serve(Arc::clone(&core), listeners.node_api, tls));
     parts.spawn(admin::serve(Arc::clone(&core), listeners.admin, operators));
     parts.spawn(dashboard::serve(Arc::clone(&core), listeners.dashboard));
@@ -365,7 +376,7 @@ async fn build(
     cancel: CancellationToken,
     store: Store,
     addresses: Addresses,
-) -> Result<Arc<Core>, RunError> {
+) -> Result<(Arc<Core>, Option<Delivery>), RunError> {
     let (meta, stored) = identity_of(&settings, &store).await?;
     let keys = DiskKeys::open(&settings.key_dir, &settings.kek_file(), &settings.trust_domain)
         .map_err(|source| RunError::Keys { source })?;
@@ -385,16 +396,16 @@ async fn build(
     let live = mesh_file::restore(meta.epoch, newest).map_err(|source| RunError::Mesh { source })?;
     let hosts = store.hosts().await.map_err(failed)?;
     let quarantines = store.quarantines(clock.now()).await.map_err(failed)?;
-    let rotations = store.rotations().await.map_err(failed)?;
-    let watching = Watching::new(&settings.watch, clock.now(), store.watched().await.map_err(failed)?);
     let (ledger, cosigner) = ledgers(&settings, &meta.server, &clock)?;
     let cosigned_times = CosignedTimes::new(store.heads(None).await.map_err(failed)?);
     let metrics = Metrics::new().map_err(|source| RunError::Metrics { source })?;
+    let (webhook, delivery) = webhook_of(&settings, &metrics, &clock)?;
     let (signing, signing_queue) = Core::signing_permits();
-    Ok(Arc::new(Core {
+    let core = Core {
+        watching: Watching::new(&settings.watch, clock.now(), store.watched().await.map_err(failed)?),
         addresses,
         quarantines: Quarantines::new(meta.epoch, quarantines),
-        rotations: Rotations::new(rotations),
+        rotations: Rotations::new(store.rotations().await.map_err(failed)?),
         questions: Arc::new(Questions::new(clock.now())),
         meta,
         started: clock.now(),
@@ -415,14 +426,29 @@ async fn build(
         alerts: Alerts::default(),
         refusals: Refusals::default(),
         observed: Observed::default(),
-        watching,
+        webhook,
         quotas: Quotas::default(),
         messages: Messages::default(),
         signing,
         signing_queue,
         applying: tokio::sync::Mutex::new(()),
         settings,
-    }))
+    };
+    Ok((Arc::new(core), delivery))
+}
+
+/// Opens the way to the webhook, where one is configured.
+fn webhook_of(
+    settings: &Settings,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> Result<(Option<Webhook>, Option<Delivery>), RunError> {
+    let Some(configured) = &settings.watch.webhook else {
+        return Ok((None, None));
+    };
+    let opened = Webhook::open(configured, settings.credentials.as_deref(), &metrics.webhook, clock);
+    let (webhook, delivery) = opened.map_err(|source| RunError::Webhook { source })?;
+    Ok((Some(webhook), Some(delivery)))
 }
 
 /// Opens the CA's own ledger, and the key that cosigns those of hosts.

@@ -197,6 +197,7 @@ impl Core {
             ("command", json!(command)),
         ];
         self.journal.note(EventKind::Alert, "ca", &subject, detail);
+        self.post_alert(&format!("{kind}: {message}. {command}"), &json!(told));
     }
 
     /// Looks at the rules, and writes what is due.

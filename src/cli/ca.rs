@@ -1,6 +1,6 @@
 //! `ca init|run|status`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use ca::{Defaults, InitError, Operator, Settings};
@@ -124,6 +124,7 @@ pub(crate) fn settings(path: &Path) -> Result<Settings> {
         state_dir: config::state_home().join("ca"),
         admin_socket: config::runtime_dir().join(Peer::Ca.file_name()),
         operators: vec![Operator::Uid(nix::unistd::geteuid().as_raw())],
+        credentials: config::variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
     };
     config::load::<ca::Config>(path)?
         .resolve(&defaults)

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use spiffe::id::BotName;
 
+use super::WebhookSettings;
+
 /// What is counted as days.
 const DAY: Duration = Duration::from_hours(24);
 
@@ -29,6 +31,8 @@ pub struct WatchSettings {
     pub learning: Duration,
     /// Bots that raise nothing.
     pub ignore: BTreeSet<BotName>,
+    /// Where alerts are sent; nowhere without it.
+    pub webhook: Option<WebhookSettings>,
 }
 
 impl Default for WatchSettings {
@@ -39,6 +43,7 @@ impl Default for WatchSettings {
             floor: 10,
             learning: DAY,
             ignore: BTreeSet::new(),
+            webhook: None,
         }
     }
 }
@@ -57,6 +62,8 @@ struct Written {
     learning: Option<String>,
     #[serde(default)]
     ignore: Vec<BotName>,
+    #[serde(default)]
+    webhook: Option<WebhookSettings>,
 }
 
 impl TryFrom<Written> for WatchSettings {
@@ -88,6 +95,7 @@ impl TryFrom<Written> for WatchSettings {
             floor,
             learning,
             ignore: written.ignore.into_iter().collect(),
+            webhook: written.webhook,
         })
     }
 }

@@ -1,6 +1,6 @@
-//! Metrics of what is watched.
+//! Metrics of what is watched, and who is told.
 
-use prometheus::{IntCounter, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::Making;
 
@@ -23,5 +23,28 @@ impl WatchMetrics {
                 "Calls of routes that had no room to be watched.",
             )?,
         })
+    }
+}
+
+/// What became of alerts that were to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct WebhookMetrics(IntCounterVec);
+
+impl WebhookMetrics {
+    pub(super) fn new(made: &Making<'_>) -> Result<Self, prometheus::Error> {
+        let counters = made.counters(
+            "botmesh_ca_webhook_total",
+            "Alerts to the webhook, by result.",
+            &["result"],
+        )?;
+        for result in ["sent", "retried", "failed", "dropped"] {
+            counters.with_label_values(&[result]).inc_by(0);
+        }
+        Ok(Self(counters))
+    }
+
+    /// `result`: sent, retried, failed for good, or dropped because too many wait.
+    pub(crate) fn count(&self, result: &str) {
+        self.0.with_label_values(&[result]).inc();
     }
 }

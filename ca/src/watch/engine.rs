@@ -9,7 +9,7 @@ use spiffe::time::Timestamp;
 use super::alert::{Alert, WatchKind};
 use super::kept::{Kept, Row, RowKey};
 use super::moment::{Hours, Moment, millis};
-use super::series::{Excess, Limits, Series, is_learned};
+use super::series::{Excess, Limits, PAUSE_FRACTION, Series, is_learned};
 use crate::config::WatchSettings;
 
 /// Destinations and rules that are told apart, of all bots. Each takes about a KiB.
@@ -160,6 +160,8 @@ impl Engine {
         let limits = Limits {
             factor: self.settings.factor,
             floor: self.settings.floor,
+            // Nobody is refused by habit.
+            fraction: (told.what != What::Refused).then_some(PAUSE_FRACTION),
         };
         let Some(bot) = self.bots.get_mut(told.from) else {
             return Vec::new();

@@ -23,7 +23,10 @@ const VISIT: i64 = 10_000;
 const VISITS_MIN: u32 = 24;
 
 /// A pause is unlike those before when it is so many times shorter than the shortest.
-const PAUSE_FRACTION: i64 = 50;
+pub(super) const PAUSE_FRACTION: i64 = 50;
+
+/// Days with a pause that are many.
+const PAUSE_DAYS: usize = 4;
 
 /// When a series is unlike itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(super) struct Limits {
     pub(super) factor: u32,
     /// And no fewer calls than these.
     pub(super) floor: u32,
+    /// Or so many times sooner than ever; nothing where pauses are no habit.
+    pub(super) fraction: Option<i64>,
 }
 
 /// So many calls in so many seconds.
@@ -116,7 +121,7 @@ impl Series {
         let before = self.before();
         let excess = self
             .too_many(sums, before, limits)
-            .or_else(|| self.too_soon(pause, before));
+            .or_else(|| self.too_soon(pause, before, limits));
         if excess.is_some() {
             self.told = Some(self.told.map_or(sums, |told| most(told, sums)));
         }
@@ -124,14 +129,14 @@ impl Series {
         excess
     }
 
-    /// What was usual on the days before. The one day with the shortest pause is left out of the pauses: a job that was
-    /// started by hand once must not make the CA blind for a week.
+    /// What was usual on the days before. Of many days, the one with the shortest pause is left out: a job that was started by
+    /// hand once must not make the CA blind for a week. Of few, as a job of every week has, it is not.
     fn before(&self) -> Day {
         let days = self.days.iter().copied();
         let mut pauses: Vec<i64> = days.clone().filter_map(|day| day.pause).collect();
         pauses.sort_unstable();
         Day {
-            pause: pauses.get(1).or(pauses.first()).copied(),
+            pause: pauses.get(usize::from(pauses.len() >= PAUSE_DAYS)).copied(),
             ..days.fold(Day::default(), Day::and)
         }
     }
@@ -202,10 +207,10 @@ impl Series {
         })
     }
 
-    fn too_soon(&self, pause: Option<i64>, before: Day) -> Option<Excess> {
-        let (pause, shortest) = (pause?, before.pause?);
+    fn too_soon(&self, pause: Option<i64>, before: Day, limits: Limits) -> Option<Excess> {
+        let (pause, shortest, fraction) = (pause?, before.pause?, limits.fraction?);
         let is_habit = self.visits > VISITS_MIN && self.told.is_none();
-        if !is_habit || pause > shortest / PAUSE_FRACTION {
+        if !is_habit || pause > shortest / fraction {
             return None;
         }
         let rate = |pause: i64| Rate {

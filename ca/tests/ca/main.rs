@@ -20,6 +20,7 @@ mod rotation;
 mod support;
 mod sync;
 mod watch;
+mod webhook;
 #[path = "../../../tests/support/witness.rs"]
 mod witness;
 mod witnesses;

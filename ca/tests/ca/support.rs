@@ -104,6 +104,7 @@ pub(crate) fn settings_with(dir: &Path, more: &Value) -> Settings {
         state_dir: dir.join("state"),
         admin_socket: dir.join("run/ca.sock"),
         operators: vec![Operator::Uid(nix::unistd::Uid::effective().as_raw())],
+        credentials: None,
     };
     serde_json::from_value::<Config>(config)
         .unwrap()

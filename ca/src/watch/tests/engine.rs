@@ -218,6 +218,19 @@ fn refusals_everywhere_are_counted_together() {
 }
 
 #[test]
+fn two_refusals_after_each_other_are_no_burst() {
+    let mut scene = Scene::learned(2);
+    for day in 2..8 {
+        for number in 0..6 {
+            scene.refused(day * DAY + number * 4 * HOUR, "a", "vault", 1);
+        }
+        scene.pass(day * DAY, day * DAY + 23 * HOUR);
+    }
+    assert_eq!(scene.refused(8 * DAY, "a", "vault", 1), []);
+    assert_eq!(scene.refused(8 * DAY + 60, "a", "vault", 1), []);
+}
+
+#[test]
 fn an_ignored_bot_raises_nothing() {
     let settings = WatchSettings {
         ignore: [BotName::parse("a").unwrap()].into(),

@@ -7,7 +7,11 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-const LIMITS: Limits = Limits { factor: 4, floor: 10 };
+const LIMITS: Limits = Limits {
+    factor: 4,
+    floor: 10,
+    fraction: Some(50),
+};
 
 fn at(second: i64) -> Moment {
     Moment::from_millis(second * 1_000)
@@ -121,6 +125,20 @@ fn pauses_are_a_habit_after_so_many_visits_and_only_where_they_are_long() {
     let mut series = learned(7, 600, 1);
     assert_eq!(raised(&mut series, 7 * DAY, 12, 2).len(), 1);
     assert_eq!(raised(&mut learned(7, 600, 1), 7 * DAY, 13, 2), []);
+}
+
+#[test]
+fn a_batch_of_every_week_that_goes_over_the_end_of_a_day_is_usual() {
+    let mut series = Series::new(at(0));
+    let mut batch = |start: i64| -> Vec<_> {
+        let steps = (0..30).map(|step| series.count(at(start + step * MINUTE), 1, LIMITS));
+        steps.collect()
+    };
+    batch(0);
+    // Its first step is in one day, and the others in the next.
+    for week in 1..3 {
+        assert_eq!(batch(week * 7 * DAY - 30), [None; 30], "{week}");
+    }
 }
 
 #[test]

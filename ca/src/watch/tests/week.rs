@@ -32,6 +32,7 @@ struct Run {
     delays: BTreeMap<Attack, Option<i64>>,
     routes: usize,
     calls: u64,
+    deploy_at: i64,
 }
 
 fn run(traffic: &Traffic, settings: &WatchSettings) -> Run {
@@ -42,6 +43,7 @@ fn run(traffic: &Traffic, settings: &WatchSettings) -> Run {
         delays: Attack::ALL.into_iter().map(|attack| (attack, None)).collect(),
         routes: 0,
         calls: 0,
+        deploy_at: traffic.deploy_at,
     };
     let (mut looked, mut is_restarted) = (-1, false);
     for event in traffic.events() {
@@ -84,12 +86,21 @@ fn told(flow: &Flow, calls: u32) -> Told<'_> {
 }
 
 impl Run {
-    /// What has no explanation: not the use of an old rule by a new version, and not a bot that is refused somewhere new.
+    /// What has no explanation: not the use of an old rule by a new version, not a bot that is refused somewhere new, and not
+    /// one that was started by the deploy and called so soon after it had called before.
     fn unexplained(&self) -> Vec<String> {
-        let is_explained = |flow: &Flow, alert: &Alert| {
-            alert.kind == WatchKind::FirstSeen && (flow.deployed == Some(New::UseOfARule) || alert.refused)
+        let is_explained = |second: i64, flow: &Flow, alert: &Alert| match alert.kind {
+            WatchKind::FirstSeen => flow.deployed == Some(New::UseOfARule) || alert.refused,
+            WatchKind::RateJump => {
+                let two = alert.excess.is_some_and(|excess| excess.seen.calls == 2);
+                two && (0..120).contains(&(second - self.deploy_at))
+            }
+            WatchKind::RefusalBurst | WatchKind::More => false,
         };
-        let alerts = self.normal.iter().filter(|(_, flow, alert)| !is_explained(flow, alert));
+        let alerts = self
+            .normal
+            .iter()
+            .filter(|(second, flow, alert)| !is_explained(*second, flow, alert));
         alerts.map(|(second, _, alert)| said(*second, alert)).collect()
     }
 
