@@ -26,6 +26,8 @@ pub struct Cursor {
     pub record: u64,
     /// The hash of the record's leaf.
     pub hash: Hash,
+    /// The first record that must not be missing: of those before it some may have been pruned before the reading began.
+    pub whole_from: u64,
     /// What was asked of the records, in the reader's own words.
     pub filter: String,
 }
@@ -75,6 +77,7 @@ struct Text {
     epoch: u32,
     record: u64,
     hash: String,
+    whole_from: u64,
     filter: String,
 }
 
@@ -104,6 +107,7 @@ impl Cursor {
             epoch: text.epoch,
             record: text.record,
             hash: Hash::from_hex(&text.hash).ok_or(CursorError::Value { key: "hash" })?,
+            whole_from: text.whole_from,
             filter: text.filter,
         };
         if cursor.to_string().as_bytes() == bytes {
@@ -122,6 +126,7 @@ impl fmt::Display for Cursor {
             epoch: self.epoch,
             record: self.record,
             hash: self.hash.to_hex(),
+            whole_from: self.whole_from,
             filter: self.filter.clone(),
         };
         let text = serde_json::to_string(&text).map_err(|_never| fmt::Error)?;
@@ -140,6 +145,7 @@ mod tests {
             epoch: 2,
             record: 17,
             hash: Hash::leaf(b"x"),
+            whole_from: 5,
             filter: "verdict=deny".to_owned(),
         }
     }
@@ -153,7 +159,10 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(text.ends_with("\",\"filter\":\"verdict=deny\"}\n"), "{text}");
+        assert!(
+            text.ends_with("\",\"whole_from\":5,\"filter\":\"verdict=deny\"}\n"),
+            "{text}"
+        );
         assert_eq!(Cursor::parse(text.as_bytes()).unwrap(), cursor());
     }
 
@@ -204,9 +213,10 @@ mod tests {
             epoch in 1..=EPOCH_MAX,
             record: u64,
             hash: [u8; 32],
+            whole_from: u64,
             filter in "\\PC{0,60}",
         ) {
-            let cursor = Cursor { ledger: KeyName::parse(&ledger).unwrap(), epoch, record, hash: Hash::from_bytes(hash), filter };
+            let cursor = Cursor { ledger: KeyName::parse(&ledger).unwrap(), epoch, record, hash: Hash::from_bytes(hash), whole_from, filter };
             prop_assert_eq!(Cursor::parse(cursor.to_string().as_bytes()).unwrap(), cursor);
         }
 

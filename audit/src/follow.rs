@@ -134,6 +134,10 @@ pub struct Follow {
     epoch: u32,
     /// The record that was there a moment ago and could not be read.
     starved: Option<u64>,
+    /// The first record of the part that must not be missing.
+    whole_from: u64,
+    /// Records that are missing: the first of them, and the one behind them.
+    gap: Option<(u64, u64)>,
 }
 
 /// The record that was read last.
@@ -165,6 +169,7 @@ impl Follow {
                 found: head.ledger,
             });
         }
+        let whole_from = after.map_or_else(|| place::whole_from(dir), |cursor| Ok(cursor.whole_from))?;
         let (part, then) = located(dir, head.epoch, last)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -174,6 +179,8 @@ impl Follow {
             last,
             epoch: head.epoch,
             starved: None,
+            whole_from,
+            gap: None,
         })
     }
 
@@ -191,6 +198,7 @@ impl Follow {
             epoch: last.epoch,
             record: last.record,
             hash: last.hash,
+            whole_from: self.whole_from,
             filter: filter.to_owned(),
         })
     }
@@ -202,7 +210,17 @@ impl Follow {
     /// When it cannot be read, or is gone.
     pub fn read(&mut self) -> Result<Option<Sealed>, FollowError> {
         loop {
+            if let Some((record, first)) = self.gap {
+                return Err(self.part.gone(record, first));
+            }
+            let next = self.part.next_wanted();
             if let Some(entry) = self.part.read()? {
+                // What was pruned is passed over, and that may be what nobody has read yet.
+                let missing = next.max(self.whole_from);
+                if entry.index > missing {
+                    self.gap = Some((missing, entry.index));
+                    continue;
+                }
                 return Ok(Some(self.take(entry)));
             }
             let goes_on = if self.then.is_empty() {
@@ -298,6 +316,7 @@ impl Follow {
         };
         let is_live = self.then.len() == 1;
         self.part = Part::first(&dir, self.part.epoch.saturating_add(1), is_live)?;
+        self.whole_from = 0;
         self.then.pop_front();
         Ok(true)
     }
@@ -309,7 +328,12 @@ fn located(dir: &Path, epoch: u32, last: Option<Last>) -> Result<(Part, VecDeque
         return Ok((Part::first(dir, epoch, true)?, VecDeque::new()));
     };
     let here = match place::find(dir, last.record, &last.hash)? {
-        Found::Behind(tail) => return Ok((Part::behind(dir, *tail, last.epoch, true), VecDeque::new())),
+        Found::Behind(tail) => {
+            return Ok((
+                Part::behind(dir, *tail, last.epoch, true, last.record.saturating_add(1)),
+                VecDeque::new(),
+            ));
+        }
         here @ (Found::Gone { .. } | Found::Short { .. } | Found::Differs) => here,
     };
     let aside = place::set_aside(dir)?;
@@ -317,7 +341,10 @@ fn located(dir: &Path, epoch: u32, last: Option<Last>) -> Result<(Part, VecDeque
         if let Found::Behind(tail) = place::find(folder, last.record, &last.hash)? {
             let then = aside.iter().skip(number.saturating_add(1)).cloned();
             let then = then.chain([dir.to_owned()]).collect();
-            return Ok((Part::behind(folder, *tail, last.epoch, false), then));
+            return Ok((
+                Part::behind(folder, *tail, last.epoch, false, last.record.saturating_add(1)),
+                then,
+            ));
         }
     }
     Err(match here {

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 use super::FollowError;
 use crate::hash::Hash;
 use crate::ledger::SET_ASIDE;
+use crate::segment::{self, Form, Segment};
 use crate::tail::{Entry, ReadError, Standing, Start, Tail, tail};
 
 /// One folder, which is read from some record on.
@@ -18,6 +19,8 @@ pub(super) struct Part {
     tail: Tail,
     /// The epoch that the next record is of.
     pub(super) epoch: u32,
+    /// The number after that of the record that was read last.
+    wanted: u64,
     /// How many records are under a checkpoint; all where nothing is written any more.
     pub(super) sealed: Option<u64>,
 }
@@ -27,15 +30,16 @@ impl Part {
     pub(super) fn first(dir: &Path, newest: u32, is_live: bool) -> Result<Self, FollowError> {
         let epoch = first_epoch(dir, newest)?;
         let tail = tail(dir, Start::First).map_err(|source| failed(dir, source))?;
-        Ok(Self::behind(dir, tail, epoch, is_live))
+        Ok(Self::behind(dir, tail, epoch, is_live, 0))
     }
 
-    /// Goes on where `tail` is.
-    pub(super) fn behind(dir: &Path, tail: Tail, epoch: u32, is_live: bool) -> Self {
+    /// Goes on where `tail` is, which may be behind the record that is wanted next.
+    pub(super) fn behind(dir: &Path, tail: Tail, epoch: u32, is_live: bool, wanted: u64) -> Self {
         Self {
             dir: dir.to_owned(),
             tail,
             epoch,
+            wanted,
             sealed: is_live.then_some(0),
         }
     }
@@ -44,12 +48,25 @@ impl Part {
         self.tail.next_index()
     }
 
+    /// The number of the record that comes next if none is missing.
+    pub(super) const fn next_wanted(&self) -> u64 {
+        self.wanted
+    }
+
     /// Reads the next record if it may be read.
     pub(super) fn read(&mut self) -> Result<Option<Entry>, FollowError> {
         if self.sealed.is_some_and(|sealed| self.next_index() >= sealed) {
             return Ok(None);
         }
-        self.tail.next().transpose().map_err(|source| failed(&self.dir, source))
+        let entry = self
+            .tail
+            .next()
+            .transpose()
+            .map_err(|source| failed(&self.dir, source))?;
+        if let Some(entry) = &entry {
+            self.wanted = entry.index.saturating_add(1);
+        }
+        Ok(entry)
     }
 
     /// Says whether records were promised that have not been read.
@@ -117,6 +134,17 @@ pub(super) fn count_from(dir: &Path, index: u64) -> Result<u64, FollowError> {
         return Ok(0);
     }
     tail.poll(drop).map_err(|source| failed(dir, source))
+}
+
+/// The first record from which on nothing was pruned.
+pub(super) fn whole_from(dir: &Path) -> Result<u64, FollowError> {
+    let segments = segment::list(dir).map_err(|source| failed(dir, ReadError::List { source }))?;
+    let is_kept = |segment: &Segment| segment.form == Form::Kept;
+    let pruned = segments
+        .iter()
+        .rposition(is_kept)
+        .map_or(0, |last| last.saturating_add(1));
+    Ok(segments.get(pruned).map_or(0, |segment| segment.first))
 }
 
 /// The ledgers that were put aside, in the order in which they were: `1`, `1-2`, `2`.

@@ -661,3 +661,56 @@ fn who_hands_records_on_gets_what_is_kept_and_is_told_what_went_while_he_was_awa
         [11, 12, 13, 14, 15]
     );
 }
+
+/// An event, and then ten records of calls that are pruned later; gives the place behind the event, as one has it who had read
+/// no further when nothing was pruned yet.
+fn pruned_behind_an_event() -> (Place, Ledger, audit::Cursor) {
+    let place = place();
+    let ledger = place.open();
+    let time = place.clock.now();
+    let deed = audit::EventRecord {
+        time,
+        ..event(EventKind::Quarantined)
+    };
+    ledger.event(&deed).unwrap();
+    drop(ledger);
+    let ledger = two_days(&place);
+    let mut follow = audit::Follow::open(&place.dir(), None).unwrap();
+    while follow.read().unwrap().unwrap().index < 1 {}
+    let cursor = follow.cursor("").unwrap();
+    place.hand.advance(89 * DAY + DAY / 2);
+    until("the calls of the first day are pruned", || ledger.stats().pruned == 11);
+    (place, ledger, cursor)
+}
+
+#[test]
+fn records_that_are_pruned_before_they_are_handed_on_are_missed_and_not_passed_over() {
+    let (place, _ledger, cursor) = pruned_behind_an_event();
+    let mut follow = audit::Follow::open(&place.dir(), Some(&cursor)).unwrap();
+    for _again in 0..2 {
+        let missed = follow.read().unwrap_err();
+        assert!(
+            matches!(missed, audit::FollowError::Gone { record: 2, first, .. } if first > 2),
+            "{missed:?}"
+        );
+    }
+}
+
+#[test]
+fn who_begins_after_the_pruning_reads_what_is_kept_and_goes_on_from_there() {
+    let (place, ledger, _) = pruned_behind_an_event();
+    ledger.shutdown();
+    let read = |follow: &mut audit::Follow| {
+        let mut found = Vec::new();
+        while let Some(sealed) = follow.read().unwrap() {
+            found.push((sealed.index, follow.cursor("").unwrap()));
+        }
+        found
+    };
+    let whole = read(&mut audit::Follow::open(&place.dir(), None).unwrap());
+    assert!(whole.len() > 3 && whole[0].0 == 1 && whole[1].0 > 2);
+    for (number, (_, cursor)) in whole.iter().enumerate() {
+        let rest = read(&mut audit::Follow::open(&place.dir(), Some(cursor)).unwrap());
+        assert_eq!(rest, whole[number + 1..]);
+    }
+}

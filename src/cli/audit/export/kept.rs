@@ -128,6 +128,7 @@ mod tests {
             epoch: 1,
             record,
             hash: Hash::leaf(b"x"),
+            whole_from: 0,
             filter: String::new(),
         }
     }
