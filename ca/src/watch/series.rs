@@ -16,6 +16,12 @@ pub(super) const WINDOWS: [u32; 3] = [1, 10, 60];
 /// Days that are remembered: a week, so that what happens every week is known, and one more.
 const DAYS_MAX: usize = 8;
 
+/// Days after which a route has lived through a week, with today.
+const WEEK: i64 = 6;
+
+/// How many times more its calls may be: the most of few days is little more than what is usual, and no weekday but those was seen.
+const YOUNG: u32 = 2;
+
 /// Calls so close together are one visit: what is tried again at once is not a change of habit.
 const VISIT: i64 = 10_000;
 
@@ -25,13 +31,16 @@ const VISITS_MIN: u32 = 24;
 /// A pause is unlike those before when it is so many times shorter than the shortest.
 pub(super) const PAUSE_FRACTION: i64 = 50;
 
+/// Visits are regular where none came so many times sooner than they do on the whole. Of others, as a person's, the shortest pause says little.
+const REGULAR: i64 = 2;
+
 /// Days with a pause that are many.
 const PAUSE_DAYS: usize = 4;
 
 /// When a series is unlike itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// More than so many times the most of the days before.
+    /// More than so many times the most of the days before, and [`YOUNG`] times that in the first week.
     pub(super) factor: u32,
     /// And no fewer calls than these.
     pub(super) floor: u32,
@@ -192,10 +201,11 @@ impl Series {
 
     fn too_many(&self, sums: [u32; 3], before: Day, limits: Limits) -> Option<Excess> {
         let told = self.told.unwrap_or_default();
+        let young = if self.day < WEEK { YOUNG } else { 1 };
+        let factor = limits.factor.saturating_mul(young);
         let each = WINDOWS.into_iter().zip(sums).zip(before.most).zip(told);
-        let mut over = each.filter(|(((_, sum), most), told)| {
-            *sum >= limits.floor && *sum > limits.factor.saturating_mul(*most.max(told))
-        });
+        let mut over = each
+            .filter(|(((_, sum), most), told)| *sum >= limits.floor && *sum > factor.saturating_mul(*most.max(told)));
         let (((window, sum), most), _) = over.next()?;
         let rate = |calls| Rate {
             calls,
@@ -209,8 +219,10 @@ impl Series {
 
     fn too_soon(&self, pause: Option<i64>, before: Day, limits: Limits) -> Option<Excess> {
         let (pause, shortest, fraction) = (pause?, before.pause?, limits.fraction?);
-        let is_habit = self.visits > VISITS_MIN && self.told.is_none();
-        if !is_habit || pause > shortest / fraction {
+        let on_the_whole = (self.last - self.first) / i64::from(self.visits.saturating_sub(1).max(1));
+        let is_regular = shortest.saturating_mul(REGULAR) >= on_the_whole;
+        let is_habit = self.day >= WEEK && self.visits > VISITS_MIN && self.told.is_none();
+        if !is_habit || !is_regular || pause > shortest / fraction {
             return None;
         }
         let rate = |pause: i64| Rate {

@@ -145,10 +145,10 @@ fn the_first_day_of_a_bot_a_route_and_a_rule_is_for_learning() {
         scene.carried(start + 27 * HOUR, "b", "vault", "new", 1),
         said(WatchKind::FirstSeen, first)
     );
-    let many = scene.carried(start + 28 * HOUR, "b", "orders", "reads", 4_001);
+    let many = scene.carried(start + 28 * HOUR, "b", "orders", "reads", 8_001);
     assert_eq!(many[0].0, WatchKind::RateJump);
     assert_eq!(
-        scene.carried(start + 28 * HOUR, "b", "vault", "new", 4_001),
+        scene.carried(start + 28 * HOUR, "b", "vault", "new", 8_001),
         [],
         "a new route"
     );

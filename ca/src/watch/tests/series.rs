@@ -54,9 +54,15 @@ fn one_an_hour_for_a_week_and_then_a_hundred_is_said_at_the_second_call() {
 fn more_than_so_many_times_the_most_of_the_days_before_is_too_many() {
     // 20 at once, each hour: the most of a minute, of ten and of sixty.
     for (calls, raises) in [(80, false), (81, true)] {
-        let mut series = learned(3, HOUR, 20);
-        let found = series.count(at(3 * DAY), calls, LIMITS);
+        let mut series = learned(6, HOUR, 20);
+        let found = series.count(at(6 * DAY), calls, LIMITS);
         assert_eq!(found.is_some(), raises, "{calls}");
+    }
+    // A week, with its last day, says what a week is like; before, it is twice that.
+    for (calls, raises) in [(160, false), (161, true)] {
+        let mut series = learned(5, HOUR, 20);
+        let found = series.count(at(6 * DAY - 1), calls, LIMITS);
+        assert_eq!(found.is_some(), raises, "{calls} in the first week");
     }
     // Fewer calls than the floor are none, however few there had been.
     for (calls, raises) in [(9, false), (10, true)] {
@@ -68,16 +74,16 @@ fn more_than_so_many_times_the_most_of_the_days_before_is_too_many() {
 
 #[test]
 fn today_is_no_judge_of_itself_but_from_tomorrow_on_it_is() {
-    let mut series = learned(3, HOUR, 20);
-    assert!(series.count(at(3 * DAY + 1), 100, LIMITS).is_some());
+    let mut series = learned(7, HOUR, 20);
+    assert!(series.count(at(7 * DAY + 1), 100, LIMITS).is_some());
     assert!(
-        series.count(at(3 * DAY + 2 * HOUR), 300, LIMITS).is_none(),
+        series.count(at(7 * DAY + 2 * HOUR), 300, LIMITS).is_none(),
         "it was said"
     );
-    assert!(series.count(at(3 * DAY + 4 * HOUR), 500, LIMITS).is_some(), "much more");
-    assert!(series.count(at(4 * DAY), 1_000, LIMITS).is_none(), "it is usual now");
+    assert!(series.count(at(7 * DAY + 4 * HOUR), 500, LIMITS).is_some(), "much more");
+    assert!(series.count(at(8 * DAY), 1_000, LIMITS).is_none(), "it is usual now");
     assert!(
-        series.count(at(13 * DAY), 81, LIMITS).is_some(),
+        series.count(at(17 * DAY), 81, LIMITS).is_some(),
         "and forgotten after eight days"
     );
 }
@@ -114,10 +120,19 @@ fn pauses_are_a_habit_after_so_many_visits_and_only_where_they_are_long() {
     for (visits, raises) in [(23, false), (24, true)] {
         let mut series = Series::new(at(0));
         for number in 0..visits {
-            series.count(at(number * 2 * HOUR), 1, LIMITS);
+            series.count(at(number * 8 * HOUR), 1, LIMITS);
         }
-        let next = series.count(at((visits - 1) * 2 * HOUR + 30), 1, LIMITS);
+        let next = series.count(at((visits - 1) * 8 * HOUR + 30), 1, LIMITS);
         assert_eq!(next.is_some(), raises, "{visits}");
+    }
+    // And after a week.
+    for (hours, raises) in [(6 * 24 - 1, false), (6 * 24, true)] {
+        let mut series = Series::new(at(0));
+        for hour in 0..=hours {
+            series.count(at(hour * HOUR), 1, LIMITS);
+        }
+        let next = series.count(at(hours * HOUR + 30), 1, LIMITS);
+        assert_eq!(next.is_some(), raises, "{hours}");
     }
     // Ten seconds are a fiftieth of 500: what is closer is not told apart.
     let mut series = learned(7, 499, 1);
@@ -125,6 +140,20 @@ fn pauses_are_a_habit_after_so_many_visits_and_only_where_they_are_long() {
     let mut series = learned(7, 600, 1);
     assert_eq!(raised(&mut series, 7 * DAY, 12, 2).len(), 1);
     assert_eq!(raised(&mut learned(7, 600, 1), 7 * DAY, 13, 2), []);
+}
+
+#[test]
+fn pauses_of_visits_at_random_are_not_judged() {
+    // Every two hours, and once a day after fifty-nine minutes, or after sixty-one.
+    for (sooner, raises) in [(59, false), (61, true)] {
+        let mut series = Series::new(at(0));
+        for hour in (0..8 * 24).step_by(2) {
+            let early = if hour % 24 == 2 { (120 - sooner) * MINUTE } else { 0 };
+            series.count(at(hour * HOUR - early), 1, LIMITS);
+        }
+        let found = series.count(at(7 * DAY + 22 * HOUR + 30), 1, LIMITS);
+        assert_eq!(found.is_some(), raises, "{sooner}");
+    }
 }
 
 #[test]

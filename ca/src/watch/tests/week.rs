@@ -87,13 +87,13 @@ fn told(flow: &Flow, calls: u32) -> Told<'_> {
 
 impl Run {
     /// What has no explanation: not the use of an old rule by a new version, not a bot that is refused somewhere new, and not
-    /// one that was started by the deploy and called so soon after it had called before.
+    /// one that was started by the deploy, within a minute of it, and called so soon after it had called before, or at its hour so soon after that.
     fn unexplained(&self) -> Vec<String> {
         let is_explained = |second: i64, flow: &Flow, alert: &Alert| match alert.kind {
             WatchKind::FirstSeen => flow.deployed == Some(New::UseOfARule) || alert.refused,
             WatchKind::RateJump => {
                 let two = alert.excess.is_some_and(|excess| excess.seen.calls == 2);
-                two && (0..120).contains(&(second - self.deploy_at))
+                two && (0..60 + 72).contains(&(second - self.deploy_at))
             }
             WatchKind::RefusalBurst | WatchKind::More => false,
         };
