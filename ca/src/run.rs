@@ -1,13 +1,14 @@
 //! Starts the parts in order, and ends them in the reverse.
 
-use std::io;
+mod error;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use audit::{CosignerKey, EventKind, Ledger, LedgerConfig, Retention, Under};
-use spiffe::bundle::{BundleError, TrustBundle};
+use spiffe::bundle::TrustBundle;
 use spiffe::id::{HostName, SpiffeId, TrustDomain};
 use spiffe::time::{Clock, Timestamp};
 use tokio::net::{TcpListener, UnixListener};
@@ -15,32 +16,34 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Operators, SocketError, UnknownUser};
+use crate::admin::{self, Operators};
 use crate::alerts::Alerts;
 use crate::authority::{Authority, SignError};
 use crate::config::Settings;
 use crate::core::Core;
-use crate::cosigner::{self, CosignerError};
-use crate::federation::{self, CertificateError, Endpoint, Federation, FederationError};
+use crate::cosigner;
+use crate::federation::{self, Endpoint, Federation};
 use crate::heads::CosignedTimes;
 use crate::journal::Journal;
-use crate::keys::{DiskKeys, KeyError, KeyUse};
-use crate::mesh_file::{self, MeshError};
+use crate::keys::{DiskKeys, KeyUse};
+use crate::mesh_file;
 use crate::metrics::Metrics;
-use crate::node::{self, ServeError};
+use crate::node;
 use crate::observed::Observed;
 use crate::quarantine::{self, Quarantines};
 use crate::questions::Questions;
 use crate::quota::{Messages, Quotas};
 use crate::refusals::{self, Refusals};
 use crate::rotation::Rotations;
-use crate::server_identity::{IdentityError, OwnIdentity};
+use crate::server_identity::OwnIdentity;
 use crate::store::{Meta, Store, StoreError, StoreThread};
 use crate::watch::{self, Watching};
-use crate::webhook::{Delivery, Webhook, WebhookError};
+use crate::webhook::{Delivery, Webhook};
 use crate::witness::{self, Witnesses};
 use crate::world::World;
 use crate::{dashboard, issue};
+
+pub use error::RunError;
 
 /// How long records may wait for the disk (DESIGN §3, `ledger.sync`).
 const LEDGER_SYNC: Duration = Duration::from_millis(100);
@@ -56,140 +59,6 @@ const BUNDLE_REFRESH_HINT: Duration = Duration::from_mins(5);
 
 /// How long connections may take to end when the CA stops.
 const STOP_MAX: Duration = Duration::from_secs(10);
-
-/// Why the CA does not run, or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The database cannot be used.
-    #[error("use the database {path}")]
-    Store {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
-    /// The configuration and the database name different trust domains.
-    #[error("the configuration is for {configured}, the database holds the CA of {stored}")]
-    OtherTrustDomain {
-        /// In the configuration.
-        configured: TrustDomain,
-        /// In the database.
-        stored: TrustDomain,
-    },
-    /// The root's key cannot be used.
-    #[error("open the root's key")]
-    Keys {
-        /// Why.
-        #[source]
-        source: KeyError,
-    },
-    /// The root cannot be used.
-    #[error("use the root")]
-    Root {
-        /// Why.
-        #[source]
-        source: SignError,
-    },
-    /// The trust bundle cannot be made.
-    #[error("make the trust bundle")]
-    Bundle {
-        /// Why.
-        #[source]
-        source: BundleError,
-    },
-    /// The live mesh cannot be read.
-    #[error("restore the live mesh")]
-    Mesh {
-        /// Why.
-        #[source]
-        source: MeshError,
-    },
-    /// The key that cosigns heads of ledgers cannot be used.
-    #[error("use the cosigner's key")]
-    Cosigner {
-        /// Why.
-        #[source]
-        source: CosignerError,
-    },
-    /// The ledger cannot be used.
-    #[error("open the ledger")]
-    Ledger {
-        /// Why.
-        #[source]
-        source: audit::OpenError,
-    },
-    /// The metrics cannot be registered.
-    #[error("register the metrics")]
-    Metrics {
-        /// Why.
-        #[source]
-        source: prometheus::Error,
-    },
-    /// The webhook for alerts cannot be used.
-    #[error("use watch.webhook")]
-    Webhook {
-        /// Why.
-        #[source]
-        source: WebhookError,
-    },
-    /// An operator is unknown.
-    #[error("find the operators")]
-    Operators {
-        /// Why.
-        #[source]
-        source: UnknownUser,
-    },
-    /// A TCP listener could not be bound.
-    #[error("listen on {address} for the {what}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// For what.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// There are no keys for JWT-SVIDs.
-    #[error("open the keys for JWT-SVIDs")]
-    Federation {
-        /// Why.
-        #[source]
-        source: FederationError,
-    },
-    /// The certificate of the federation endpoint cannot be used.
-    #[error("use the certificate of the federation endpoint")]
-    Certificate {
-        /// Why.
-        #[source]
-        source: CertificateError,
-    },
-    /// The admin socket could not be opened.
-    #[error("open the admin socket")]
-    Socket {
-        /// Why.
-        #[source]
-        source: SocketError,
-    },
-    /// The CA has no SVID of its own.
-    #[error("get the CA's own SVID")]
-    Identity {
-        /// Why.
-        #[source]
-        source: IdentityError,
-    },
-    /// The node API cannot serve.
-    #[error("serve the node API")]
-    Serve {
-        /// Why.
-        #[source]
-        source: ServeError,
-    },
-    /// A part ended although nobody asked it to.
-    #[error("a part of the CA ended by itself")]
-    PartEnded,
-}
 
 /// Where the CA listens; useful when the port was 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
