@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
 use ca_api::JoinToken;
 use ca_api::admin::{WatchAlert, WatchAlerts, path};
 use ca_api::node::{Edge, Edges, Event, host_message};
@@ -255,14 +258,20 @@ async fn alerts_are_followed_by_number() {
     let of_another_start: WatchAlerts = ca.get("/v1/alerts?after=77").await;
     assert_eq!(of_another_start.alerts.len(), 2);
     // As events, until the CA stops.
-    let socket = ca.settings.admin_socket.clone();
-    let events = unix_http(&socket, "GET", "/v1/alerts/stream?after=1", &());
-    let (events, stopped) = tokio::join!(events, async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        ca.stop().await
-    });
-    drop(stopped);
-    let text = String::from_utf8(events.1.to_vec()).unwrap();
+    let mut stream = UnixStream::connect(&ca.settings.admin_socket).await.unwrap();
+    let request = "GET /v1/alerts/stream?after=1 HTTP/1.0\r\nHost: ca\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    within(async {
+        while !String::from_utf8_lossy(&read).contains("data: ") {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "it ended");
+        }
+    })
+    .await;
+    drop(ca.stop().await);
+    within(stream.read_to_end(&mut read)).await.unwrap();
+    let text = String::from_utf8(read).unwrap();
+    let text = text.split_once("\r\n\r\n").unwrap().1;
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[..2], ["id: 2", "event: rate_jump"], "{text}");
     let data: WatchAlert = serde_json::from_str(lines[2].strip_prefix("data: ").unwrap()).unwrap();
